@@ -1,0 +1,42 @@
+//! The words of the mesh as plain values: one language for every other crate.
+//!
+//! A manifest becomes a [`Declaration`]; a sidecar says a [`HealthReport`]; a master makes a [`Snapshot`] of both, and the
+//! data plane routes on it. When the mesh itself answers a request, it says a [`Reason`].
+//!
+//! **Invariants.** No I/O, no clock, no randomness, no async. A value that exists is valid: constructors check, fields of
+//! checked types are private. A [`Snapshot`] never changes once built.
+
+pub mod declaration;
+pub mod diagnostic;
+pub mod endpoint;
+pub mod gateway;
+pub mod health;
+pub mod limits;
+pub mod name;
+pub mod place;
+pub mod policy;
+pub mod process;
+pub mod protocol;
+pub mod reason;
+pub mod report;
+pub mod route;
+pub mod service;
+pub mod snapshot;
+pub mod text;
+
+pub use declaration::{Declaration, MasterSpec};
+pub use diagnostic::{Diagnostic, Severity};
+pub use endpoint::Endpoint;
+pub use gateway::{Engine, GatewaySpec};
+pub use health::{Cause, HealthSpec, InstanceState, Probe};
+pub use limits::Limits;
+pub use name::{BadName, InstanceId, InstanceName, MeshName, NodeName, ServiceName};
+pub use place::{BadPlace, HostPattern, PathPattern, Place, Segment};
+pub use policy::{Balance, BalanceKind, Eject, HashKey, Policy};
+pub use process::{CommandLine, LocalService, ReadySpec, Target};
+pub use protocol::Protocol;
+pub use reason::{Blame, Code, Reason, Retry};
+pub use report::{Announcement, CallFigures, EjectionReport, HealthReport, InstanceLoad};
+pub use route::Route;
+pub use service::ServiceSpec;
+pub use snapshot::{Epoch, ServiceTable, Snapshot};

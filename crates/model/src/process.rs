@@ -1,0 +1,134 @@
+//! How this machine runs a service (sections of the manifest that hold on one machine alone).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::health::Probe;
+use crate::service::ServiceSpec;
+
+/// A program and its arguments, started without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandLine {
+    /// The program: a path, or a name looked up in `PATH`.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+impl std::fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.program)?;
+        self.args.iter().try_for_each(|arg| if arg.contains(' ') { write!(f, " '{arg}'") } else { write!(f, " {arg}") })
+    }
+}
+
+/// Where the instances of a service come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The mesh starts and supervises them.
+    Run {
+        /// What is started.
+        command: CommandLine,
+        /// What runs before each start, to its end; its failure changes nothing.
+        build: Option<CommandLine>,
+        /// Where each listens: `None`: a free port for each, told in `PORT`.
+        port: Option<u16>,
+    },
+    /// They run already, at these addresses (`host:port` or `unix:/path`).
+    Found(Vec<String>),
+}
+
+/// When a started process counts as ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadySpec {
+    /// What proves it; `None`: its health probe, else its open port.
+    pub by: Option<ReadyBy>,
+    /// How long it may take.
+    pub within: std::time::Duration,
+}
+
+/// What proves that a started process is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadyBy {
+    /// Its port takes connections.
+    Port,
+    /// `READY=1` on `NOTIFY_SOCKET`.
+    Notify,
+    /// A probe.
+    Probe(Probe),
+    /// A line of its output matches this pattern (anchors `^` and `$`, else a plain search).
+    Log(String),
+}
+
+/// A service with how this machine runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalService {
+    /// What the whole mesh knows of it.
+    pub spec: ServiceSpec,
+    /// Where its instances come from.
+    pub target: Target,
+    /// Folder in which it runs; absolute.
+    pub cwd: PathBuf,
+    /// Variables, over the inherited ones and those of `env_files`.
+    pub env: BTreeMap<String, String>,
+    /// Files of variables, absolute, read anew at each start.
+    pub env_files: Vec<PathBuf>,
+    /// Version; may be empty.
+    pub version: String,
+    /// Services that must be ready before it starts.
+    pub after: Vec<crate::name::ServiceName>,
+    /// When it counts as ready.
+    pub ready: ReadySpec,
+}
+
+impl LocalService {
+    /// How many instances this machine has of it: as many as wanted, or one for each address.
+    #[must_use]
+    pub fn instances(&self) -> usize {
+        match &self.target {
+            Target::Run { .. } => usize::try_from(self.spec.instances).unwrap_or(usize::MAX),
+            Target::Found(addresses) => addresses.len(),
+        }
+    }
+}
+
+/// Where a process listens for its sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::str::FromStr for ServiceAddress {
+    type Err = String;
+    /// `PORT` (on 127.0.0.1), `IP:PORT`, `localhost:PORT` or `unix:PATH`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err("`unix:` needs a path".into()) } else { Ok(Self::Unix(path.into())) };
+        }
+        let full = match text.parse::<u16>() {
+            Ok(port) => format!("127.0.0.1:{port}"),
+            Err(_) => text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}")),
+        };
+        full.parse().map(Self::Tcp).map_err(|_| {
+            format!("`{text}` is not an address: expected PORT, IP:PORT, localhost:PORT or unix:PATH")
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! Snapshots: an immutable picture of endpoints, routes and policies, on which the data plane routes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Endpoint;
+use crate::limits::Limits;
+use crate::name::ServiceName;
+use crate::policy::Policy;
+use crate::protocol::Protocol;
+use crate::route::{self, Route};
+
+/// The version of a snapshot; grows within one incarnation of its master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// One service as callers see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceTable {
+    /// Its name.
+    pub name: ServiceName,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How requests to it are treated.
+    pub policy: Arc<Policy>,
+    /// Its instances that are not gone, by id.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An immutable picture of endpoints, routes and policies.
+///
+/// Built by [`Snapshot::new`], shared as `Arc<Snapshot>`, replaced as a whole.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    epoch: Epoch,
+    services: HashMap<ServiceName, Arc<ServiceTable>>,
+    routes: Vec<Route>,
+    limits: Limits,
+}
+
+impl Snapshot {
+    /// A picture of `services` and `routes`; the routes are put into the order in which they win, the endpoints of each
+    /// service into that of their ids.
+    #[must_use]
+    pub fn new(
+        epoch: Epoch,
+        services: impl IntoIterator<Item = Arc<ServiceTable>>,
+        mut routes: Vec<Route>,
+        limits: Limits,
+    ) -> Self {
+        route::sort_by_rank(&mut routes);
+        let services = services.into_iter().map(|table| (table.name.clone(), table)).collect();
+        Self { epoch, services, routes, limits }
+    }
+
+    /// Nothing at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// A service; `None` when it is not known here.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<ServiceTable>> {
+        self.services.get(name)
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceTable>> {
+        self.services.values()
+    }
+
+    /// All routes; the first one that matches wins.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Bounds in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
