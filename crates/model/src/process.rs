@@ -125,10 +125,12 @@ impl std::str::FromStr for ServiceAddress {
         }
         let full = match text.parse::<u16>() {
             Ok(port) => format!("127.0.0.1:{port}"),
-            Err(_) => text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}")),
+            Err(_) => {
+                text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"))
+            }
         };
-        full.parse().map(Self::Tcp).map_err(|_| {
-            format!("`{text}` is not an address: expected PORT, IP:PORT, localhost:PORT or unix:PATH")
-        })
+        full.parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("`{text}` is not an address: expected PORT, IP:PORT, localhost:PORT or unix:PATH"))
     }
 }
