@@ -1,0 +1,47 @@
+# Synego. `make` lists what there is to make.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+BIN := target/debug
+
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench clean
+
+help: ## this list
+	@printf 'make …\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: ## install what is missing (Nginx, npm packages, Go modules)
+	@scripts/setup
+
+build: setup ## build synego, synego-master, synego-sidecar and the example services
+	@cargo build --quiet --workspace --bins
+	@cd examples/shop/orders && go build -o bin/orders .
+
+demo: build ## set up, build and run the example mesh; Ctrl-C ends it
+	@scripts/demo
+
+test: setup ## set up, build, lint and test everything in every language
+	@scripts/test
+
+check: ## format, lints, architecture: reads only
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cd sdk-go && test -z "$$(gofmt -l .)" && go vet ./...
+	cd examples/shop/orders && test -z "$$(gofmt -l .)" && go vet ./...
+	npm run --silent --workspace sdk-node check
+
+fix: ## format, and apply what the linters can
+	cargo fmt --all
+	cargo clippy --quiet --workspace --all-targets --fix --allow-dirty --allow-staged
+	cd sdk-go && gofmt -w . && cd ../examples/shop/orders && gofmt -w .
+
+gen: setup ## write generated code anew: protobuf in three languages, the JSON Schema, the reference pages
+	@scripts/gen
+
+bench: ## measure the data plane (release build)
+	@scripts/bench
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf node_modules sdk-node/dist examples/shop/orders/bin
