@@ -1,0 +1,85 @@
+//! The one place that reads clocks: monotonic time for timers, wall time for stamps.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil::Date};
+
+/// Now, on the clock that never goes back. Under tokio's paused test clock it is that clock's time.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Wall time in milliseconds since 1970-01-01 UTC; for stamps, never for timers.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    unix_us() / 1000
+}
+
+/// Wall time in microseconds since 1970-01-01 UTC; for stamps, never for timers.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A stamp as text: RFC 3339, UTC, with milliseconds, such as `2026-03-01T09:05:00.042Z`.
+///
+/// - `unix_ms`: milliseconds since 1970-01-01 UTC; what lies past the year 9999 is written as its end.
+#[must_use]
+pub fn rfc3339(unix_ms: u64) -> String {
+    format!("{:.3}", timestamp(unix_ms))
+}
+
+/// The time of day of a stamp in the machine's time zone, such as `14:03:07.123`: for people at a terminal.
+#[must_use]
+pub fn time_of_day(unix_ms: u64) -> String {
+    timestamp(unix_ms).to_zoned(zone()).strftime("%H:%M:%S%.3f").to_string()
+}
+
+/// The date of a stamp in the machine's time zone: log files are named after it.
+#[must_use]
+pub fn local_date(unix_ms: u64) -> Date {
+    timestamp(unix_ms).to_zoned(zone()).date()
+}
+
+/// Milliseconds since 1970-01-01 UTC of an RFC 3339 text; `None` when it is none or lies before 1970.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok())
+}
+
+fn timestamp(unix_ms: u64) -> Timestamp {
+    i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn zone() -> TimeZone {
+    TimeZone::system()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_written_in_utc_with_milliseconds_and_read_back() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_772_355_900_042), "2026-03-01T09:05:00.042Z");
+        assert_eq!(parse_rfc3339("2026-03-01T09:05:00.042Z"), Some(1_772_355_900_042));
+        assert_eq!(parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn a_stamp_past_the_calendar_is_written_as_its_end() {
+        assert!(rfc3339(u64::MAX).starts_with("9999-12-3"));
+    }
+
+    #[test]
+    fn both_stamps_are_of_the_same_clock() {
+        let (us, ms) = (unix_us(), unix_ms());
+        assert!(ms >= us / 1000 && ms - us / 1000 < 10_000);
+    }
+}

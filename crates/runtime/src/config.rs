@@ -1,0 +1,183 @@
+//! What a process learns of its surroundings: environment, folders, machine. The one place that reads the environment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit};
+
+/// The value of an environment variable; `None` when it is not set, empty, or not UTF-8.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The whole environment; variables that are not UTF-8 are left out.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Folder for what lives as long as the process: sockets, process ids. Made if missing, mode 0700.
+///
+/// `SYNEGO_RUNTIME_DIR` if set; else `/run/synego` for root, `$XDG_RUNTIME_DIR/synego` or `/tmp/synego-UID` for
+/// people; below it a folder for each mesh.
+///
+/// # Errors
+/// When it cannot be made, or belongs to another user.
+pub fn runtime_dir(mesh: &str) -> io::Result<PathBuf> {
+    let uid = rustix::process::geteuid();
+    let base = match (env("SYNEGO_RUNTIME_DIR"), env("XDG_RUNTIME_DIR")) {
+        (Some(dir), _) => PathBuf::from(dir),
+        (None, _) if uid.is_root() => PathBuf::from("/run/synego"),
+        (None, Some(dir)) => Path::new(&dir).join("synego"),
+        (None, None) => std::env::temp_dir().join(format!("synego-{}", uid.as_raw())),
+    };
+    private_dir(&base)?;
+    private_dir(&base.join(mesh))
+}
+
+/// Folder for what outlives the process: snapshots, stores. Made if missing, mode 0700.
+///
+/// `SYNEGO_STATE_DIR` if set; else `/var/lib/synego` for root, `$XDG_STATE_HOME/synego` or `~/.local/state/synego`
+/// for people; below it a folder for each mesh.
+///
+/// # Errors
+/// When it cannot be made, belongs to another user, or a person has no home.
+pub fn state_dir(mesh: &str) -> io::Result<PathBuf> {
+    let base = match (env("SYNEGO_STATE_DIR"), env("XDG_STATE_HOME"), env("HOME")) {
+        (Some(dir), ..) => PathBuf::from(dir),
+        _ if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/synego"),
+        (None, Some(dir), _) => Path::new(&dir).join("synego"),
+        (None, None, Some(home)) => Path::new(&home).join(".local/state/synego"),
+        (None, None, None) => {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "neither HOME nor XDG_STATE_HOME is set"));
+        }
+    };
+    private_dir(&base)?;
+    private_dir(&base.join(mesh))
+}
+
+/// Makes a folder that only this user can enter (0700) if it is not there, and returns it.
+///
+/// # Errors
+/// When it cannot be made, is no folder, or belongs to another user.
+pub fn private_dir(dir: &Path) -> io::Result<PathBuf> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| named(&error, dir))?;
+    let found = std::fs::metadata(dir).map_err(|error| named(&error, dir))?;
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} belongs to another user", dir.display()),
+        ));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(|error| named(&error, dir))?;
+    }
+    Ok(dir.to_owned())
+}
+
+fn named(error: &io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The machine's name as the name of a node: the first label of its host name in lower case, everything but letters
+/// and digits as `-`; `local` when nothing of it is left.
+#[must_use]
+pub fn host_name() -> String {
+    node_name(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+fn node_name(host: &str) -> String {
+    let mut name = String::new();
+    for letter in host.split('.').next().unwrap_or_default().chars().map(|letter| letter.to_ascii_lowercase()) {
+        if letter.is_ascii_lowercase() || (letter.is_ascii_digit() && !name.is_empty()) {
+            name.push(letter);
+        } else if !name.is_empty() && !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    name.truncate(63);
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "local".to_owned() } else { name.to_owned() }
+}
+
+/// Raises the limit of open files to the most that this process may have, and returns what is in force now.
+#[must_use]
+pub fn raise_file_limit() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum && rustix::process::setrlimit(Resource::Nofile, raised).is_ok() {
+        return limit.maximum.unwrap_or(u64::MAX);
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// How many cores this process may use; at least 1.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// One setting in force, for `--check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, as on the command line.
+    pub name: String,
+    /// Its value, with its unit.
+    pub value: String,
+    /// Where it was said: `default`, a file, `SYNEGO_…` or a flag.
+    pub origin: String,
+    /// Whether the value must never be shown.
+    pub secret: bool,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if self.secret { "***" } else { &self.value };
+        write!(f, "{}: {value}  # {}", self.name, self.origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_machine_becomes_a_valid_node_name() {
+        for (host, name) in [
+            ("vm1", "vm1"),
+            ("VM_1.example.com", "vm-1"),
+            ("10-0-0-7", "local"),
+            ("9lives", "lives"),
+            ("--", "local"),
+            ("", "local"),
+        ] {
+            assert_eq!(node_name(host), name, "{host}");
+        }
+        assert_eq!(node_name(&"a".repeat(80)).len(), 63);
+    }
+
+    #[test]
+    fn a_private_folder_is_closed_to_others_even_when_it_was_open() -> io::Result<()> {
+        let base = tempfile::tempdir()?;
+        let dir = base.path().join("a/b");
+        std::fs::create_dir_all(&dir)?;
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
+        assert_eq!(std::fs::metadata(private_dir(&dir)?)?.permissions().mode() & 0o777, 0o700);
+        assert!(private_dir(Path::new("/proc/1/nowhere")).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_secret_setting_is_masked() {
+        let setting = Setting { name: "token".into(), value: "abc".into(), origin: "flag".into(), secret: true };
+        assert_eq!(setting.to_string(), "token: ***  # flag");
+    }
+}

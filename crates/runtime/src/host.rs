@@ -1,0 +1,215 @@
+//! The frame of every program: threads, logs, signals, and its one exit.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{self, Setting};
+use crate::lifecycle::{Readiness, Stop, Stopper};
+use crate::logs::{self, LogConfig, LogHandle};
+use crate::tasks::{self, Kind};
+use crate::telemetry::Metrics;
+
+/// Exit code of a command line or configuration that cannot be used (`EX_USAGE`).
+const USAGE: u8 = 64;
+/// Exit code of a process that failed by itself (`EX_SOFTWARE`).
+const SOFTWARE: u8 = 70;
+/// Time for the last lines of the log at the end of a process.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What the frame of a program needs to know.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Its name, such as `synego-master`.
+    pub name: &'static str,
+    /// Threads of the control runtime; requests have workers of their own.
+    pub threads: usize,
+    /// How it logs.
+    pub logs: LogConfig,
+}
+
+impl HostConfig {
+    /// Two threads, JSON lines to stderr.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self { name, threads: 2, logs: LogConfig::default() }
+    }
+}
+
+/// What a running program has from its frame. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host {
+    stopper: Stopper,
+    stop: Stop,
+    metrics: Metrics,
+    readiness: Readiness,
+    hangups: watch::Receiver<u64>,
+    logs: LogHandle,
+    file_limit: u64,
+}
+
+impl Host {
+    /// Ends with the process: a first TERM or INT, [`Host::stopper`], or a critical task that failed.
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Ends the process from inside.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// The metrics of the process.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// The readiness of the process.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Changes with each HUP: the file shall be read again.
+    #[must_use]
+    pub fn hangups(&self) -> watch::Receiver<u64> {
+        self.hangups.clone()
+    }
+
+    /// The log of the process.
+    #[must_use]
+    pub fn logs(&self) -> LogHandle {
+        self.logs.clone()
+    }
+
+    /// Files that the process may have open, after the limit was raised.
+    #[must_use]
+    pub fn file_limit(&self) -> u64 {
+        self.file_limit
+    }
+}
+
+/// Runs a program to its end: begins to log, raises the file limit, starts the control runtime, listens to signals.
+///
+/// The first TERM or INT stops (drains), a second one ends the process at once with 143 or 130. HUP is told by
+/// [`Host::hangups`]; USR1 opens the logs anew. When a critical task failed the code is 70 unless `main` said another.
+pub fn run<M, F>(config: HostConfig, main: M) -> ExitCode
+where
+    M: FnOnce(Host) -> F,
+    F: Future<Output = ExitCode>,
+{
+    let logs = match logs::init(&config.logs) {
+        Ok(logs) => logs,
+        Err(problem) => return usage_error(&[problem]),
+    };
+    let file_limit = config::raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads.max(1))
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("cannot start threads: {error}")),
+    };
+    let (stopper, stop) = Stopper::new();
+    tasks::set_host(stopper.clone());
+    let (hangup, hangups) = watch::channel(0);
+    let (metrics, readiness) = (Metrics::new(config.name), Readiness::new());
+    let host = Host { stopper: stopper.clone(), stop, metrics, readiness, hangups, logs, file_limit };
+    let code = runtime.block_on(async {
+        if let Err(error) = listen_to_signals(stopper, hangup) {
+            return failure(&format!("cannot listen to signals: {error}"));
+        }
+        main(host).await
+    });
+    // What still runs was told to end; a blocking call that hangs must not hold the process.
+    runtime.shutdown_timeout(LAST_WORDS);
+    let failed = tasks::failed_critical().is_some() && code == ExitCode::SUCCESS;
+    logs::flush_all(LAST_WORDS);
+    if failed { ExitCode::from(SOFTWARE) } else { code }
+}
+
+fn listen_to_signals(stopper: Stopper, hangup: watch::Sender<u64>) -> std::io::Result<()> {
+    let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+    tasks::spawn("signal_stop", Kind::Critical, stop_on_signals(term, int, stopper));
+    tasks::spawn("signal_hangup", Kind::Critical, async move {
+        while hup.recv().await.is_some() {
+            hangup.send_modify(|count| *count += 1);
+        }
+    });
+    tasks::spawn("signal_reopen", Kind::Critical, async move {
+        while usr1.recv().await.is_some() {
+            logs::reopen_all();
+            tracing::info!("logs opened anew");
+        }
+    });
+    Ok(())
+}
+
+async fn stop_on_signals(mut term: Signal, mut int: Signal, stopper: Stopper) {
+    let mut is_second = false;
+    loop {
+        let (name, code) = tokio::select! {
+            _ = term.recv() => ("TERM", 143),
+            _ = int.recv() => ("INT", 130),
+        };
+        if is_second {
+            tracing::warn!(signal = name, "ended at once");
+            stopper.cut();
+            exit_now(code);
+        }
+        tracing::info!(signal = name, "stopping");
+        stopper.stop();
+        is_second = true;
+    }
+}
+
+/// Gives what hears of the cut a moment (supervised processes are killed by it), then ends the process.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn exit_now(code: i32) {
+    let end = std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        logs::flush_all(LAST_WORDS);
+        std::process::exit(code)
+    });
+    if end.is_err() {
+        std::process::exit(code);
+    }
+}
+
+/// Prints problems of a command line or a configuration, all at once, and gives the exit code for it (64).
+pub fn usage_error<P: Display>(problems: &[P]) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    for problem in problems {
+        // With stderr gone nobody can be told.
+        let _told = writeln!(stderr, "error: {problem}");
+    }
+    ExitCode::from(USAGE)
+}
+
+/// Prints the settings in force, one a line with its origin, secrets masked; for `--check`.
+pub fn print_effective(settings: &[Setting]) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    for setting in settings {
+        if writeln!(stdout, "{setting}").is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn failure(problem: &str) -> ExitCode {
+    tracing::error!("{problem}");
+    logs::flush_all(LAST_WORDS);
+    ExitCode::FAILURE
+}

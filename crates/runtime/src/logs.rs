@@ -1,0 +1,138 @@
+//! Logs: what the process says of itself ([`init`]), and the lines that others write through it ([`LineWriter`]):
+//! access logs, the output of services. No writer ever waits for a disk or a terminal.
+
+mod daily;
+mod event;
+mod line;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+pub use event::MAX_FIELD;
+pub use line::{LineConfig, LineWriter, QUEUE, To, dropped_lines, flush_all, reopen_all};
+
+/// One JSON line for each exchange; written by [`LineWriter`].
+pub type AccessLog = LineWriter;
+/// How an access log is written.
+pub type AccessConfig = LineConfig;
+
+/// How a line of our own log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One JSON object a line: `time`, `level`, `target`, `message`, then the fields.
+    #[default]
+    Json,
+    /// For people: time of day, level, message, `field=value`.
+    Text,
+}
+
+impl FromStr for Format {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err(format!("`{text}` is not a log format: expected json or text")),
+        }
+    }
+}
+
+/// How the process logs.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: Format,
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`, and directives such as `info,synego_data_plane=debug`.
+    pub level: String,
+    /// Where lines go.
+    pub to: To,
+    /// How long daily files are kept.
+    pub keep: Duration,
+    /// How large all daily files together may become; bytes.
+    pub max_size: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: Format::Json,
+            level: "info".to_owned(),
+            to: To::Stderr,
+            keep: line::KEEP,
+            max_size: line::MAX_SIZE,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Daily files `NAME-YYYY-MM-DD.log` in `dir`.
+    #[must_use]
+    pub fn in_dir(dir: impl Into<PathBuf>, name: &str) -> Self {
+        Self { to: To::Dir { dir: dir.into(), name: name.to_owned() }, ..Self::default() }
+    }
+}
+
+/// Changes the log of the process while it runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogHandle {
+    filter: reload::Handle<EnvFilter, Registry>,
+    writer: LineWriter,
+}
+
+static HANDLE: OnceLock<LogHandle> = OnceLock::new();
+
+/// Begins to log. Only the first call of a process decides on format and place; a later one sets the level alone.
+///
+/// # Errors
+/// When the level is none, or the folder cannot be written.
+pub fn init(config: &LogConfig) -> Result<LogHandle, String> {
+    let filter = filter_of(&config.level)?;
+    if let Some(handle) = HANDLE.get() {
+        handle.set_level(&config.level)?;
+        return Ok(handle.clone());
+    }
+    let line = LineConfig { to: config.to.clone(), keep: config.keep, max_size: config.max_size };
+    let writer = LineWriter::open(line).map_err(|error| format!("cannot open the log: {error}"))?.for_the_process();
+    let (filter, reload) = reload::Layer::new(filter);
+    let handle = HANDLE.get_or_init(|| LogHandle { filter: reload, writer: writer.clone() });
+    let subscriber = Registry::default().with(filter).with(event::EventLayer::new(config.format, writer));
+    // A test may have set its own subscriber before us: then that one stays.
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        log_panics();
+    }
+    Ok(handle.clone())
+}
+
+impl LogHandle {
+    /// Sets the level (see [`LogConfig::level`]) from now on.
+    ///
+    /// # Errors
+    /// When it is none; the one in force stays.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        self.filter.reload(filter_of(level)?).map_err(|error| format!("cannot set the log level: {error}"))
+    }
+
+    /// Waits, at most `within`, until everything said so far is written.
+    pub fn flush(&self, within: Duration) {
+        self.writer.flush(within);
+    }
+}
+
+fn filter_of(level: &str) -> Result<EnvFilter, String> {
+    level.parse().map_err(|_| format!("`{level}` is not a log level: expected error, warn, info, debug, trace or off"))
+}
+
+/// Panics become lines of the log, with their place, instead of text on stderr.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("?").to_owned();
+        let cause = panic.payload_as_str().unwrap_or("?").to_owned();
+        tracing::error!(place, thread, cause, "panicked");
+    }));
+}

@@ -1,0 +1,177 @@
+//! Listeners of our own APIs: TCP, or a Unix socket that only this user can open.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Where one of our own APIs listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindAddr {
+    /// TCP; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, mode 0600.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for BindAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for BindAddr {
+    type Err = String;
+    /// `PORT` (on 127.0.0.1), `IP:PORT` or `unix:PATH`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let full = text.parse::<u16>().map_or_else(|_| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+        full.parse().map(Self::Tcp).map_err(|_| format!("`{text}` is no address: expected PORT, IP:PORT or unix:PATH"))
+    }
+}
+
+/// A listener that is bound. Dropping one on a Unix socket removes its file.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket and its file.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket; removed with its listener.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A successor may have put its own socket there: that one stays.
+        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Binds an address.
+///
+/// # Errors
+/// When it is taken (a Unix socket: when someone answers on it), or may not be bound; the message names it.
+pub async fn bind(address: &BindAddr) -> io::Result<Listener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+    match address {
+        BindAddr::Tcp(tcp) => TcpListener::bind(tcp).await.map(Listener::Tcp).map_err(named),
+        BindAddr::Unix(path) => bind_unix(path).await.map_err(named),
+    }
+}
+
+async fn bind_unix(path: &Path) -> io::Result<Listener> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+    }
+    // Made under another name and moved into place, so that it is never open to others and replaces a dead one.
+    let made = path.with_extension(format!("{}.tmp", std::process::id()));
+    let _leftover = std::fs::remove_file(&made);
+    let listener = UnixListener::bind(&made)?;
+    let placed = std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| std::fs::rename(&made, path));
+    if let Err(error) = placed {
+        let _gone = std::fs::remove_file(&made);
+        return Err(error);
+    }
+    let inode = inode_of(path)?;
+    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), inode }))
+}
+
+impl Listener {
+    /// Where it listens; with the real port.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<BindAddr> {
+        Ok(match self {
+            Self::Tcp(listener) => BindAddr::Tcp(listener.local_addr()?),
+            Self::Unix(_, file) => BindAddr::Unix(file.path.clone()),
+        })
+    }
+
+    /// The next connection. On a Unix socket one of another user (root aside) is closed and the next awaited.
+    ///
+    /// # Errors
+    /// As of the system's `accept`.
+    pub async fn accept(&self) -> io::Result<ApiStream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(ApiStream::Tcp(stream))
+            }
+            Self::Unix(listener, _) => loop {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred()?.uid();
+                if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+                    return Ok(ApiStream::Unix(stream));
+                }
+                tracing::warn!(uid, "connection of another user refused");
+            },
+        }
+    }
+}
+
+/// A connection to one of our own APIs.
+#[derive(Debug)]
+pub enum ApiStream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl AsyncRead for ApiStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for ApiStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
