@@ -1,0 +1,552 @@
+package synego_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	synego "github.com/lostabaddon/synegobase/sdk-go"
+	"github.com/lostabaddon/synegobase/sdk-go/synegotest"
+)
+
+type user struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name"`
+}
+
+// usersService is the service that most tests call.
+func usersService() *synego.Service {
+	users := synego.NewService("users", synego.WithVersion("1.2.3"))
+	synego.Handle(users, "GET /users/{id}", func(_ context.Context, in struct {
+		ID int64 `path:"id"`
+	}) (user, error) {
+		if in.ID != 1 {
+			return user{}, synego.Errorf(synego.NotFound, "no user %d", in.ID)
+		}
+		return user{ID: 1, Name: "Ada"}, nil
+	})
+	return users
+}
+
+func get(t *testing.T, ctx context.Context, client *synego.Client, url string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.HTTP().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(text)
+}
+
+func TestServiceIsCalledByItsName(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	response, text := get(t, t.Context(), mesh.Client(), "http://users/users/1")
+	if response.StatusCode != http.StatusOK || text != `{"id":1,"name":"Ada"}`+"\n" {
+		t.Errorf("answer %d %s", response.StatusCode, text)
+	}
+}
+
+func TestServiceTellsItsSidecarWhatItIs(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	state := mesh.Await("users", func(state synegotest.State) bool { return state.Phase == "ready" })
+	if state.Instance != "users-1" || state.Version != "1.2.3" || fmt.Sprint(state.Handlers) != "[GET /users/{id}]" {
+		t.Errorf("state %+v", state)
+	}
+}
+
+func TestFailedAnswerIsReadAsTheOneError(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://users/users/9", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := mesh.Client().HTTP().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *synego.Error
+	if !errors.As(synego.ErrorOf(response), &e) {
+		t.Fatal("no error")
+	}
+	if e.Code != synego.NotFound || e.Message != "no user 9" || e.Service != "users" || e.RequestID == "" || e.FromMesh {
+		t.Errorf("error %+v", e)
+	}
+}
+
+func TestAnswerOfTheMeshIsFromMesh(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://nobody/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := mesh.Client().HTTP().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *synego.Error
+	if !errors.As(synego.ErrorOf(response), &e) || e.Reason != "unknown_service" || !e.FromMesh {
+		t.Errorf("error %+v", e)
+	}
+}
+
+func TestContextTravelsFromTheRequestToTheCallsItCauses(t *testing.T) {
+	var mutex sync.Mutex
+	seen := map[string]http.Header{}
+	note := func(name string, r *http.Request) {
+		mutex.Lock()
+		defer mutex.Unlock()
+		seen[name] = r.Header.Clone()
+	}
+	front := synego.NewService("front")
+	front.Handle("GET /", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		note("front", r)
+		response, _ := get(t, r.Context(), front.Client(), "http://back/")
+		w.WriteHeader(response.StatusCode)
+	}))
+	back := synego.NewService("back", synego.WithHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		note("back", r)
+	})))
+	mesh := synegotest.Start(t, front, synegotest.With(back))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://front/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Request-Id", "r-1")
+	request.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	request.Header.Set("Baggage", "tenant=a")
+	request.Header.Set("X-Synego-Priority", "background")
+	response, err := mesh.Client().HTTP().Do(request)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("answer %v %v", response, err)
+	}
+	response.Body.Close()
+	mutex.Lock()
+	defer mutex.Unlock()
+	front1, back1 := seen["front"], seen["back"]
+	for _, name := range []string{"X-Request-Id", "Baggage", "X-Synego-Priority"} {
+		if back1.Get(name) == "" || back1.Get(name) != front1.Get(name) {
+			t.Errorf("%s: %q came, %q went on", name, front1.Get(name), back1.Get(name))
+		}
+	}
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-"
+	if !strings.HasPrefix(back1.Get("Traceparent"), trace) || back1.Get("Traceparent") == front1.Get("Traceparent") {
+		t.Errorf("traceparent: %q came, %q went on", front1.Get("Traceparent"), back1.Get("Traceparent"))
+	}
+	if caller := back1.Get("X-Synego-Caller"); caller != "spiffe://test/svc/front" {
+		t.Errorf("caller %q", caller)
+	}
+}
+
+func TestDeadlineOnlyShrinksOnItsWay(t *testing.T) {
+	var told atomic.Value
+	slow := synego.NewService("slow")
+	slow.Handle("GET /", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told.Store(r.Header.Get("X-Synego-Timeout"))
+		if _, ok := r.Context().Deadline(); !ok {
+			t.Error("the handler has no deadline")
+		}
+		<-r.Context().Done()
+	}))
+	mesh := synegotest.Start(t, slow)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://slow/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = mesh.Client().HTTP().Do(request)
+	var e *synego.Error
+	if !errors.As(err, &e) || e.Code != synego.DeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	var ms int
+	if _, err := fmt.Sscan(fmt.Sprint(told.Load()), &ms); err != nil || ms < 1 || ms > 200 {
+		t.Errorf("x-synego-timeout %v", told.Load())
+	}
+}
+
+func TestBadInputIsRefusedWithEveryMistakeAtOnce(t *testing.T) {
+	shop := synego.NewService("shop")
+	synego.Handle(shop, "POST /orders/{id}", func(_ context.Context, in order) (order, error) { return in, nil }, synego.WithStatus(201))
+	mesh := synegotest.Start(t, shop)
+	for name, c := range map[string]struct {
+		target, body string
+		status       int
+		want         string
+	}{
+		"good":           {"/orders/7?note=a&note=b", `{"sku":"tea","quantity":2}`, 201, `{"sku":"tea","quantity":2}`},
+		"three mistakes": {"/orders/x", `{"sku":7,"quantity":-1}`, 400, `path id: expected an integer of 64 bits, got \"x\"; sku: expected a string, got number; quantity: expected an integer ≥ 0 of 32 bits, got number -1`},
+		"its own check":  {"/orders/7", `{"sku":"tea"}`, 400, `quantity: must be at least 1`},
+		"no JSON":        {"/orders/7", `{"sku":`, 400, `body: not JSON at byte 7`},
+		"no body":        {"/orders/7", ``, 400, `body: missing, expected JSON`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://shop"+c.target, strings.NewReader(c.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Type", "application/json")
+			response, err := mesh.Client().HTTP().Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if response.StatusCode != c.status || !strings.Contains(string(text), c.want) {
+				t.Errorf("answer %d %s", response.StatusCode, text)
+			}
+			if reason := response.Header.Get("X-Synego-Reason"); (c.status == 400) != (reason == "invalid_body") {
+				t.Errorf("x-synego-reason %q", reason)
+			}
+		})
+	}
+}
+
+type order struct {
+	ID       int64    `path:"id" json:"-"`
+	Note     []string `query:"note" json:"-"`
+	SKU      string   `json:"sku"`
+	Quantity uint32   `json:"quantity"`
+}
+
+func (o order) Validate() error {
+	if o.Quantity < 1 {
+		return errors.New("quantity: must be at least 1")
+	}
+	return nil
+}
+
+func TestCauseOfAFailureIsNeverSent(t *testing.T) {
+	leaky := synego.NewService("leaky")
+	synego.Handle(leaky, "GET /error", func(context.Context, synego.None) (synego.None, error) {
+		return synego.None{}, errors.New("dial postgres://admin:secret@db")
+	})
+	synego.Handle(leaky, "GET /panic", func(context.Context, synego.None) (synego.None, error) { panic("secret") })
+	mesh := synegotest.Start(t, leaky)
+	for _, path := range []string{"/error", "/panic"} {
+		response, text := get(t, t.Context(), mesh.Client(), "http://leaky"+path)
+		if response.StatusCode != 500 || strings.Contains(text, "secret") || !strings.Contains(text, `"msg":"internal error"`) {
+			t.Errorf("%s: answer %d %s", path, response.StatusCode, text)
+		}
+	}
+}
+
+func TestCallByNameReachesServiceAndStub(t *testing.T) {
+	type price struct{ Cents int }
+	type question struct{ SKU string }
+	prices := synego.NewService("prices")
+	synego.RPC(prices, "quote", func(ctx context.Context, in question) (price, error) {
+		if in.SKU == "gone" {
+			return price{}, synego.Errorf(synego.FailedPrecondition, "no price for %s", in.SKU).WithReason("unknown_sku")
+		}
+		rate, err := synego.Call[price](ctx, prices.Client(), "rates", "today", synego.None{})
+		return price{Cents: 100 + rate.Cents}, err
+	})
+	mesh := synegotest.Start(t, prices, synegotest.Stub("rates", "today", price{Cents: 7}))
+	got, err := synego.Call[price](t.Context(), mesh.Client(), "prices", "quote", question{"tea"})
+	if err != nil || got.Cents != 107 {
+		t.Errorf("price %+v, error %v", got, err)
+	}
+	_, err = synego.Call[price](t.Context(), mesh.Client(), "prices", "quote", question{"gone"})
+	var e *synego.Error
+	if !errors.As(err, &e) || e.Code != synego.FailedPrecondition || e.Reason != "unknown_sku" || e.Service != "prices" {
+		t.Errorf("error %+v", err)
+	}
+}
+
+func TestServiceServesOnWhileItsLinkIsLostAndAttachesAgain(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	mesh.LoseLink("users")
+	mesh.Await("users", func(state synegotest.State) bool { return !state.Attached })
+	if response, _ := get(t, t.Context(), mesh.Client(), "http://users/users/1"); response.StatusCode != http.StatusOK {
+		t.Errorf("answer %d without a link", response.StatusCode)
+	}
+	mesh.RestoreLink("users")
+	mesh.Await("users", func(state synegotest.State) bool {
+		return state.Attached && state.Attachments == 2 && state.Phase == "ready"
+	})
+}
+
+func TestMovedServiceAttachesAtOnce(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	mesh.Move("users")
+	mesh.Await("users", func(state synegotest.State) bool { return state.Attached && state.Attachments == 2 })
+}
+
+func TestRefusedServiceServesOnWithoutALink(t *testing.T) {
+	users := usersService()
+	mesh := synegotest.Start(t, users)
+	mesh.Refuse("users", synego.AlreadyExists, "users-1 is taken")
+	mesh.Move("users")
+	for users.Client().Link().State != synego.LinkRefused {
+		if t.Context().Err() != nil {
+			t.Fatal("never refused")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if refusal := users.Client().Link().Refusal; refusal == nil || refusal.Code != synego.AlreadyExists {
+		t.Errorf("refusal %v", refusal)
+	}
+}
+
+func TestDrainFinishesWhatRunsAndRunsTheHooksInOrder(t *testing.T) {
+	var mutex sync.Mutex
+	var events []string
+	event := func(name string) {
+		mutex.Lock()
+		defer mutex.Unlock()
+		events = append(events, name)
+	}
+	started, release := make(chan struct{}), make(chan struct{})
+	slow := synego.NewService("slow")
+	slow.Handle("GET /", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(started)
+		known, _ := synego.FromContext(r.Context())
+		<-known.Draining()
+		<-release
+		event("answered")
+	}))
+	slow.OnStart(func(context.Context) error { event("start"); return nil })
+	slow.OnDrain(func(_ context.Context, drain synego.Drain) error { event("drain " + string(drain.Cause)); return nil })
+	slow.OnStop(func() error { event("stop"); return nil })
+	mesh := synegotest.Start(t, slow)
+	answered := make(chan int)
+	go func() {
+		response, err := mesh.Client().HTTP().Get("http://slow/")
+		if err != nil {
+			t.Error(err)
+			close(answered)
+			return
+		}
+		response.Body.Close()
+		answered <- response.StatusCode
+	}()
+	<-started
+	mesh.Drain("slow", synego.CauseReload)
+	mesh.Await("slow", func(state synegotest.State) bool { return state.Phase == "draining" })
+	close(release)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("the request in flight was answered with %d", status)
+	}
+	if err := mesh.Ended("slow"); err != nil {
+		t.Error(err)
+	}
+	mutex.Lock()
+	defer mutex.Unlock()
+	if got := strings.Join(events, ", "); got != "start, drain reload, answered, stop" {
+		t.Errorf("events %s", got)
+	}
+	mesh.Await("slow", func(state synegotest.State) bool { return state.Phase == "drained" })
+}
+
+func TestStopDrainsToo(t *testing.T) {
+	users := usersService()
+	drained := make(chan synego.DrainCause, 1)
+	users.OnDrain(func(_ context.Context, drain synego.Drain) error { drained <- drain.Cause; return nil })
+	mesh := synegotest.Start(t, users)
+	mesh.Stop("users")
+	if err := mesh.Ended("users"); err != nil {
+		t.Error(err)
+	}
+	if cause := <-drained; cause != synego.CauseStop {
+		t.Errorf("cause %q", cause)
+	}
+	mesh.Await("users", func(state synegotest.State) bool { return state.Phase == "drained" })
+}
+
+func TestFailedStartEndsRun(t *testing.T) {
+	broken := synego.NewService("broken", synego.Embedded(), synego.WithEnv(func(string) string { return "" }))
+	broken.OnStart(func(context.Context) error { return errors.New("no warm water") })
+	if err := broken.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no warm water") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestMistakesInTheDeclarationAreToldAllAtOnce(t *testing.T) {
+	wrong := synego.NewService("Wrong", synego.WithCallTimeout(-1))
+	wrong.Handle("GET users", http.NotFoundHandler())
+	synego.Handle(wrong, "GET /users/{id}", func(context.Context, struct {
+		Name string `path:"name"`
+	}) (synego.None, error) {
+		return synego.None{}, nil
+	})
+	wrong.Handle("GET /users/{name}", http.NotFoundHandler())
+	err := wrong.Run(t.Context())
+	for _, want := range []string{"Wrong", "call timeout", "GET users", "{name}", "same requests"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+func TestRequiredCheckMakesTheServiceUnhealthyAndOthersDegraded(t *testing.T) {
+	for name, c := range map[string]struct {
+		options []synego.CheckOption
+		want    string
+	}{
+		"required": {[]synego.CheckOption{synego.Required()}, "unhealthy"},
+		"optional": {nil, "degraded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			users := usersService()
+			users.Check("ledger", func(context.Context) error { return errors.New("no ledger") }, c.options...)
+			mesh := synegotest.Start(t, users)
+			state := mesh.Await("users", func(state synegotest.State) bool { return state.Phase == c.want })
+			if state.Checks["ledger"] != "no ledger" {
+				t.Errorf("checks %v", state.Checks)
+			}
+		})
+	}
+}
+
+func TestLoadFiguresReachTheSidecar(t *testing.T) {
+	users := usersService()
+	users.Load("gpu", func() float64 { return 0.75 })
+	users.Load("too much", func() float64 { return 7 })
+	mesh := synegotest.Start(t, users)
+	mesh.Await("users", func(state synegotest.State) bool {
+		return state.Named["gpu"] == 0.75 && state.Named["too much"] == 1 && state.Utilization == 1
+	})
+}
+
+func TestServerSentEventsEndWithTheDrain(t *testing.T) {
+	feed := synego.NewService("feed")
+	feed.Handle("GET /feed", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: 1\n\n")
+		w.(http.Flusher).Flush()
+		known, _ := synego.FromContext(r.Context())
+		<-known.Draining()
+	}), synego.Streaming())
+	mesh := synegotest.Start(t, feed)
+	response, err := mesh.Client().HTTP().Get("http://feed/feed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	mesh.Await("feed", func(state synegotest.State) bool { return state.OpenStreams == 1 })
+	mesh.Stop("feed")
+	if text, err := io.ReadAll(response.Body); err != nil || string(text) != "data: 1\n\n" {
+		t.Errorf("events %q, error %v", text, err)
+	}
+}
+
+func TestLogLevelIsPushedLive(t *testing.T) {
+	users := usersService()
+	mesh := synegotest.Start(t, users)
+	if users.Log().Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("debug is on at the start")
+	}
+	mesh.SetLogLevel("users", slog.LevelDebug)
+	if !users.Log().Enabled(t.Context(), slog.LevelDebug) {
+		t.Error("debug is off after the push")
+	}
+}
+
+func TestHealthIsAnsweredWithoutASidecar(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+	alone := synego.NewService("alone", synego.WithHandler(mux), synego.Embedded(),
+		synego.WithEnv(func(name string) string { return "" }), synego.WithAddress("127.0.0.1:0"))
+	listening := make(chan string, 1)
+	alone.OnStart(func(context.Context) error { listening <- alone.Addr(); return nil })
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- alone.Run(ctx) }()
+	base := "http://" + <-listening
+	for path, want := range map[string]string{"/hello": "hello", "/livez": `"state":"`, "/readyz": `"state":"ready"`} {
+		response, err := http.Get(base + path)
+		for path == "/readyz" && err == nil && response.StatusCode == http.StatusServiceUnavailable { // the hook ends after it told
+			response.Body.Close()
+			response, err = http.Get(base + path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %d %s %v", path, response.StatusCode, text, err)
+		}
+	}
+	_, err := alone.Client().HTTP().Get("http://users/")
+	var e *synego.Error
+	if !errors.As(err, &e) || e.Reason != synego.ReasonNoSidecar {
+		t.Errorf("a call by name gave %v", err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNamesResolveByVariableWithoutASidecar(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	outbound := mesh.Client().Link().Outbound
+	client, err := synego.Dial(t.Context(), synego.WithEnv(func(name string) string {
+		return map[string]string{"SYNEGO_URL_USERS": outbound}[name]
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	response, text := get(t, t.Context(), client, "http://users/users/1")
+	var got user
+	if err := json.Unmarshal([]byte(text), &got); err != nil || response.StatusCode != 200 || got.Name != "Ada" {
+		t.Errorf("answer %d %s", response.StatusCode, text)
+	}
+}
+
+func TestUnreachableOutboundIsSaidSo(t *testing.T) {
+	client, err := synego.Dial(t.Context(), synego.WithEnv(func(name string) string {
+		return map[string]string{"SYNEGO_OUTBOUND": "http://127.0.0.1:1"}[name]
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, err = client.HTTP().Get("http://users/")
+	var e *synego.Error
+	if !errors.As(err, &e) || e.Reason != synego.ReasonSidecarUnreachable || e.Retry != synego.RetryLater {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestDialGivesUpWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := synego.Dial(ctx, synego.WithEnv(func(name string) string {
+		return map[string]string{"SYNEGO_SIDECAR": "unix:" + t.TempDir() + "/none.sock"}[name]
+	}))
+	var e *synego.Error
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Reason != synego.ReasonSidecarUnreachable {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestRequiredSidecarThatIsMissingEndsRun(t *testing.T) {
+	alone := synego.NewService("alone", synego.RequireSidecar(), synego.Embedded(), synego.WithEnv(func(string) string { return "" }))
+	if err := alone.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "sidecar") {
+		t.Errorf("error %v", err)
+	}
+}
