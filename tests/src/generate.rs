@@ -17,11 +17,7 @@ const TARGETS: &[Target] = &[
         files: &["synego/v1/sidecar.proto", "synego/v1/mesh.proto", "synego/v1/admin.proto"],
         to: "crates/wire/src/gen",
     },
-    Target {
-        includes: "examples/shop/proto",
-        files: &["shop/v1/shop.proto"],
-        to: "examples/shop/inventory/src/gen",
-    },
+    Target { includes: "examples/shop/proto", files: &["shop/v1/shop.proto"], to: "examples/shop/inventory/src/gen" },
 ];
 
 /// Generates all code from the files below `root` into the same places below `to`.
@@ -33,10 +29,7 @@ pub fn all(root: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
         let folder = to.join(target.to);
         fs::create_dir_all(&folder)?;
         let descriptors = protox::compile(target.files, [root.join(target.includes)])?;
-        tonic_prost_build::configure()
-            .out_dir(&folder)
-            .emit_rerun_if_changed(false)
-            .compile_fds(descriptors)?;
+        tonic_prost_build::configure().out_dir(&folder).emit_rerun_if_changed(false).compile_fds(descriptors)?;
     }
     Ok(())
 }

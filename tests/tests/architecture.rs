@@ -20,10 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control-plane", &["wire", "identity", "runtime", "model"]),
     ("sidecar", &["data-plane", "control-plane", "supervise", "identity", "runtime", "model"]),
     ("master", &["data-plane", "control-plane", "manifest", "nginx", "identity", "runtime", "model"]),
-    (
-        "cli",
-        &["sidecar", "master", "supervise", "manifest", "nginx", "wire", "identity", "runtime", "model"],
-    ),
+    ("cli", &["sidecar", "master", "supervise", "manifest", "nginx", "wire", "identity", "runtime", "model"]),
     ("sdk", &["wire", "model"]),
 ];
 
@@ -111,7 +108,8 @@ fn pure_crates_know_no_runtime_and_no_protocol() {
     let metadata = metadata();
     let product = product(&metadata);
     for name in PURE {
-        let found: Vec<_> = dependencies(product[name]).into_iter().filter(|name| IMPURE_PARTS.contains(name)).collect();
+        let found: Vec<_> =
+            dependencies(product[name]).into_iter().filter(|name| IMPURE_PARTS.contains(name)).collect();
         assert!(found.is_empty(), "{name} uses {found:?}");
     }
 }
@@ -134,9 +132,10 @@ fn the_registry_imports_nothing_async_and_no_clock() {
 fn only_tests_depend_on_the_test_kit() {
     let metadata = metadata();
     for package in metadata.packages.iter().filter(|package| package.name.as_str() != "synego-testkit") {
-        let wrong = package.dependencies.iter().any(|dependency| {
-            dependency.name == "synego-testkit" && dependency.kind != DependencyKind::Development
-        });
+        let wrong = package
+            .dependencies
+            .iter()
+            .any(|dependency| dependency.name == "synego-testkit" && dependency.kind != DependencyKind::Development);
         assert!(!wrong, "{} depends on the test kit", package.name);
     }
 }

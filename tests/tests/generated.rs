@@ -37,9 +37,12 @@ fn rust_code_equals_a_fresh_generation() {
 
 #[test]
 fn go_code_equals_a_fresh_generation() {
-    for (script, committed) in [("sdk-go", "sdk-go/internal/gen"), ("examples/shop/orders", "examples/shop/orders/internal/gen")] {
+    for (script, committed) in
+        [("sdk-go", "sdk-go/internal/gen"), ("examples/shop/orders", "examples/shop/orders/internal/gen")]
+    {
         let folder = tempfile::tempdir().expect("a folder");
-        let status = Command::new(root().join(script).join("scripts/gen")).arg(folder.path()).status().expect("the script");
+        let status =
+            Command::new(root().join(script).join("scripts/gen")).arg(folder.path()).status().expect("the script");
         assert!(status.success(), "{script}/scripts/gen failed");
         assert_same(folder.path(), &root().join(committed));
     }

@@ -31,3 +31,6 @@ pub struct ServiceSpec {
     /// For metrics and selectors.
     pub labels: BTreeMap<String, String>,
 }
+
+/// Labels that a service or instance may have.
+pub const MAX_LABELS: usize = 16;

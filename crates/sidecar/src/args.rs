@@ -1,0 +1,116 @@
+//! The command line of `synego-sidecar`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Runs beside one service's process: routes its calls, guards its port, probes it and reports to every master.
+#[derive(Debug, Parser)]
+#[command(
+    name = "synego-sidecar",
+    disable_version_flag = true,
+    after_help = "Examples:\n  \
+        beside a process that runs already:\n    \
+        synego-sidecar --service users --port 9001 --master 127.0.0.1:3001\n  \
+        as the parent of the process, which is told where to listen in PORT:\n    \
+        synego-sidecar --service users --route /users --uses orders --master 127.0.0.1:3001 -- node users.js"
+)]
+pub struct Args {
+    /// Name of the service
+    #[arg(long, env = "SYNEGO_SERVICE", value_name = "NAME")]
+    pub service: Option<String>,
+    /// Name of the instance [default: the service's with -1]
+    #[arg(long, env = "SYNEGO_INSTANCE", value_name = "NAME")]
+    pub instance: Option<String>,
+    /// Name of this machine [default: its host name]
+    #[arg(long, env = "SYNEGO_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Name of the mesh [default: whichever the master serves]
+    #[arg(long, env = "SYNEGO_MESH", value_name = "NAME")]
+    pub mesh: Option<String>,
+    /// Port on 127.0.0.1 where the process listens [default with a command: a free one]
+    #[arg(long, value_name = "N", conflicts_with_all = ["socket", "address"])]
+    pub port: Option<u16>,
+    /// Unix socket where the process listens
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
+    pub socket: Option<PathBuf>,
+    /// Address where the process listens
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// What the service speaks: http, grpc or tcp
+    #[arg(long, default_value = "http", value_name = "PROTOCOL")]
+    pub protocol: String,
+    /// A place that the ingress routes to the service, such as /users; may be repeated
+    #[arg(long = "route", value_name = "PLACE")]
+    pub routes: Vec<String>,
+    /// A service that it calls; may be repeated
+    #[arg(long = "uses", value_name = "NAME")]
+    pub uses: Vec<String>,
+    /// Path of a health check over HTTP [default: its open port]
+    #[arg(long, value_name = "PATH")]
+    pub health: Option<String>,
+    /// Version of the service; without a value: print the version of this program and end
+    #[arg(long, value_name = "V", num_args = 0..=1, default_missing_value = "")]
+    pub version: Option<String>,
+    /// Zone of this machine
+    #[arg(long, default_value = "", value_name = "ZONE", hide_default_value = true)]
+    pub zone: String,
+    /// A label, for metrics and selectors; may be repeated
+    #[arg(long = "label", value_name = "K=V")]
+    pub labels: Vec<String>,
+    /// Mesh address of a master; may be repeated
+    #[arg(long = "master", env = "SYNEGO_MASTER", value_name = "ADDR", value_delimiter = ',')]
+    pub masters: Vec<String>,
+    /// Where peers reach the instance
+    #[arg(long, default_value = "4000", value_name = "ADDR")]
+    pub inbound: String,
+    /// Where the process reaches others; on loopback only
+    #[arg(long, default_value = "4001", value_name = "ADDR")]
+    pub outbound: String,
+    /// Where /metrics, /livez and /readyz are served
+    #[arg(long, default_value = "4002", value_name = "ADDR")]
+    pub admin: String,
+    /// Address that peers are told [default: found out by the way to the master]
+    #[arg(long, value_name = "IP:PORT")]
+    pub advertise: Option<String>,
+    /// Folder of the last snapshot
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Time for the drain
+    #[arg(long, default_value = "25s", value_name = "DURATION", value_parser = duration)]
+    pub stop: Duration,
+    /// File with the same names as these flags, as JSON; a flag wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force and end
+    #[arg(long)]
+    pub check: bool,
+    /// How much to log: trace, debug, info, warn or error
+    #[arg(long, env = "SYNEGO_LOG_LEVEL", default_value = "info", value_name = "L")]
+    pub log_level: String,
+    /// How to log: json or text
+    #[arg(long, env = "SYNEGO_LOG_FORMAT", default_value = "json", value_name = "F")]
+    pub log_format: String,
+    /// The command that is run as a child
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// A duration with its unit: `250ms`, `30s`, `5m`, `24h`.
+///
+/// # Errors
+/// A sentence that names what was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a duration such as `250ms`, `30s`, `5m`".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a number and a unit such as `30s`".to_owned())?;
+    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(|| "the duration is too long".into())
+}

@@ -1,0 +1,314 @@
+//! What a sidecar runs on: complete and consistent once it exists.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use synego_control_plane::uplink::MasterAddress;
+use synego_model::process::{ReadyBy, ServiceAddress};
+use synego_model::{
+    CommandLine, HealthSpec, InstanceName, MeshName, NodeName, Place, Probe, Protocol, ReadySpec, ServiceName, service,
+};
+use synego_runtime::config as machine;
+
+use crate::args::Args;
+
+/// What a sidecar runs on.
+#[derive(Clone)]
+pub struct SidecarConfig {
+    /// Name of the mesh; `None`: whichever the masters serve.
+    pub mesh: Option<MeshName>,
+    /// Name of this machine.
+    pub node: NodeName,
+    /// Zone of this machine; may be empty.
+    pub zone: String,
+    /// Name of the service.
+    pub service: ServiceName,
+    /// Name of the instance.
+    pub instance: InstanceName,
+    /// What the service speaks.
+    pub protocol: Protocol,
+    /// Version of the service; may be empty.
+    pub version: String,
+    /// For metrics and selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Places that the ingress shall route here; `None`: as the SDK says.
+    pub routes: Option<Vec<String>>,
+    /// Services it calls.
+    pub uses: Vec<ServiceName>,
+    /// Where the process listens; `None`: a free port, told in `PORT`.
+    pub address: Option<ServiceAddress>,
+    /// The process, where this sidecar is its parent.
+    pub process: Option<ProcessConfig>,
+    /// How its health is probed; `None`: by its process and port alone.
+    pub health: Option<HealthSpec>,
+    /// The masters, in order of preference.
+    pub masters: Vec<MasterAddress>,
+    /// Where peers reach the instance.
+    pub inbound: SocketAddr,
+    /// What peers are told instead of `inbound`; `None`: found out.
+    pub advertise: Option<SocketAddr>,
+    /// Where the process reaches others.
+    pub outbound: SocketAddr,
+    /// Where metrics and health are served; `None`: by the process that holds this sidecar.
+    pub admin: Option<SocketAddr>,
+    /// Folder of the last snapshot; `None`: not kept.
+    pub state_dir: Option<PathBuf>,
+    /// Folder of the service protocol's socket.
+    pub runtime_dir: PathBuf,
+    /// Time for the drain.
+    pub stop: Duration,
+}
+
+/// How the process beside the sidecar is run.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// What is started.
+    pub command: CommandLine,
+    /// What runs before.
+    pub build: Option<CommandLine>,
+    /// Its folder; absolute.
+    pub cwd: PathBuf,
+    /// Its variables, over the inherited ones and those of `env_files`.
+    pub env: BTreeMap<String, String>,
+    /// Files of variables.
+    pub env_files: Vec<PathBuf>,
+    /// When it counts as ready.
+    pub ready: ReadySpec,
+}
+
+/// A duration that is long for people and short for machines: how long a process may take to be ready.
+pub const READY_WITHIN: Duration = Duration::from_secs(30);
+
+impl SidecarConfig {
+    /// The configuration that a command line says.
+    ///
+    /// # Errors
+    /// Every problem at once, each naming its flag, the value and what was expected.
+    pub fn from_args(args: &Args) -> Result<Self, Vec<String>> {
+        let mut problems = Problems::default();
+        let service = problems.required(args.service.as_deref(), "--service", ServiceName::new);
+        let default_instance = args.service.as_ref().map(|service| format!("{service}-1"));
+        let instance =
+            problems.required(args.instance.as_deref().or(default_instance.as_deref()), "--instance", InstanceName::new);
+        let host = machine::host_name();
+        let node = problems.required(args.node.as_deref().or(Some(&host)), "--node", NodeName::new);
+        let mesh = args.mesh.as_deref().and_then(|mesh| problems.required(Some(mesh), "--mesh", MeshName::new));
+        let protocol = problems.required(Some(args.protocol.as_str()), "--protocol", str::parse::<Protocol>);
+        let uses = args.uses.iter().filter_map(|name| problems.required(Some(name), "--uses", ServiceName::new)).collect();
+        for route in &args.routes {
+            problems.required(Some(route), "--route", str::parse::<Place>);
+        }
+        let labels = args.labels.iter().filter_map(|label| match label.split_once('=') {
+            Some((key, value)) if !key.is_empty() && key.len() <= 63 && value.len() <= 63 => {
+                Some((key.to_owned(), value.to_owned()))
+            }
+            _ => {
+                problems.add("--label", label, "expected NAME=VALUE, each at most 63 bytes");
+                None
+            }
+        });
+        let labels: BTreeMap<String, String> = labels.collect();
+        if labels.len() > service::MAX_LABELS {
+            problems.add("--label", &labels.len().to_string(), "expected at most 16 labels");
+        }
+        let address = match (args.port, &args.socket, args.address.as_deref()) {
+            (Some(port), _, _) => Some(ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))),
+            (_, Some(path), _) => Some(ServiceAddress::Unix(path.clone())),
+            (_, _, Some(text)) => problems.required(Some(text), "--address", str::parse),
+            _ => None,
+        };
+        if args.command.is_empty() && address.is_none() {
+            problems.add("--port", "", "say where the process listens (--port, --socket or --address), or how to start it (-- COMMAND)");
+        }
+        if args.masters.is_empty() {
+            problems.add("--master", "", "at least one is needed, such as 127.0.0.1:3001");
+        }
+        let far = args.masters.iter().any(|master| !is_loopback(master));
+        let inbound = problems.bind("--inbound", &args.inbound, far);
+        let outbound = problems.bind("--outbound", &args.outbound, false);
+        if outbound.is_some_and(|address| !address.ip().is_loopback()) {
+            problems.add("--outbound", &args.outbound, "expected an address on loopback: whoever reaches it calls in the name of the service");
+        }
+        let admin = problems.bind("--admin", &args.admin, false);
+        let advertise = args.advertise.as_deref().and_then(|text| problems.required(Some(text), "--advertise", str::parse));
+        let health = args.health.as_deref().map(|path| HealthSpec::of(Probe::Http(path.to_owned())));
+        if let Some(path) = args.health.as_deref().filter(|path| !path.starts_with('/')) {
+            problems.add("--health", path, "expected a path that begins with /");
+        }
+        let process = args.command.split_first().map(|(program, rest)| ProcessConfig {
+            command: CommandLine { program: program.clone(), args: rest.to_vec() },
+            build: None,
+            cwd: std::env::current_dir().unwrap_or_default(),
+            env: BTreeMap::new(),
+            env_files: Vec::new(),
+            ready: ReadySpec { by: health.as_ref().map(|spec| ReadyBy::Probe(spec.probe.clone())), within: READY_WITHIN },
+        });
+        let mesh_folder = mesh.as_ref().map_or("default", MeshName::as_str);
+        let masters = args.masters.iter().map(|address| MasterAddress::Tcp(address.clone())).collect();
+        match (problems.0.is_empty(), service, instance, node, protocol, inbound, outbound, admin) {
+            (true, Some(service), Some(instance), Some(node), Some(protocol), Some(inbound), Some(outbound), admin) => {
+                Ok(Self {
+                    runtime_dir: machine::runtime_dir(mesh_folder),
+                    state_dir: Some(args.state.clone().unwrap_or_else(|| machine::state_dir(mesh_folder))),
+                    mesh,
+                    node,
+                    zone: args.zone.clone(),
+                    service,
+                    instance,
+                    protocol,
+                    version: args.version.clone().unwrap_or_default(),
+                    labels,
+                    routes: (!args.routes.is_empty()).then(|| args.routes.clone()),
+                    uses,
+                    address,
+                    process,
+                    health,
+                    masters,
+                    inbound,
+                    advertise,
+                    outbound,
+                    admin,
+                    stop: args.stop,
+                })
+            }
+            _ => Err(problems.0),
+        }
+    }
+}
+
+/// The command line with what `--config FILE` says put before it: a flag that is given wins over the file.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+pub fn with_file(arguments: Vec<OsString>, text: &str) -> Result<Vec<OsString>, String> {
+    let file: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("expected one JSON object: {error}"))?;
+    let given = |key: &str| {
+        let flag = format!("--{key}");
+        let own = arguments.iter().take_while(|argument| *argument != "--");
+        own.filter_map(|argument| argument.to_str()).any(|text| text == flag || text.starts_with(&format!("{flag}=")))
+    };
+    let mut merged: Vec<OsString> = arguments.first().cloned().into_iter().collect();
+    let mut command: Vec<OsString> = Vec::new();
+    for (key, value) in file {
+        let values = match value {
+            serde_json::Value::Array(values) => values,
+            one => vec![one],
+        };
+        for value in values {
+            let text = match value {
+                serde_json::Value::String(text) => text,
+                serde_json::Value::Number(number) => number.to_string(),
+                other => return Err(format!("`{key}` is {other}: expected text, a number, or a list of them")),
+            };
+            if key == "command" {
+                command.push(text.into());
+            } else if !given(&key) {
+                merged.push(format!("--{key}={text}").into());
+            }
+        }
+    }
+    let has_command = arguments.iter().any(|argument| argument == "--");
+    merged.extend(arguments.into_iter().skip(1));
+    if !has_command && !command.is_empty() {
+        merged.push("--".into());
+        merged.append(&mut command);
+    }
+    Ok(merged)
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, flag: &str, value: &str, problem: &str) {
+        self.0.push(if value.is_empty() { format!("{flag}: {problem}") } else { format!("{flag} {value}: {problem}") });
+    }
+
+    fn required<T, E: std::fmt::Display>(
+        &mut self,
+        value: Option<&str>,
+        flag: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match value.map(read) {
+            Some(Ok(value)) => Some(value),
+            Some(Err(error)) => {
+                self.0.push(format!("{flag}: {error}"));
+                None
+            }
+            None => {
+                self.0.push(format!("{flag}: it is needed"));
+                None
+            }
+        }
+    }
+
+    /// A bare port binds loopback, or every interface when `wide`.
+    fn bind(&mut self, flag: &str, text: &str, wide: bool) -> Option<SocketAddr> {
+        let ip = if wide { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        match text.parse::<u16>() {
+            Ok(port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),
+            Err(_) => self.required(Some(text), flag, |text| {
+                text.parse::<SocketAddr>().map_err(|_| format!("`{text}` is no address: expected PORT or IP:PORT"))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<SidecarConfig, Vec<String>> {
+        let words = std::iter::once("synego-sidecar").chain(line.split_whitespace());
+        let args = Args::try_parse_from(words).map_err(|error| vec![error.to_string()])?;
+        SidecarConfig::from_args(&args)
+    }
+
+    #[test]
+    fn the_shortest_line_beside_a_running_process_is_enough() {
+        let config = read("--service users --port 3001 --master 127.0.0.1:3001").expect("a configuration");
+        assert_eq!(config.instance.as_str(), "users-1");
+        assert_eq!(config.address, Some(ServiceAddress::Tcp("127.0.0.1:3001".parse().expect("an address"))));
+        assert_eq!(config.inbound.to_string(), "127.0.0.1:4000");
+        assert!(config.process.is_none());
+    }
+
+    #[test]
+    fn a_far_master_opens_the_inbound_to_the_network_and_nothing_else() {
+        let config = read("--service users --port 1 --master m1:3001 --inbound 0").expect("a configuration");
+        assert_eq!(config.inbound.to_string(), "0.0.0.0:0");
+        assert!(config.outbound.ip().is_loopback());
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let problems = read("--service User --protocol smtp --outbound 0.0.0.0:1 --label x").err().expect("problems");
+        for flag in ["--service", "--protocol", "--outbound", "--label", "--port", "--master", "--instance"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(flag)), "{flag} in {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let line = ["synego-sidecar", "--service", "users"].map(OsString::from).to_vec();
+        let merged = with_file(line, r#"{"service":"orders","port":7,"route":["/a","/b"],"command":["node","x.js"]}"#);
+        let words: Vec<String> =
+            merged.expect("a line").into_iter().filter_map(|word| word.into_string().ok()).collect();
+        assert_eq!(
+            words,
+            ["synego-sidecar", "--port=7", "--route=/a", "--route=/b", "--service", "users", "--", "node", "x.js"]
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! The state of the instance, from all that is known of it: its process, its probe, its own word, its drain.
+
+use synego_model::{Cause, InstanceState, Reason};
+
+/// What is known of the process, where this sidecar is its parent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessFacts {
+    /// It runs and has been ready since it started.
+    pub is_ready: bool,
+    /// It runs, but is halted by a signal.
+    pub is_halted: bool,
+    /// It is started again and again in vain, or cannot be started.
+    pub has_failed: bool,
+    /// Why it is not ready.
+    pub cause: Option<Cause>,
+}
+
+/// Everything that the state follows from.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The process; `None`: another is its parent.
+    pub process: Option<ProcessFacts>,
+    /// The probe: `Ok` when it passes; `None`: there is none, or it has not judged yet.
+    pub probe: Option<Result<(), Cause>>,
+    /// Whether a probe will judge, so that without its verdict nothing is ready.
+    pub is_probed: bool,
+    /// The service's own word.
+    pub said: Option<(InstanceState, Option<Cause>)>,
+    /// The instance drains.
+    pub is_draining: bool,
+}
+
+/// The state and its cause. The worse of two wins: drain, then process, then probe, then the service's own word.
+#[must_use]
+pub fn of(facts: &Facts) -> (InstanceState, Option<Cause>) {
+    if facts.is_draining {
+        return (InstanceState::Draining, None);
+    }
+    if let Some(process) = &facts.process {
+        if process.has_failed || process.is_halted {
+            return (InstanceState::Unhealthy, process.cause.clone());
+        }
+        if !process.is_ready {
+            return (InstanceState::Starting, process.cause.clone());
+        }
+    }
+    match &facts.probe {
+        Some(Err(cause)) => return (InstanceState::Unhealthy, Some(cause.clone())),
+        None if facts.is_probed && facts.process.is_none() => return (InstanceState::Starting, None),
+        _ => {}
+    }
+    match &facts.said {
+        Some((InstanceState::Ready, _)) | None => (InstanceState::Ready, None),
+        Some((state, cause)) => (*state, cause.clone()),
+    }
+}
+
+/// The reason with which the inbound refuses a request in this state; `None`: it takes it.
+#[must_use]
+pub fn refusal(state: InstanceState) -> Option<Reason> {
+    match state {
+        InstanceState::Ready | InstanceState::Degraded => None,
+        InstanceState::Draining => Some(Reason::Draining),
+        InstanceState::Starting | InstanceState::Unhealthy | InstanceState::Gone => Some(Reason::NoReadyEndpoint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(reason: Reason) -> Cause {
+        Cause { reason, message: String::new(), since_unix_ms: 0 }
+    }
+
+    fn running() -> Facts {
+        let process = ProcessFacts { is_ready: true, is_halted: false, has_failed: false, cause: None };
+        Facts { process: Some(process), ..Facts::default() }
+    }
+
+    #[test]
+    fn a_running_process_without_anything_else_is_ready() {
+        assert_eq!(of(&running()), (InstanceState::Ready, None));
+    }
+
+    #[test]
+    fn a_process_found_running_is_ready_only_after_its_first_probe() {
+        let mut facts = Facts { is_probed: true, ..Facts::default() };
+        assert_eq!(of(&facts).0, InstanceState::Starting);
+        facts.probe = Some(Ok(()));
+        assert_eq!(of(&facts).0, InstanceState::Ready);
+        facts.probe = Some(Err(cause(Reason::ProbeFailed)));
+        assert_eq!(of(&facts), (InstanceState::Unhealthy, Some(cause(Reason::ProbeFailed))));
+    }
+
+    #[test]
+    fn a_halted_process_is_unhealthy_though_its_probe_passed_a_moment_ago() {
+        let mut facts = running();
+        facts.probe = Some(Ok(()));
+        facts.process = facts.process.map(|process| ProcessFacts {
+            is_halted: true,
+            cause: Some(cause(Reason::ProcessStopped)),
+            ..process
+        });
+        assert_eq!(of(&facts), (InstanceState::Unhealthy, Some(cause(Reason::ProcessStopped))));
+    }
+
+    #[test]
+    fn the_service_may_say_that_it_is_worse_but_not_better() {
+        let mut facts = running();
+        facts.said = Some((InstanceState::Degraded, Some(cause(Reason::SaidByService))));
+        assert_eq!(of(&facts).0, InstanceState::Degraded);
+        facts.said = Some((InstanceState::Ready, None));
+        facts.probe = Some(Err(cause(Reason::ProbeFailed)));
+        assert_eq!(of(&facts).0, InstanceState::Unhealthy);
+    }
+
+    #[test]
+    fn a_drain_is_final() {
+        let facts = Facts { is_draining: true, ..running() };
+        assert_eq!(of(&facts).0, InstanceState::Draining);
+        assert_eq!(refusal(InstanceState::Draining), Some(Reason::Draining));
+    }
+}

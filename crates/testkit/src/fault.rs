@@ -1,0 +1,40 @@
+//! Breaking things.
+
+use rustix::process::{Signal, kill_process};
+
+use crate::program::pid_of;
+
+/// Ends the process at once.
+pub fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+/// Halts the process, until [`resume`].
+pub fn halt(pid: u32) {
+    send(pid, Signal::STOP);
+}
+
+/// Lets a halted process go on.
+pub fn resume(pid: u32) {
+    send(pid, Signal::CONT);
+}
+
+/// Whether a process of this id lives (a zombie does not).
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
+}
+
+/// Resident memory of a process, in bytes; 0 when it is gone.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = pid_of(pid).expect("a process id");
+    kill_process(pid, signal).expect("the signal is delivered");
+}
