@@ -1,0 +1,4 @@
+// Removes dist, so that nothing stays whose source is gone.
+import { rmSync } from "node:fs";
+
+rmSync(new URL("../dist", import.meta.url), { recursive: true, force: true });
