@@ -1,0 +1,207 @@
+//! A sidecar in memory: it speaks the protocol over pipes, remembers what its service says, and tells it what the test
+//! wants.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use synego_wire::pb::sidecar_server::{Sidecar as Protocol, SidecarServer};
+use synego_wire::pb::{self, from_service, to_service};
+use tokio::io::DuplexStream;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Shortest period of reports that the protocol allows: tests want them soon. Milliseconds.
+const REPORT_EVERY_MS: u32 = 250;
+
+/// What a service has said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) hellos: Vec<pb::Hello>,
+    pub(super) phase: pb::Phase,
+    pub(super) phases: Vec<pb::Phase>,
+    pub(super) load: Option<pb::Load>,
+    pub(super) applied: u64,
+}
+
+type Out = mpsc::Sender<Result<pb::ToService, Status>>;
+
+#[derive(Clone)]
+pub(super) struct Sidecar(Arc<Inner>);
+
+struct Inner {
+    service: String,
+    instance: String,
+    outbound: String,
+    seen: watch::Sender<Seen>,
+    /// To the attachment that stands; and the revision of the last settings.
+    out: Mutex<(Option<Out>, u64)>,
+}
+
+impl Sidecar {
+    /// Starts one; a service reaches it by the pipes it sends.
+    pub(super) fn start(
+        service: &str,
+        instance: &str,
+        outbound: &str,
+        closing: CancellationToken,
+    ) -> (Self, mpsc::Sender<DuplexStream>) {
+        let sidecar = Self(Arc::new(Inner {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            outbound: outbound.to_owned(),
+            seen: watch::Sender::default(),
+            out: Mutex::new((None, 1)),
+        }));
+        let (pipes, incoming) = mpsc::channel(4);
+        let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
+        let server = tonic::transport::Server::builder()
+            .add_service(SidecarServer::new(sidecar.clone()))
+            .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
+        tokio::spawn(server);
+        (sidecar, pipes)
+    }
+
+    pub(super) fn seen(&self) -> watch::Receiver<Seen> {
+        self.0.seen.subscribe()
+    }
+
+    pub(super) async fn send(&self, is: to_service::Is) {
+        if let Some(out) = &self.0.out.lock().await.0 {
+            let _ = out.send(Ok(pb::ToService { is: Some(is) })).await;
+        }
+    }
+
+    pub(super) async fn settings(&self, level: pb::LogLevel) -> u64 {
+        let mut out = self.0.out.lock().await;
+        out.1 += 1;
+        let settings = pb::Settings { revision: out.1, log_level: level.into(), ..pb::Settings::default() };
+        if let Some(out) = &out.0 {
+            let _ = out.send(Ok(pb::ToService { is: Some(to_service::Is::Settings(settings)) })).await;
+        }
+        out.1
+    }
+
+    /// Ends the attachment that stands.
+    pub(super) async fn end(&self, status: Status) {
+        if let Some(out) = self.0.out.lock().await.0.take() {
+            let _ = out.send(Err(status)).await;
+        }
+    }
+
+    fn welcome(&self, attachment: usize) -> pb::Welcome {
+        pb::Welcome {
+            protocol: 1,
+            attachment_id: format!("a-{attachment}"),
+            mesh: "test".to_owned(),
+            instance: self.0.instance.clone(),
+            outbound: self.0.outbound.clone(),
+            report_every_ms: REPORT_EVERY_MS,
+            features: vec![pb::Feature::LiveConfig.into(), pb::Feature::InPlaceDrain.into()],
+            settings: Some(pb::Settings { revision: 1, ..pb::Settings::default() }),
+            ..pb::Welcome::default()
+        }
+    }
+
+    fn take(&self, is: from_service::Is) {
+        self.0.seen.send_modify(|seen| match is {
+            from_service::Is::State(state) => note(seen, &state),
+            from_service::Is::Load(load) => seen.load = Some(load),
+            from_service::Is::Applied(applied) => seen.applied = applied.revision,
+            from_service::Is::Hello(_) | from_service::Is::Handlers(_) | from_service::Is::Replace(_) => {}
+        });
+    }
+}
+
+fn note(seen: &mut Seen, state: &pb::State) {
+    seen.phase = state.phase();
+    if seen.phases.last() != Some(&seen.phase) {
+        seen.phases.push(seen.phase);
+    }
+}
+
+/// What a real sidecar refuses, as far as a service of this SDK could get it wrong.
+fn mistakes(hello: &pb::Hello, service: &str) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if hello.service != service {
+        mistakes.push(format!("service: `{}`: expected `{service}`", hello.service));
+    }
+    if !(1..=8).contains(&hello.listeners.len()) {
+        mistakes.push(format!("listeners: {}: expected 1 to 8", hello.listeners.len()));
+    }
+    if hello.protocol_min > 1 || hello.protocol_max < 1 {
+        mistakes.push("protocol: expected a range with 1".to_owned());
+    }
+    mistakes
+}
+
+#[tonic::async_trait]
+impl Protocol for Sidecar {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<pb::ToService, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::FromService>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound.message().await?.and_then(|message| message.is);
+        let Some(from_service::Is::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message was not Hello"));
+        };
+        let mistakes = mistakes(&hello, &self.0.service);
+        if !mistakes.is_empty() {
+            return Err(Status::invalid_argument(mistakes.join("; ")));
+        }
+        let (out, messages) = mpsc::channel(16);
+        self.0.out.lock().await.0 = Some(out.clone());
+        let mut attachment = 0;
+        self.0.seen.send_modify(|seen| {
+            if let Some(state) = &hello.state {
+                note(seen, state);
+            }
+            seen.hellos.push(hello);
+            attachment = seen.hellos.len();
+        });
+        let welcome = to_service::Is::Welcome(self.welcome(attachment));
+        let _ = out.send(Ok(pb::ToService { is: Some(welcome) })).await;
+        let sidecar = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = inbound.message().await {
+                if let Some(is) = message.is {
+                    sidecar.take(is);
+                }
+            }
+            // The service closed its half: so do we, if this attachment still is the one that stands.
+            let mut standing = sidecar.0.out.lock().await;
+            if standing.0.as_ref().is_some_and(|standing| standing.same_channel(&out)) {
+                standing.0 = None;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn log(&self, request: Request<Streaming<pb::LogLine>>) -> Result<Response<pb::LogTotals>, Status> {
+        let mut lines = request.into_inner();
+        let mut received = 0;
+        while lines.message().await?.is_some() {
+            received += 1;
+        }
+        Ok(Response::new(pb::LogTotals { received, dropped: 0 }))
+    }
+
+    async fn describe(&self, _: Request<pb::DescribeRequest>) -> Result<Response<pb::Description>, Status> {
+        Ok(Response::new(pb::Description {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_min: 1,
+            protocol_max: 1,
+            mesh: "test".to_owned(),
+            service: self.0.service.clone(),
+            instance: self.0.instance.clone(),
+            outbound: self.0.outbound.clone(),
+            max_message_bytes: 1024 * 1024,
+            ..pb::Description::default()
+        }))
+    }
+}
