@@ -185,6 +185,7 @@ func enterGRPC(ctx context.Context, method string, stream bool) (context.Context
 	owner := ownerOf(ctx)
 	if owner != nil {
 		known.draining = owner.draining
+		owner.countsGRPC.Store(true)
 		leave = owner.enter(owner.methods[method], stream)
 	}
 	ctx = context.WithValue(ctx, requestKey{}, known)

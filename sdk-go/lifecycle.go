@@ -185,8 +185,13 @@ func (v *serving) finish(ctx context.Context) {
 	}
 	if v.grpc != nil {
 		group.Go(func() {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
 			stopped := make(chan struct{})
 			go func() { v.grpc.GracefulStop(); close(stopped) }()
+			if v.service.countsGRPC.Load() {
+				go func() { v.service.untilQuiet(ctx); cancel() }() // else it waits a second for idle connections
+			}
 			select {
 			case <-stopped:
 			case <-ctx.Done():

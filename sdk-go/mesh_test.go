@@ -156,6 +156,7 @@ func TestContextTravelsFromTheRequestToTheCallsItCauses(t *testing.T) {
 
 func TestDeadlineOnlyShrinksOnItsWay(t *testing.T) {
 	var told atomic.Value
+	gaveUp := make(chan struct{})
 	slow := synego.NewService("slow")
 	slow.Handle("GET /", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		told.Store(r.Header.Get("X-Synego-Timeout"))
@@ -163,6 +164,7 @@ func TestDeadlineOnlyShrinksOnItsWay(t *testing.T) {
 			t.Error("the handler has no deadline")
 		}
 		<-r.Context().Done()
+		<-gaveUp // the handler's time is over some microseconds before its caller's
 	}))
 	mesh := synegotest.Start(t, slow)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -172,6 +174,7 @@ func TestDeadlineOnlyShrinksOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = mesh.Client().HTTP().Do(request)
+	close(gaveUp)
 	var e *synego.Error
 	if !errors.As(err, &e) || e.Code != synego.DeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)

@@ -53,6 +53,7 @@ type Service struct {
 	health      *health.Server
 	inFlight    atomic.Int64
 	openStreams atomic.Int64
+	countsGRPC  atomic.Bool // the gRPC server has ServerOptions, so inFlight knows of its calls
 	lag         schedulerLag
 	draining    chan struct{}
 	state       stateBox
@@ -246,7 +247,7 @@ func (s *Service) adopt(server *grpc.Server) {
 	}
 	var names []string
 	for service, info := range services {
-		if strings.HasPrefix(service, "grpc.") { // health, reflection, channelz: not the service's own
+		if aboutServer(service) {
 			continue
 		}
 		for _, method := range info.Methods {
@@ -261,6 +262,13 @@ func (s *Service) adopt(server *grpc.Server) {
 	for _, name := range names {
 		s.handlers = append(s.handlers, s.methods[name])
 	}
+}
+
+// aboutServer says whether a gRPC service tells of the server itself and is not the program's own.
+func aboutServer(service string) bool {
+	return slices.ContainsFunc([]string{"grpc.health.", "grpc.reflection.", "grpc.channelz."}, func(prefix string) bool {
+		return strings.HasPrefix(service, prefix)
+	})
 }
 
 // hello is the whole truth about the service, as its sidecar needs it.

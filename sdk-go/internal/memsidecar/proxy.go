@@ -33,7 +33,7 @@ func newProxy(s *Sidecar) *proxy {
 
 func (p *proxy) reverse(transport http.RoundTripper) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport: transport, FlushInterval: -1,
+		Transport: transport, FlushInterval: -1, ModifyResponse: splitTrailersOnly,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Context().Value(targetKey{}).(string)
 			r.Out.Host = r.In.Host
@@ -42,6 +42,22 @@ func (p *proxy) reverse(transport http.RoundTripper) *httputil.ReverseProxy {
 			refuse(w, r, http.StatusBadGateway, 14, "connect_failed", err.Error())
 		},
 	}
+}
+
+// splitTrailersOnly turns an answer of trailers alone into a head and trailers: ReverseProxy flushes the head early,
+// and a head that does not end the stream must not hold the status.
+func splitTrailersOnly(response *http.Response) error {
+	if response.Header.Get("Grpc-Status") == "" {
+		return nil
+	}
+	response.Trailer = http.Header{}
+	for name, values := range response.Header {
+		if name != "Content-Type" && name != "Date" {
+			response.Trailer[name] = values
+			delete(response.Header, name)
+		}
+	}
+	return nil
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
