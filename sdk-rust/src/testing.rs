@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::outbound::{Destination, Outbound};
 use self::sidecar::Sidecar;
+use crate::attach::Link;
 use crate::client::{Call, Client};
 use crate::codes::Code;
 use crate::environment::{Environment, SidecarAddress};
@@ -243,6 +244,23 @@ impl Mesh {
     /// [`Code::NotFound`] when the mesh has no such service.
     pub fn phases(&self, service: &str) -> Result<Vec<Phase>, Error> {
         Ok(self.member(service)?.sidecar.seen().borrow().phases.clone())
+    }
+
+    /// The link of a service, as the service sees it.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when the mesh has no such service.
+    pub fn link(&self, service: &str) -> Result<Link, Error> {
+        Ok(self.member(service)?.running.client().link())
+    }
+
+    /// Begins the stop of one service as TERM does.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when the mesh has no such service.
+    pub fn begin_stop(&self, service: &str) -> Result<(), Error> {
+        self.member(service)?.running.stop();
+        Ok(())
     }
 
     /// Stops one service as TERM does, and waits for its end.

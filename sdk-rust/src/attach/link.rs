@@ -51,6 +51,14 @@ impl Link {
         self.0.borrow().clone()
     }
 
+    /// Waits until it is somewhere else.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the program has dropped its client.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        self.0.changed().await.map_err(|_| Error::new(Code::Unavailable, "the program has no link to a sidecar"))
+    }
+
     /// Waits until it is attached.
     ///
     /// # Errors
