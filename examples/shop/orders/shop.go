@@ -152,10 +152,10 @@ func told(ctx context.Context, what string, err error, fields ...any) {
 	var failed *synego.Error
 	switch {
 	case err == nil:
-		slog.InfoContext(ctx, what, fields...)
+		slog.InfoContext(ctx, what, append(fields, "outcome", "ok")...)
 	case errors.As(err, &failed):
-		slog.InfoContext(ctx, what+" failed", append(fields, "code", failed.Code.String(), "reason", failed.Reason)...)
+		slog.InfoContext(ctx, what, append(fields, "outcome", failed.Code.String(), "reason", failed.Reason)...)
 	default:
-		slog.WarnContext(ctx, what+" failed", append(fields, "error", err)...)
+		slog.WarnContext(ctx, what, append(fields, "outcome", "failed", "error", err)...)
 	}
 }

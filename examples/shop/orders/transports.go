@@ -20,14 +20,14 @@ type answered struct {
 func (s *shop) serveHTTP() {
 	synego.Handle(s.service, "POST /api/orders", func(ctx context.Context, in wish) (answered, error) {
 		placed, err := s.place(ctx, in)
-		told(ctx, "order placed", err, "order", placed.ID, "user", in.UserID, "sku", in.SKU)
+		told(ctx, "place order", err, "order", placed.ID, "user", in.UserID, "sku", in.SKU)
 		return answered{placed, s.service.Instance()}, err
 	}, synego.WithStatus(201))
 	synego.Handle(s.service, "GET /api/orders/{id}", func(ctx context.Context, in struct {
 		ID uint64 `path:"id"`
 	}) (answered, error) {
 		found, err := s.get(in.ID)
-		told(ctx, "order read", err, "order", in.ID)
+		told(ctx, "read order", err, "order", in.ID)
 		return answered{found, s.service.Instance()}, err
 	})
 }
@@ -42,11 +42,11 @@ func (o *ordersServer) Create(ctx context.Context, in *shopv1.CreateOrder) (*sho
 	wish := wish{UserID: in.GetUserId(), SKU: in.GetSku(), Quantity: in.GetQuantity()}
 	if err := wish.Validate(); err != nil {
 		err = synego.Errorf(synego.InvalidArgument, "%s", err)
-		told(ctx, "order placed", err)
+		told(ctx, "place order", err)
 		return nil, err
 	}
 	placed, err := o.shop.place(ctx, wish)
-	told(ctx, "order placed", err, "order", placed.ID, "user", wish.UserID, "sku", wish.SKU)
+	told(ctx, "place order", err, "order", placed.ID, "user", wish.UserID, "sku", wish.SKU)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (o *ordersServer) Create(ctx context.Context, in *shopv1.CreateOrder) (*sho
 
 func (o *ordersServer) Get(ctx context.Context, in *shopv1.GetOrder) (*shopv1.Order, error) {
 	found, err := o.shop.get(in.GetId())
-	told(ctx, "order read", err, "order", in.GetId())
+	told(ctx, "read order", err, "order", in.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (o *ordersServer) Watch(in *shopv1.WatchOrders, stream grpc.ServerStreaming
 	if errors.Is(err, errDraining) {
 		err = synego.Errorf(synego.Unavailable, "this instance ends, watch again").WithReason(synego.ReasonDraining)
 	}
-	told(ctx, "orders watched", err, "sent", sent)
+	told(ctx, "watch orders", err, "sent", sent)
 	return err
 }
 
