@@ -195,7 +195,7 @@ impl Attacher {
     }
 
     fn welcome(&self, welcome: pb::Welcome, out: &mpsc::Sender<pb::FromService>) {
-        self.client.found_outbound(&welcome.outbound);
+        self.client.take_told(&welcome.outbound, &welcome.instance);
         logs::set_instance(&welcome.instance);
         if let Some(settings) = &welcome.settings {
             self.apply(settings, out);

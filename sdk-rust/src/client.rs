@@ -99,7 +99,7 @@ impl Client {
         let description = tokio::time::timeout(DIAL_LIMIT, attach::describe(&address)).await.map_err(|_| {
             Error::said(Reason::SidecarUnreachable, format!("the sidecar did not answer within {DIAL_LIMIT:?}"))
         })?;
-        self.found_outbound(&description.outbound);
+        self.take_told(&description.outbound, &description.instance);
         Ok(())
     }
 
@@ -112,12 +112,21 @@ impl Client {
         self.0.place.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the outbound address that the sidecar itself told: after a restart it may be another one.
-    pub(crate) fn found_outbound(&self, outbound: &str) {
+    /// Takes what the sidecar itself told: after its restart the outbound may have another address.
+    pub(crate) fn take_told(&self, outbound: &str, instance: &str) {
+        let mut place = self.0.place.write().unwrap_or_else(PoisonError::into_inner);
         if !outbound.is_empty() {
-            let outbound = outbound.trim_end_matches('/').to_owned();
-            self.0.place.write().unwrap_or_else(PoisonError::into_inner).outbound = Some(outbound);
+            place.outbound = Some(outbound.trim_end_matches('/').to_owned());
         }
+        if !instance.is_empty() {
+            instance.clone_into(&mut place.instance);
+        }
+    }
+
+    /// Name of this instance, such as `users-1`; empty when nobody gave it one.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        self.0.place.read().unwrap_or_else(PoisonError::into_inner).instance.clone()
     }
 
     pub(crate) fn link_state(&self) -> &watch::Sender<LinkState> {
@@ -150,25 +159,21 @@ impl Client {
     }
 
     /// A call outside of any request: it begins a trace of its own.
-    #[must_use]
     pub fn request(&self, method: Method, url: impl Into<String>) -> Call {
         self.begin(Carried::begin(), method, url.into())
     }
 
     /// `GET` outside of any request.
-    #[must_use]
     pub fn get(&self, url: impl Into<String>) -> Call {
         self.request(Method::GET, url)
     }
 
     /// `POST` outside of any request.
-    #[must_use]
     pub fn post(&self, url: impl Into<String>) -> Call {
         self.request(Method::POST, url)
     }
 
     /// RPC by name outside of any request; see [`Ctx::call`].
-    #[must_use]
     pub fn call<T: DeserializeOwned>(&self, service: &str, name: &str, input: &impl Serialize) -> NamedCall<T> {
         NamedCall::new(self.clone(), Carried::begin(), service, name, input)
     }
@@ -192,43 +197,36 @@ impl fmt::Debug for Client {
 
 impl Ctx {
     /// A call in the name of this request: `http://SERVICE/path`.
-    #[must_use]
     pub fn request(&self, method: Method, url: impl Into<String>) -> Call {
         self.client().begin(self.carried().clone(), method, url.into())
     }
 
     /// `GET http://SERVICE/path`.
-    #[must_use]
     pub fn get(&self, url: impl Into<String>) -> Call {
         self.request(Method::GET, url)
     }
 
     /// `POST http://SERVICE/path`.
-    #[must_use]
     pub fn post(&self, url: impl Into<String>) -> Call {
         self.request(Method::POST, url)
     }
 
     /// `PUT http://SERVICE/path`.
-    #[must_use]
     pub fn put(&self, url: impl Into<String>) -> Call {
         self.request(Method::PUT, url)
     }
 
     /// `PATCH http://SERVICE/path`.
-    #[must_use]
     pub fn patch(&self, url: impl Into<String>) -> Call {
         self.request(Method::PATCH, url)
     }
 
     /// `DELETE http://SERVICE/path`.
-    #[must_use]
     pub fn delete(&self, url: impl Into<String>) -> Call {
         self.request(Method::DELETE, url)
     }
 
     /// RPC by name: `quote` of `prices`, or `shop.v1.Prices/Quote`; JSON in, JSON out.
-    #[must_use]
     pub fn call<T: DeserializeOwned>(&self, service: &str, name: &str, input: &impl Serialize) -> NamedCall<T> {
         NamedCall::new(self.client().clone(), self.carried().clone(), service, name, input)
     }
@@ -239,3 +237,6 @@ impl Ctx {
         Channel::new(self.client().clone(), Some(self.carried().clone()), service)
     }
 }
+
+#[cfg(test)]
+mod tests;

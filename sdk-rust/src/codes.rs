@@ -54,9 +54,11 @@ pub fn from_status(status: u16) -> Code {
         416 => Code::OutOfRange,
         499 => Code::Cancelled,
         502 | 503 => Code::Unavailable,
-        400..=498 => Code::FailedPrecondition,
-        500..=599 => Code::Internal,
-        _ => Code::Unknown,
+        _ => match status / 100 {
+            4 => Code::FailedPrecondition,
+            5 => Code::Internal,
+            _ => Code::Unknown,
+        },
     }
 }
 

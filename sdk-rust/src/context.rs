@@ -113,6 +113,12 @@ impl Ctx {
         self.0.caller.as_deref()
     }
 
+    /// Name of the instance that serves the request, such as `users-1`; empty when nobody gave it one.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        self.0.client.instance()
+    }
+
     /// What was spoken: `http1`, `http2` or `grpc`.
     #[must_use]
     pub fn protocol(&self) -> &'static str {

@@ -8,7 +8,7 @@
 //! **Invariants.** Requests never travel through the link to the sidecar: when it breaks, none fails. Nothing here
 //! retries, raises a priority or lengthens a deadline. Without a sidecar the same program runs, and says once that it is
 //! alone. There is no balancing and no TLS: those are the sidecar's.
-#![cfg_attr(test, expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test panics"))]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a failed test panics"))]
 
 mod attach;
 mod checks;
@@ -46,3 +46,8 @@ pub use lifecycle::Running;
 pub use options::Options;
 pub use service::{Service, serve};
 pub use tonic;
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -92,9 +92,10 @@ impl TestMesh {
             let (sidecar, pipes) = Sidecar::start(&name, &instance, &outbound, closing.clone());
             let environment = Environment { instance, sidecar: SidecarAddress::Pipe(pipes), ..environment.clone() };
             let running = lifecycle::start(service, environment).await?;
-            let mut destinations = destinations.write().unwrap_or_else(PoisonError::into_inner);
-            destinations.entry(name.clone()).or_default().address = Some(running.address());
-            drop(destinations);
+            {
+                let mut destinations = destinations.write().unwrap_or_else(PoisonError::into_inner);
+                destinations.entry(name.clone()).or_default().address = Some(running.address());
+            }
             mesh.members.insert(name.clone(), Member { sidecar, running });
             mesh.until_phase(&name, Phase::Ready).await?;
         }

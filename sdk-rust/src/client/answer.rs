@@ -111,7 +111,6 @@ impl Answer {
     }
 
     /// The body as it comes, of any length.
-    #[must_use]
     pub fn into_body(self) -> Body {
         Body::new(self.body)
     }

@@ -54,11 +54,10 @@ impl Channel {
 /// Why no answer came, out of the transport's chain of causes.
 fn unanswered(service: &str, target: &Target, cause: tonic::transport::Error) -> Error {
     let status = Status::from_error(cause.into());
-    if std::error::Error::source(&status).is_some_and(|cause| has_cause::<tonic::TimeoutExpired>(cause)) {
+    if std::error::Error::source(&status).is_some_and(has_cause::<tonic::TimeoutExpired>) {
         return errors::out_of_time(service);
     }
-    let is_unconnected =
-        std::error::Error::source(&status).is_some_and(|cause| has_cause::<tonic::ConnectError>(cause));
+    let is_unconnected = std::error::Error::source(&status).is_some_and(has_cause::<tonic::ConnectError>);
     if is_unconnected && target.is_outbound {
         let message = format!("the outbound at {} does not answer", target.base);
         return Error::said(Reason::SidecarUnreachable, message).with_service(service).because(status);
