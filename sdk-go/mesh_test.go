@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -551,5 +552,39 @@ func TestRequiredSidecarThatIsMissingEndsRun(t *testing.T) {
 	alone := synego.NewService("alone", synego.RequireSidecar(), synego.Embedded(), synego.WithEnv(func(string) string { return "" }))
 	if err := alone.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "sidecar") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestLimitOfOneCallGoesBeforeThatOfTheClient(t *testing.T) {
+	prices := synego.NewService("prices", synego.WithCallTimeout(50*time.Millisecond))
+	answered := make(chan string, 1)
+	synego.RPC(prices, "quote", func(ctx context.Context, _ synego.None) (synego.None, error) {
+		_, err := synego.Call[synego.None](ctx, prices.Client(), "slow", "wait", synego.None{}, synego.WithCallTimeout(5*time.Second))
+		return synego.None{}, err
+	})
+	slow := synegotest.StubHTTP("slow", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answered <- r.Header.Get("X-Synego-Timeout")
+		time.Sleep(100 * time.Millisecond) // longer than the client's limit, far shorter than the call's
+		fmt.Fprint(w, "{}")
+	}))
+	mesh := synegotest.Start(t, prices, slow)
+	if _, err := synego.Call[synego.None](t.Context(), mesh.Client(), "prices", "quote", synego.None{}); err != nil {
+		t.Error(err)
+	}
+	if told := <-answered; len(told) != 4 {
+		t.Errorf("x-synego-timeout %q, want a little below 5000", told)
+	}
+}
+
+func TestHostThatIsNoServiceIsCalledDirectlyAndGetsNoContext(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	outside := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header }))
+	defer outside.Close()
+	mesh := synegotest.Start(t, usersService())
+	if response, _ := get(t, t.Context(), mesh.Client(), outside.URL); response.StatusCode != http.StatusOK {
+		t.Errorf("answer %d", response.StatusCode)
+	}
+	if header := <-seen; header.Get("Traceparent") != "" || header.Get("X-Synego-Timeout") != "" {
+		t.Errorf("header %v", header)
 	}
 }

@@ -70,7 +70,7 @@ func parseSegment(part string) (segment, error) {
 		return segment{name: name, rest: rest}, nil
 	}
 	for _, char := range part {
-		if !strings.ContainsRune("-._~!$&',;=:@%", char) && !isLetter(char) && !isDigit(char) {
+		if !strings.ContainsRune("-._~!$&',;=:@", char) && !isLetter(char) && !isDigit(char) {
 			return segment{}, fmt.Errorf("%q: %q has no place in a literal; a parameter fills its segment, as in `{id}`", part, char)
 		}
 	}

@@ -165,7 +165,7 @@ func Call[Out any](ctx context.Context, c *Client, service, name string, in any,
 	if err != nil {
 		return failed(Errorf(InvalidArgument, "%T cannot be sent", in).WithCause(err))
 	}
-	ctx, cancel := context.WithTimeout(ctx, config.timeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, limitKey{}, config.timeout), config.timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+service+rpcPath(name), bytes.NewReader(text))
 	if err != nil {

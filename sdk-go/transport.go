@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// limitKey holds the limit of one call, where it differs from the client's.
+type limitKey struct{}
+
 // transport is the way of HTTP calls by name.
 type transport struct{ client *Client }
 
@@ -21,8 +24,12 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, closing(request, err)
 	}
-	left, bounded := left(request.Context(), t.client.callTimeout)
-	if bounded && left < time.Millisecond {
+	limit := t.client.callTimeout
+	if own, ok := request.Context().Value(limitKey{}).(time.Duration); ok {
+		limit = own
+	}
+	left, _ := left(request.Context(), limit) // the limit is never 0
+	if left < time.Millisecond {
 		return nil, closing(request, timeOver(service, context.DeadlineExceeded))
 	}
 	ctx, stop, release := untilHead(request.Context(), left)

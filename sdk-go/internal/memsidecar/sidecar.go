@@ -233,7 +233,7 @@ func (s *Sidecar) Attach(stream grpc.BidiStreamingServer[synegov1.FromService, s
 	for {
 		message, err := stream.Recv()
 		if err != nil {
-			return nil //nolint:nilerr // the end of the service's side is the end of the attachment
+			return nil // the end of the service's side is the end of the attachment
 		}
 		s.update(func() {
 			switch is := message.GetIs().(type) {
