@@ -1,1 +1,2 @@
-//! Stub.
+//! Moves knowledge.
+pub mod registry;

@@ -1,0 +1,132 @@
+//! One service over all its instances: its table for callers, its state for people.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use synego_model::{Cause, Declaration, InstanceState, Policy, Protocol, Reason, ServiceName, ServiceTable};
+
+use super::Instance;
+
+/// How a service is as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: ServiceName,
+    /// `Ready` when all wanted instances are; `Degraded` when some are.
+    pub state: InstanceState,
+    /// Why it is not ready.
+    pub cause: Option<Cause>,
+    /// Instances that take requests.
+    pub ready: u32,
+    /// Instances that are wanted; at least those that reported.
+    pub wanted: u32,
+    /// Whether the manifest names it.
+    pub declared: bool,
+}
+
+/// The services that are declared or that someone announces.
+pub(super) fn known<'a>(
+    declaration: &Declaration,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> BTreeSet<ServiceName> {
+    let announced = instances.map(|found| found.announcement.service.clone());
+    declaration.services.keys().cloned().chain(announced).collect()
+}
+
+/// A service as callers see it: the manifest's word before the sidecars'.
+pub(super) fn table<'a>(
+    name: &ServiceName,
+    declaration: &Declaration,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> ServiceTable {
+    let spec = declaration.services.get(name);
+    let mine: Vec<&Instance> = instances.filter(|found| found.announcement.service == *name).collect();
+    let announced = || mine.first().map_or(Protocol::default(), |found| found.announcement.protocol);
+    ServiceTable {
+        name: name.clone(),
+        protocol: spec.map_or_else(announced, |spec| spec.protocol),
+        policy: spec.map_or_else(|| Arc::new(Policy::default()), |spec| Arc::clone(&spec.policy)),
+        endpoints: mine.iter().filter_map(|found| found.endpoint()).collect(),
+    }
+}
+
+/// A service as people see it.
+pub(super) fn status<'a>(
+    name: &ServiceName,
+    declaration: &Declaration,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> ServiceStatus {
+    let mine: Vec<&Instance> = instances.filter(|found| found.announcement.service == *name).collect();
+    let count = |wanted: fn(InstanceState) -> bool| mine.iter().filter(|found| wanted(found.state)).count();
+    let ready = count(InstanceState::takes_requests);
+    let spec = declaration.services.get(name);
+    let wanted = match spec {
+        Some(spec) => {
+            let nodes: BTreeSet<_> = mine.iter().map(|found| &found.announcement.node).collect();
+            let there = count(|state| !matches!(state, InstanceState::Gone | InstanceState::Draining));
+            (nodes.len().max(1) * usize::try_from(spec.instances).unwrap_or(usize::MAX)).max(there)
+        }
+        None => mine.len(),
+    };
+    let (state, cause) = whole(&mine, ready, wanted, spec.is_some());
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    ServiceStatus {
+        name: name.clone(),
+        state,
+        cause,
+        ready: number(ready),
+        wanted: number(wanted),
+        declared: spec.is_some(),
+    }
+}
+
+fn whole(mine: &[&Instance], ready: usize, wanted: usize, declared: bool) -> (InstanceState, Option<Cause>) {
+    let worst = mine
+        .iter()
+        .filter(|found| !matches!(found.state, InstanceState::Ready | InstanceState::Draining))
+        .max_by_key(|found| severity(found.state));
+    let state = if ready > 0 {
+        let all_well = ready >= wanted && worst.is_none();
+        if all_well { InstanceState::Ready } else { InstanceState::Degraded }
+    } else {
+        let is = |state| mine.iter().any(|found| found.state == state);
+        [InstanceState::Starting, InstanceState::Unhealthy, InstanceState::Draining]
+            .into_iter()
+            .find(|state| is(*state))
+            .unwrap_or(if mine.is_empty() && declared { InstanceState::Starting } else { InstanceState::Gone })
+    };
+    let cause = match (state, worst) {
+        (InstanceState::Ready, _) => None,
+        (_, Some(found)) => Some(Cause {
+            reason: found.cause.as_ref().map_or(Reason::Starting, |cause| cause.reason),
+            message: match &found.cause {
+                Some(cause) if !cause.message.is_empty() => {
+                    format!("{} is {}: {}", found.announcement.id, found.state, cause.message)
+                }
+                _ => format!("{} is {}", found.announcement.id, found.state),
+            },
+            since_unix_ms: found.cause.as_ref().map_or(0, |cause| cause.since_unix_ms),
+        }),
+        (InstanceState::Draining, None) => {
+            Some(Cause { reason: Reason::Draining, message: "its instances are ending".into(), since_unix_ms: 0 })
+        }
+        (_, None) => Some(Cause {
+            reason: Reason::Starting,
+            message: format!("{ready} of {wanted} instances have reported"),
+            since_unix_ms: 0,
+        }),
+    };
+    (state, cause)
+}
+
+/// Which instance's cause explains a service best: the one that is furthest from ready.
+fn severity(state: InstanceState) -> u8 {
+    match state {
+        InstanceState::Ready => 0,
+        InstanceState::Draining => 1,
+        InstanceState::Degraded => 2,
+        InstanceState::Starting => 3,
+        InstanceState::Gone => 4,
+        InstanceState::Unhealthy => 5,
+    }
+}
