@@ -1,7 +1,7 @@
 // Log lines as values, for the tests of this package.
 
 /** One line. */
-export type Line = { [field: string]: unknown; msg?: string; listens?: string[] };
+export type Line = { [field: string]: unknown; level?: string; msg?: string; listens?: string[] };
 
 /** Lines that can be waited for. */
 export type Lines = Line[] & { until(condition: (line: Line) => boolean): Promise<Line> };

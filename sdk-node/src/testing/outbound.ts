@@ -1,7 +1,7 @@
 // The outbound of the test mesh: one port for HTTP/1 and gRPC, where the host of a request names its service.
 import { randomUUID } from "node:crypto";
 import { Agent, createServer, type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http";
-import { connect as connectHttp2, createServer as createHttp2, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { connect as connectHttp2, constants, createServer as createHttp2, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { type AddressInfo, connect, createServer as createTcp, type Server as TcpServer, type Socket } from "node:net";
 import { pipeline } from "node:stream";
 import { httpAnswer, SynegoError } from "../errors.js";
@@ -100,7 +100,10 @@ export class Outbound {
     const session = connectHttp2(`http://${destination.address}`);
     session.on("error", () => stream.destroy());
     const forward = session.request({ ...headers, "x-request-id": headers["x-request-id"] ?? randomUUID() });
-    forward.on("response", (answer) => stream.respond(answer, { waitForTrailers: true }));
+    forward.on("response", (answer, flags) => {
+      const trailersOnly = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
+      stream.respond(answer, trailersOnly ? { endStream: true } : { waitForTrailers: true });
+    });
     forward.on("trailers", (trailers) => {
       stream.once("wantTrailers", () => stream.sendTrailers(withoutPseudo(trailers)));
     });

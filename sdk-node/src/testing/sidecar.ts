@@ -1,6 +1,5 @@
 // A sidecar in memory for one service: the real protocol on a real socket, with the levers a test needs.
 import {
-  Metadata,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
@@ -96,7 +95,7 @@ export class TestSidecar implements Seen {
   /** Ends the stream as a crash does; resolves once the service attached again. */
   async drop(): Promise<void> {
     const before = this.#attachments;
-    this.#attachment?.destroy(Object.assign(new Error("dropped"), { code: Status.UNAVAILABLE, details: "dropped" }));
+    this.#attachment?.emit("error", failure(Status.UNAVAILABLE, "dropped"));
     await this.until(() => this.#attachments > before);
   }
 
@@ -110,7 +109,7 @@ export class TestSidecar implements Seen {
   /** Refuses all attachments from now on, the present one too. */
   refuse(code: Status, details: string): void {
     this.#refusal = { code, details };
-    this.#attachment?.destroy(Object.assign(new Error(details), { code: Status.UNAVAILABLE, details }));
+    this.#attachment?.emit("error", failure(Status.UNAVAILABLE, details));
   }
 
   /** Sends settings; resolves with what became of them. */
@@ -166,7 +165,7 @@ export class TestSidecar implements Seen {
 
   #hello(stream: Attachment, hello: Hello): void {
     if (this.#refusal !== undefined) {
-      stream.destroy(Object.assign(new Error(this.#refusal.details), this.#refusal, { metadata: new Metadata() }));
+      stream.emit("error", failure(this.#refusal.code, this.#refusal.details));
       return;
     }
     this.hellos.push(hello);
@@ -208,4 +207,9 @@ export class TestSidecar implements Seen {
     this.#changed.clear();
     for (const wake of waiting) wake();
   }
+}
+
+/** What ends a stream of grpc-js with this status: emitted as `error`, since destroying it would send none. */
+function failure(code: Status, details: string): Error {
+  return Object.assign(new Error(details), { code, details });
 }
