@@ -52,7 +52,8 @@ func (s *Service) Handle(pattern string, serve http.Handler, options ...HandlerO
 //     pointers and slices in queries), and from the fields of a JSON body (`json:"name"`), at most 10 MiB.
 //   - If In has a method `Validate() error`, it is asked last.
 //   - Out is the JSON answer; [None] answers 204.
-//   - Bad input is answered with 400 `invalid_body` and every mistake at once. An [*Error] is answered as it says; any
+//   - Bad input is answered with 400, every mistake at once, and `invalid_body` (or `invalid_path` or `invalid_query`
+//     where nothing else is wrong). An [*Error] is answered as it says; any
 //     other error or a panic is 500 with a fixed text, and its own text is logged.
 //
 // A pattern that is malformed, or takes the same requests as an earlier one, makes Run fail.

@@ -99,6 +99,7 @@ func isScalar(t reflect.Type, wide bool) bool {
 func (p *inputPlan) read(r *http.Request, in any) error {
 	target := reflect.ValueOf(in).Elem()
 	var mistakes []string
+	reasons := map[string]bool{}
 	query := r.URL.Query()
 	for _, field := range p.fields {
 		values, where := []string{r.PathValue(field.name)}, "path"
@@ -107,6 +108,7 @@ func (p *inputPlan) read(r *http.Request, in any) error {
 		}
 		if err := setTexts(target.FieldByIndex(field.index), values); err != nil {
 			mistakes = append(mistakes, fmt.Sprintf("%s %s: %s", where, field.name, err))
+			reasons["invalid_"+where] = true
 		}
 	}
 	if p.whole || len(p.body) > 0 {
@@ -117,10 +119,18 @@ func (p *inputPlan) read(r *http.Request, in any) error {
 		if err != nil {
 			return err
 		}
-		mistakes = append(mistakes, p.readBody(text, target)...)
+		if wrong := p.readBody(text, target); len(wrong) > 0 {
+			mistakes = append(mistakes, wrong...)
+			reasons[ReasonInvalidBody] = true
+		}
 	}
 	if len(mistakes) > 0 {
-		return reasonError(ReasonInvalidBody, "%s", strings.Join(mistakes, "; "))
+		text := strings.Join(mistakes, "; ")
+		for _, reason := range []string{ReasonInvalidBody, "invalid_path", "invalid_query"} { // the first one that holds
+			if reasons[reason] {
+				return Errorf(InvalidArgument, "%s", text).WithReason(reason)
+			}
+		}
 	}
 	return validate(in)
 }

@@ -26,7 +26,7 @@ func main() {
 func newService() *synego.Service {
 	server := grpc.NewServer(synego.ServerOptions()...)
 	service := synego.NewService("orders",
-		synego.WithVersion("1.0.0"),
+		synego.WithVersion("2.0.1"),
 		synego.WithRoutes("/api/orders", "/shop.v1.Orders"),
 		synego.WithGRPC(server),
 	)
