@@ -104,3 +104,19 @@ impl HttpClient {
 pub async fn get(url: &str) -> Result<Answer, String> {
     HttpClient::default().get(url).await
 }
+
+/// Sends these bytes on a connection of their own and reads to its end: for what no client would send.
+///
+/// # Errors
+/// A sentence: no connection, broken off, or not within 30 s.
+pub async fn raw(address: &str, bytes: &str) -> Result<String, String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let exchange = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        stream.write_all(bytes.as_bytes()).await.map_err(|error| error.to_string())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    tokio::time::timeout(Duration::from_secs(30), exchange).await.map_err(|_| "no end within 30 s".to_owned())?
+}

@@ -1,0 +1,214 @@
+//! Keeps the picture of one instance: gathers what is known of it, and tells the inbound and the masters what follows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use synego_control_plane::attach::Attachment;
+use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
+use synego_data_plane::InboundGate;
+use synego_model::process::ServiceAddress;
+use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Reason};
+use synego_runtime::{Stop, clock};
+use synego_supervise::{Phase, ProbeContext, ProbeState, Prober, ProcessState};
+use tokio::sync::watch;
+
+use crate::state::{self, Facts, ProcessFacts};
+use crate::target;
+
+/// The state of an instance and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Its state.
+    pub state: InstanceState,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// Process id, 0: not known.
+    pub pid: u32,
+    /// Restarts of the process.
+    pub restarts: u32,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { state: InstanceState::Starting, cause: None, pid: 0, restarts: 0 }
+    }
+}
+
+/// Everything that is gathered, and everyone who is told.
+pub(crate) struct Keeper {
+    pub(crate) address: ServiceAddress,
+    pub(crate) is_http: bool,
+    pub(crate) process: Option<watch::Receiver<ProcessState>>,
+    /// What the configuration says of health; the manifest, once it reached the sidecar, wins.
+    pub(crate) health: Option<HealthSpec>,
+    pub(crate) probe: ProbePlace,
+    pub(crate) attachment: watch::Receiver<Attachment>,
+    pub(crate) settings: watch::Receiver<SidecarSettings>,
+    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) gate: InboundGate,
+    pub(crate) announcement: watch::Sender<Announcement>,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) uplink: UplinkHandle,
+}
+
+/// Where a probe looks.
+pub(crate) struct ProbePlace {
+    pub(crate) service: String,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: PathBuf,
+}
+
+impl Keeper {
+    /// Gathers and tells until the stop is cut: the picture is kept through the whole drain.
+    pub(crate) async fn run(mut self, stop: Stop) {
+        let mut spec = self.health_in_force();
+        let mut prober = self.prober(spec.as_ref());
+        loop {
+            self.tell(prober.as_mut());
+            tokio::select! {
+                () = changed(self.process.as_mut()) => {}
+                () = looked(prober.as_mut()) => {}
+                _ = self.attachment.changed() => {}
+                _ = self.draining.changed() => {}
+                _ = self.settings.changed() => {
+                    let wanted = self.health_in_force();
+                    if wanted != spec {
+                        prober = self.prober(wanted.as_ref());
+                        spec = wanted;
+                    }
+                }
+                () = stop.cut() => return,
+            }
+        }
+    }
+
+    /// The probe of the manifest, else that of the configuration, else (where no parent sees the process) its port.
+    fn health_in_force(&self) -> Option<HealthSpec> {
+        let settings = self.settings.borrow();
+        let exec = self.health.clone().filter(|spec| matches!(spec.probe, Probe::Exec(_)));
+        // A probe by command comes from this machine's own file alone.
+        let said = exec.or_else(|| if settings.declared { settings.health.clone() } else { self.health.clone() });
+        said.or_else(|| self.process.is_none().then(|| HealthSpec::of(Probe::Tcp)))
+    }
+
+    fn prober(&self, spec: Option<&HealthSpec>) -> Option<Watched> {
+        let context = ProbeContext {
+            service: self.probe.service.clone(),
+            address: self.address.clone(),
+            env: self.probe.env.clone(),
+            cwd: self.probe.cwd.clone(),
+        };
+        spec.map(|spec| {
+            let prober = Prober::start(spec.clone(), context);
+            Watched { state: prober.state(), _prober: prober }
+        })
+    }
+
+    fn tell(&self, prober: Option<&mut Watched>) {
+        let attachment = self.attachment.borrow().clone();
+        let process = self.process.as_ref().map(|process| process.borrow().clone());
+        let former = self.view.borrow().clone();
+        let facts = Facts {
+            process: process.as_ref().map(process_facts),
+            is_probed: prober.is_some(),
+            probe: prober.and_then(|watched| verdict(&watched.state.borrow_and_update(), &former)),
+            said: attachment.said.as_ref().map(|said| (said.state, said.cause.clone())),
+            is_draining: *self.draining.borrow(),
+        };
+        let (state, cause) = state::of(&facts);
+        let view = View {
+            state,
+            cause,
+            pid: process.as_ref().map_or(attachment.pid, |process| process.pid),
+            restarts: process.as_ref().map_or(0, |process| process.restarts),
+        };
+        self.gate.set(target::of(&self.address, self.is_http, &attachment, state::refusal(state)));
+        let is_new = self.view.send_if_modified(|current| {
+            let is_new = *current != view;
+            current.clone_from(&view);
+            is_new
+        });
+        let started = process.map_or(0, |process| process.started_unix_ms);
+        self.announcement.send_if_modified(|announcement| announce(announcement, &attachment, view.pid, started));
+        if is_new {
+            log(&former, &view);
+            self.uplink.report_now();
+        }
+    }
+}
+
+fn log(former: &View, view: &View) {
+    let cause = view.cause.as_ref().map(ToString::to_string).unwrap_or_default();
+    if former.state != view.state {
+        tracing::info!(from = %former.state, to = %view.state, cause, pid = view.pid, "instance state");
+    }
+}
+
+/// Takes over what the service said of itself; true when that changed something.
+fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, started: u64) -> bool {
+    let before = announcement.clone();
+    announcement.pid = pid;
+    announcement.started_unix_ms = started;
+    if let Some(hello) = &attachment.hello {
+        announcement.generation = hello.generation;
+        announcement.sdk.clone_from(&hello.sdk);
+        if !hello.version.is_empty() {
+            announcement.version.clone_from(&hello.version);
+        }
+        announcement.handlers =
+            attachment.handlers.handlers.iter().map(|handler| handler.pattern.clone()).collect();
+        let places = &attachment.handlers.routes;
+        if !places.is_empty() && announcement.routes.is_none() {
+            announcement.routes = Some(places.iter().map(ToString::to_string).collect());
+        }
+    }
+    *announcement != before
+}
+
+fn process_facts(process: &ProcessState) -> ProcessFacts {
+    ProcessFacts {
+        is_ready: matches!(process.phase, Phase::Ready | Phase::Paused),
+        is_halted: process.phase == Phase::Paused,
+        has_failed: matches!(process.phase, Phase::CrashLoop | Phase::Stopped),
+        cause: process.cause.clone(),
+    }
+}
+
+/// What the probe decided; the cause keeps the time at which it first failed.
+fn verdict(probe: &ProbeState, former: &View) -> Option<Result<(), Cause>> {
+    Some(if probe.ok? {
+        Ok(())
+    } else {
+        let since = former.cause.as_ref().filter(|cause| cause.reason == Reason::ProbeFailed);
+        Err(Cause {
+            reason: Reason::ProbeFailed,
+            message: probe.cause.clone(),
+            since_unix_ms: since.map_or_else(clock::unix_ms, |cause| cause.since_unix_ms),
+        })
+    })
+}
+
+async fn changed(process: Option<&mut watch::Receiver<ProcessState>>) {
+    match process {
+        Some(process) if process.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Waits until the probe has looked again.
+async fn looked(prober: Option<&mut Watched>) {
+    match prober {
+        Some(watched) if watched.state.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// A probe and what it came to.
+struct Watched {
+    state: watch::Receiver<ProbeState>,
+    _prober: Prober,
+}
+
+/// How often the masters are told, at least.
+pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(1);

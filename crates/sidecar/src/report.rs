@@ -1,0 +1,55 @@
+//! What the sidecar reports of its instance, each second and at once on a change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use synego_control_plane::attach::Attachment;
+use synego_data_plane::{CallBook, LoadMeter};
+use synego_model::{HealthReport, InstanceLoad};
+use synego_supervise::{ProcessState, stat};
+use tokio::sync::watch;
+
+use crate::instance::View;
+
+/// Where the figures of a report come from.
+pub(crate) struct Sources {
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) meter: LoadMeter,
+    pub(crate) calls: CallBook,
+    pub(crate) process: Option<watch::Receiver<ProcessState>>,
+    pub(crate) attachment: watch::Receiver<Attachment>,
+    pub(crate) snapshot_age: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Sources {
+    /// The report now. Takes the figures of calls since the last one out of the book.
+    pub(crate) fn report(&self) -> HealthReport {
+        let view = self.view.borrow().clone();
+        HealthReport {
+            state: view.state,
+            cause: view.cause,
+            load: self.load(view.pid),
+            restarts: view.restarts,
+            ejections: self.calls.ejections(),
+            calls: self.calls.take_figures(),
+            snapshot_age_ms: u64::try_from((self.snapshot_age)().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn load(&self, pid: u32) -> InstanceLoad {
+        let mut load = self.meter.load();
+        if let Some(said) = &self.attachment.borrow().load {
+            load.utilization = Some(said.utilization);
+        }
+        match &self.process {
+            Some(process) => {
+                let process = process.borrow();
+                load.memory_bytes = process.memory_bytes;
+                load.cpu_cores = process.cpu_cores;
+            }
+            None if pid > 0 => load.memory_bytes = stat::usage(pid).map_or(0, |usage| usage.memory_bytes),
+            None => {}
+        }
+        load
+    }
+}
