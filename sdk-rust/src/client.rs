@@ -90,7 +90,7 @@ impl Client {
         }))
     }
 
-    async fn find_outbound(&self) -> Result<(), Error> {
+    pub(crate) async fn find_outbound(&self) -> Result<(), Error> {
         let address = self.environment().sidecar;
         if matches!(address, SidecarAddress::Off) {
             tracing::warn!("no sidecar: calls by name go to SYNEGO_URL_<SERVICE> alone");

@@ -162,8 +162,11 @@ impl Interceptor {
 impl Error {
     /// The answer, after the log was told what its receiver must not see.
     fn answered(&self, form: Form, request_id: Option<&str>) -> Response {
-        if let Some(cause) = std::error::Error::source(self) {
-            tracing::error!(%cause, code = crate::codes::word(self.code()), "{}", self.message());
+        let code = crate::codes::word(self.code());
+        match std::error::Error::source(self) {
+            Some(cause) if self.status() >= 500 => tracing::error!(%cause, code, "{}", self.message()),
+            Some(cause) => tracing::info!(%cause, code, "{}", self.message()),
+            None => {}
         }
         self.answer(form, request_id)
     }

@@ -305,7 +305,8 @@ impl Life {
             say(Phase::Draining);
         }
         self.draining.cancel();
-        if self.link.is_none() {
+        let is_alone = matches!(*self.client.link_state().borrow(), LinkState::Off | LinkState::Refused(_));
+        if is_alone {
             self.closing.cancel();
         }
         let hooks = std::mem::take(&mut self.on_drain).run(drain, drain.deadline).await;
@@ -332,3 +333,6 @@ impl Life {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

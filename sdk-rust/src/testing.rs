@@ -16,7 +16,7 @@
 //! ```
 
 mod outbound;
-mod sidecar;
+pub(crate) mod sidecar;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -89,7 +89,8 @@ impl TestMesh {
         for service in self.services {
             let name = service.name.clone();
             let instance = format!("{name}-1");
-            let (sidecar, pipes) = Sidecar::start(&name, &instance, &outbound, closing.clone());
+            let sidecar = Sidecar::new(&name, &instance, &outbound);
+            let pipes = sidecar.serve_pipes(closing.clone());
             let environment = Environment { instance, sidecar: SidecarAddress::Pipe(pipes), ..environment.clone() };
             let running = lifecycle::start(service, environment).await?;
             {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use synego_wire::pb::sidecar_server::{Sidecar as Protocol, SidecarServer};
 use synego_wire::pb::{self, from_service, to_service};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Shortest period of reports that the protocol allows: tests want them soon. Milliseconds.
@@ -18,18 +19,18 @@ const REPORT_EVERY_MS: u32 = 250;
 
 /// What a service has said.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) hellos: Vec<pb::Hello>,
-    pub(super) phase: pb::Phase,
-    pub(super) phases: Vec<pb::Phase>,
-    pub(super) load: Option<pb::Load>,
-    pub(super) applied: u64,
+pub(crate) struct Seen {
+    pub(crate) hellos: Vec<pb::Hello>,
+    pub(crate) phase: pb::Phase,
+    pub(crate) phases: Vec<pb::Phase>,
+    pub(crate) load: Option<pb::Load>,
+    pub(crate) applied: u64,
 }
 
 type Out = mpsc::Sender<Result<pb::ToService, Status>>;
 
 #[derive(Clone)]
-pub(super) struct Sidecar(Arc<Inner>);
+pub(crate) struct Sidecar(Arc<Inner>);
 
 struct Inner {
     service: String,
@@ -41,30 +42,35 @@ struct Inner {
 }
 
 impl Sidecar {
-    /// Starts one; a service reaches it by the pipes it sends.
-    pub(super) fn start(
-        service: &str,
-        instance: &str,
-        outbound: &str,
-        closing: CancellationToken,
-    ) -> (Self, mpsc::Sender<DuplexStream>) {
-        let sidecar = Self(Arc::new(Inner {
+    /// One beside `service`; it is reached once it is served.
+    pub(crate) fn new(service: &str, instance: &str, outbound: &str) -> Self {
+        Self(Arc::new(Inner {
             service: service.to_owned(),
             instance: instance.to_owned(),
             outbound: outbound.to_owned(),
             seen: watch::Sender::default(),
             out: Mutex::new((None, 1)),
-        }));
-        let (pipes, incoming) = mpsc::channel(4);
-        let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
-        let server = tonic::transport::Server::builder()
-            .add_service(SidecarServer::new(sidecar.clone()))
-            .serve_with_incoming_shutdown(incoming, closing.cancelled_owned());
-        tokio::spawn(server);
-        (sidecar, pipes)
+        }))
     }
 
-    pub(super) fn seen(&self) -> watch::Receiver<Seen> {
+    /// Starts serving; the service reaches it by the pipes it sends.
+    pub(super) fn serve_pipes(&self, closing: CancellationToken) -> mpsc::Sender<DuplexStream> {
+        let (pipes, incoming) = mpsc::channel(4);
+        tokio::spawn(self.clone().serve(ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>), closing));
+        pipes
+    }
+
+    /// Serves connections until `closing`.
+    pub(crate) async fn serve<C, E>(self, incoming: impl Stream<Item = Result<C, E>>, closing: CancellationToken)
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let server = tonic::transport::Server::builder().add_service(SidecarServer::new(self));
+        let _ = server.serve_with_incoming_shutdown(incoming, closing.cancelled_owned()).await;
+    }
+
+    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
         self.0.seen.subscribe()
     }
 
@@ -85,7 +91,7 @@ impl Sidecar {
     }
 
     /// Ends the attachment that stands.
-    pub(super) async fn end(&self, status: Status) {
+    pub(crate) async fn end(&self, status: Status) {
         if let Some(out) = self.0.out.lock().await.0.take() {
             let _ = out.send(Err(status)).await;
         }
