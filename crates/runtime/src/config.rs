@@ -24,21 +24,27 @@ pub fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Folder for what lives as long as the process: sockets, process ids. Made if missing, mode 0700.
+/// The folder above the runtime folders of all meshes of this user; nothing is made or checked.
 ///
-/// `SYNEGO_RUNTIME_DIR` if set; else `/run/synego` for root, `$XDG_RUNTIME_DIR/synego` or `/tmp/synego-UID` for
-/// people; below it a folder for each mesh.
-///
-/// # Errors
-/// When it cannot be made, or belongs to another user.
-pub fn runtime_dir(mesh: &str) -> io::Result<PathBuf> {
+/// `SYNEGO_RUNTIME_DIR` if set; else `/run/synego` for root, `$XDG_RUNTIME_DIR/synego` or `/tmp/synego-UID` for people.
+#[must_use]
+pub fn runtime_base() -> PathBuf {
     let uid = rustix::process::geteuid();
-    let base = match (env("SYNEGO_RUNTIME_DIR"), env("XDG_RUNTIME_DIR")) {
+    match (env("SYNEGO_RUNTIME_DIR"), env("XDG_RUNTIME_DIR")) {
         (Some(dir), _) => PathBuf::from(dir),
         (None, _) if uid.is_root() => PathBuf::from("/run/synego"),
         (None, Some(dir)) => Path::new(&dir).join("synego"),
         (None, None) => std::env::temp_dir().join(format!("synego-{}", uid.as_raw())),
-    };
+    }
+}
+
+/// Folder of a mesh for what lives as long as the process: sockets, process ids. Made if missing, mode 0700; it lies in
+/// [`runtime_base`].
+///
+/// # Errors
+/// When it cannot be made, or belongs to another user.
+pub fn runtime_dir(mesh: &str) -> io::Result<PathBuf> {
+    let base = runtime_base();
     private_dir(&base)?;
     private_dir(&base.join(mesh))
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +22,9 @@ const USAGE: u8 = 64;
 const SOFTWARE: u8 = 70;
 /// Time for the last lines of the log at the end of a process.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The code of a second signal; 0: there was none. It wins over whatever the program returns meanwhile.
+static FORCED: AtomicU8 = AtomicU8::new(0);
 
 /// What the frame of a program needs to know.
 #[derive(Debug, Clone)]
@@ -135,7 +139,11 @@ where
     runtime.shutdown_timeout(LAST_WORDS);
     let failed = tasks::failed_critical().is_some() && code == ExitCode::SUCCESS;
     logs::flush_all(LAST_WORDS);
-    if failed { ExitCode::from(SOFTWARE) } else { code }
+    match FORCED.load(Ordering::Relaxed) {
+        0 if failed => ExitCode::from(SOFTWARE),
+        0 => code,
+        forced => ExitCode::from(forced),
+    }
 }
 
 fn listen_to_signals(stopper: Stopper, hangup: watch::Sender<u64>) -> std::io::Result<()> {
@@ -165,6 +173,7 @@ async fn stop_on_signals(mut term: Signal, mut int: Signal, stopper: Stopper) {
         };
         if is_second {
             tracing::warn!(signal = name, "ended at once");
+            FORCED.store(code, Ordering::Relaxed);
             stopper.cut();
             exit_now(code);
         }
@@ -176,14 +185,14 @@ async fn stop_on_signals(mut term: Signal, mut int: Signal, stopper: Stopper) {
 
 /// Gives what hears of the cut a moment (supervised processes are killed by it), then ends the process.
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
-fn exit_now(code: i32) {
+fn exit_now(code: u8) {
     let end = std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
         std::thread::sleep(Duration::from_millis(200));
         logs::flush_all(LAST_WORDS);
-        std::process::exit(code)
+        std::process::exit(code.into())
     });
     if end.is_err() {
-        std::process::exit(code);
+        std::process::exit(code.into());
     }
 }
 

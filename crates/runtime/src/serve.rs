@@ -5,12 +5,11 @@
 
 mod listen;
 
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -156,7 +155,7 @@ where
     let builder = profile.builder();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
-        async move { Ok::<Response<axum::body::Body>, Infallible>(Service::call(&mut router, request).await?) }
+        async move { Service::call(&mut router, request).await }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -1,0 +1,59 @@
+//! Builds before a start: one at a time for each command, and one for all instances that ask at the same time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use synego_model::CommandLine;
+use synego_runtime::clock;
+
+use crate::capture::Capture;
+use crate::launch::launch;
+use crate::output::OutputSink;
+
+/// Longest build.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// A build that began so shortly before it was asked for serves too: instances of a service start together.
+const SHARED_WITHIN: Duration = Duration::from_secs(1);
+/// Time for the last lines after the end of a build.
+const LAST_LINES_WITHIN: Duration = Duration::from_millis(500);
+
+/// When the last successful build of a command began.
+type LastSuccess = Arc<tokio::sync::Mutex<Option<Instant>>>;
+static BUILDS: LazyLock<Mutex<HashMap<(PathBuf, String), LastSuccess>>> = LazyLock::new(Mutex::default);
+
+/// Runs a build to its end, or takes the success of one that another instance asked for at the same time. When the
+/// future is dropped the build is killed with its whole group.
+///
+/// # Errors
+/// A sentence: how it ended, with the line that most likely says why.
+pub(crate) async fn build(
+    command: &CommandLine,
+    cwd: &Path,
+    env: &BTreeMap<String, String>,
+    output: &OutputSink,
+) -> Result<(), String> {
+    let asked = clock::now();
+    let last_success = {
+        let mut builds = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
+        builds.entry((cwd.to_owned(), command.to_string())).or_default().clone()
+    };
+    let mut succeeded = last_success.lock().await;
+    if succeeded.is_some_and(|began| began + SHARED_WITHIN >= asked) {
+        return Ok(());
+    }
+    let began = clock::now();
+    let (mut leader, pipes) = launch(command, cwd, env).await?;
+    let capture = Capture::begin(pipes, leader.pid(), true, output, None);
+    let Ok(exit) = tokio::time::timeout(LIMIT, leader.exited()).await else {
+        return Err(format!("`{command}` ran longer than {} minutes", LIMIT.as_secs() / 60));
+    };
+    leader.sweep(Duration::ZERO).await;
+    let last = capture.finish(LAST_LINES_WITHIN).await;
+    if exit.code == Some(0) {
+        *succeeded = Some(began);
+        return Ok(());
+    }
+    Err(format!("`{command}` {exit}{}", last.reason()))
+}

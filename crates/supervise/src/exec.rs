@@ -1,0 +1,79 @@
+//! The helper inside our own programs through which processes are started: it asks the kernel to kill the process when
+//! its parent dies, then becomes it. The same program, called otherwise, is the guard of the groups.
+//!
+//! The request must be made by the child itself, between fork and exec; doing so in place would need `unsafe`
+//! (`pre_exec`), so the child is first our own program and execs from there.
+
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use crate::group;
+
+/// First argument of the helper that becomes a process.
+pub(crate) const EXEC: &str = "__exec";
+/// First argument of the guard.
+pub(crate) const GUARD: &str = "__guard";
+/// Our own program, also after its file was replaced.
+pub(crate) const SELF: &str = "/proc/self/exe";
+
+static IS_HELPER: AtomicBool = AtomicBool::new(false);
+
+/// Must be the first call in `main` of every program that supervises: serves the two helper calls and returns their exit
+/// code, or returns `None` at once in every other case, and lets this program start processes through itself.
+pub fn main() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_ref().and_then(|first| first.to_str()) {
+        Some(EXEC) => Some(exec(args)),
+        Some(GUARD) => Some(guard()),
+        _ => {
+            IS_HELPER.store(true, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// Whether this program can start processes through itself.
+pub(crate) fn is_available() -> bool {
+    IS_HELPER.load(Ordering::Relaxed)
+}
+
+/// `__exec PARENT NAME PROGRAM ARGS…`: dies with `PARENT`, becomes `PROGRAM` under the name `NAME`. Returns only when
+/// that fails: 126, as a shell does.
+fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let parent = args.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
+    let (Some(parent), Some(name), Some(program)) = (parent, args.next(), args.next()) else {
+        return ExitCode::FAILURE;
+    };
+    let asked = set_parent_process_death_signal(Some(Signal::KILL));
+    // The parent may have died before the request was in force.
+    if asked.is_err() || getppid().is_none_or(|now| now.as_raw_pid() != parent) {
+        return ExitCode::FAILURE;
+    }
+    let error = Command::new(&program).arg0(name).args(args).exec();
+    // Goes to the output of the process, where people look first.
+    let _told = writeln!(std::io::stderr(), "cannot start `{}`: {error}", program.display());
+    ExitCode::from(126)
+}
+
+/// `__guard`: reads `+GROUP START` and `-GROUP` lines; at the end of the input, which is the end of the parent, kills
+/// every group that is still there.
+fn guard() -> ExitCode {
+    let mut groups = std::collections::BTreeMap::new();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        if let Some((group, start)) = line.strip_prefix('+').and_then(|rest| rest.split_once(' ')) {
+            groups.insert(group.to_owned(), start.to_owned());
+        } else if let Some(group) = line.strip_prefix('-') {
+            groups.remove(group);
+        }
+    }
+    for (group, start) in groups {
+        if let (Ok(group), Ok(start)) = (group.parse(), start.parse()) {
+            group::kill_left_behind(group, start);
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,110 @@
+//! The start of a process: as leader of its own group, with nothing of ours open, from a thread that never ends.
+//!
+//! The kernel sends `PDEATHSIG` when the *thread* that started the process ends, so every start happens on one thread
+//! that lives as long as we do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use synego_model::CommandLine;
+use synego_runtime::tasks;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::oneshot;
+
+use crate::exec;
+use crate::leader::Leader;
+
+type Job = Box<dyn FnOnce() + Send>;
+static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+
+/// Starts a command in `cwd` with exactly the variables `env`.
+///
+/// # Errors
+/// A sentence: the program was not found or cannot be executed, the folder is missing, or the machine refused.
+pub(crate) async fn launch(
+    command: &CommandLine,
+    cwd: &Path,
+    env: &BTreeMap<String, String>,
+) -> Result<(Leader, (ChildStdout, ChildStderr)), String> {
+    let program = resolve(&command.program, cwd, env.get("PATH").map_or("", String::as_str))?;
+    if !cwd.is_dir() {
+        return Err(format!("cannot start `{command}`: the folder `{}` is missing", cwd.display()));
+    }
+    let failed = |error: io::Error| format!("cannot start `{command}`: {error}");
+    let mut start = if exec::is_available() {
+        let mut start = Command::new(exec::SELF);
+        start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(&command.program).arg(program);
+        start
+    } else {
+        let mut start = Command::new(program);
+        start.arg0(&command.program);
+        start
+    };
+    start.args(&command.args).current_dir(cwd).env_clear().envs(env);
+    start.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let mut child = on_launcher(move || start.spawn()).await.map_err(failed)?;
+    let parts = (child.id(), child.stdout.take(), child.stderr.take());
+    let (Some(pid), Some(stdout), Some(stderr)) = parts else {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
+    };
+    Ok((Leader::new(child, pid), (stdout, stderr)))
+}
+
+async fn on_launcher(start: impl FnOnce() -> io::Result<Child> + Send + 'static) -> io::Result<Child> {
+    let launcher = LAUNCHER.get_or_init(|| {
+        let (jobs, todo) = channel::<Job>();
+        let run = move || todo.into_iter().for_each(|job| job());
+        tasks::thread("launcher", tasks::Kind::Critical, run).ok().map(|_| jobs)
+    });
+    let no_thread = || io::Error::other("the launcher thread is gone");
+    let (answer, child) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let job: Job = Box::new(move || {
+        let _entered = runtime.enter();
+        // Whoever asked may be gone: then the child is dropped, and killed by that.
+        let _asked = answer.send(start());
+    });
+    launcher.as_ref().ok_or_else(no_thread)?.send(job).map_err(|_| no_thread())?;
+    child.await.map_err(|_| no_thread())?
+}
+
+/// The file of a program: one with a slash is taken relative to `cwd`, another is looked up in `path`.
+fn resolve(program: &str, cwd: &Path, path: &str) -> Result<PathBuf, String> {
+    let is_program = |file: &Path| {
+        std::fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        let file = cwd.join(program);
+        return match std::fs::metadata(&file) {
+            Err(error) => Err(format!("cannot start `{program}`: {}: {error}", file.display())),
+            Ok(_) if !is_program(&file) => {
+                Err(format!("cannot start `{program}`: {} is not executable", file.display()))
+            }
+            Ok(_) => Ok(file),
+        };
+    }
+    let path = if path.is_empty() { "/usr/local/bin:/usr/bin:/bin" } else { path };
+    let found = path.split(':').map(|dir| cwd.join(dir).join(program)).find(|file| is_program(file));
+    found.ok_or_else(|| format!("cannot start `{program}`: no such program in PATH"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_in_the_path_or_relative_to_its_folder() {
+        assert!(resolve("sh", Path::new("/"), "/nowhere:/bin").is_ok());
+        assert_eq!(resolve("bin/sh", Path::new("/"), ""), Ok(PathBuf::from("/bin/sh")));
+        let missing = resolve("frobnicate", Path::new("/"), "/bin").unwrap_err();
+        assert_eq!(missing, "cannot start `frobnicate`: no such program in PATH");
+        let closed = resolve("./passwd", Path::new("/etc"), "").unwrap_err();
+        assert!(closed.ends_with("passwd is not executable"), "{closed}");
+        assert!(resolve("./nothing", Path::new("/etc"), "").unwrap_err().contains("No such file"));
+    }
+}

@@ -1,0 +1,41 @@
+//! What is to be started, and how it is known to be well.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use synego_model::process::ServiceAddress;
+use synego_model::{CommandLine, HealthSpec, ReadySpec};
+
+use crate::restart::RestartPolicy;
+
+/// A process to supervise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSpec {
+    /// Its name, such as `users-1`: in logs, and in the names of its files.
+    pub name: String,
+    /// What is started; without a shell.
+    pub command: CommandLine,
+    /// What runs to its end before the first start; its failure leaves the process unstarted.
+    pub build: Option<CommandLine>,
+    /// Folder in which both run; absolute.
+    pub cwd: PathBuf,
+    /// Variables that win over all others: `PORT`, `SYNEGO_…`.
+    pub env: BTreeMap<String, String>,
+    /// Variables of the user, over those of the files and the inherited ones.
+    pub user_env: BTreeMap<String, String>,
+    /// Files of variables, read anew at each start; a later one wins. A missing one is an error.
+    pub env_files: Vec<PathBuf>,
+    /// When it counts as ready.
+    pub ready: ReadySpec,
+    /// Where it will listen; `None`: nowhere, so that it is ready once started unless `ready` says otherwise.
+    pub address: Option<ServiceAddress>,
+    /// How its health is probed: the proof of readiness where `ready` names none.
+    pub health: Option<HealthSpec>,
+    /// Time from TERM to KILL.
+    pub grace: Duration,
+    /// What follows its end.
+    pub restart: RestartPolicy,
+    /// Private folder for its notify socket; its whole path stays below 100 bytes.
+    pub run_dir: PathBuf,
+}

@@ -1,0 +1,201 @@
+//! The course of a supervised process, from its first build to its last end.
+
+use std::time::Duration;
+
+use synego_model::process::ServiceAddress;
+use synego_model::{Cause, Reason};
+use synego_runtime::{Stop, clock, tasks};
+use tokio::sync::{broadcast, watch};
+
+use super::Orders;
+use super::watch_process::{End, Failure};
+use crate::output::OutputSink;
+use crate::restart::Backoff;
+use crate::spec::ProcessSpec;
+use crate::state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
+use crate::{build, environment};
+
+pub(super) struct Course {
+    pub(super) spec: ProcessSpec,
+    pub(super) output: OutputSink,
+    pub(super) stop: Stop,
+    pub(super) state: watch::Sender<ProcessState>,
+    pub(super) events: broadcast::Sender<ProcessEvent>,
+    orders: watch::Receiver<Orders>,
+    restarts_seen: u32,
+    backoff: Backoff,
+    is_built: bool,
+}
+
+/// What the supervisor was told.
+pub(super) enum Told {
+    /// End, with so much grace.
+    Stop(Duration),
+    /// End and start anew.
+    Restart,
+}
+
+impl Course {
+    pub(super) fn new(
+        spec: ProcessSpec,
+        output: OutputSink,
+        stop: Stop,
+        orders: watch::Receiver<Orders>,
+        events: broadcast::Sender<ProcessEvent>,
+    ) -> (Self, watch::Receiver<ProcessState>) {
+        let first = ProcessState {
+            phase: if spec.build.is_some() { Phase::Building } else { Phase::Starting },
+            pid: 0,
+            started_unix_ms: 0,
+            restarts: 0,
+            cause: Some(cause(Reason::Starting, "")),
+            exit: None,
+            status: String::new(),
+            memory_bytes: 0,
+            cpu_cores: None,
+        };
+        let (state, listening) = watch::channel(first);
+        let backoff = Backoff::new(spec.restart.clone());
+        let course = Self { spec, output, stop, state, events, orders, restarts_seen: 0, backoff, is_built: false };
+        (course, listening)
+    }
+
+    /// Goes on until it is told to end, or the policy says that an end is the last.
+    pub(super) async fn run(mut self) -> ExitOutcome {
+        loop {
+            let end = match self.prepare().await {
+                None => self.watch_process().await,
+                Some(end) => end,
+            };
+            let last = match end {
+                End::Told(exit) => Some((exit, None)),
+                End::Again => None,
+                End::Failed(failure) if !self.spec.restart.again => {
+                    Some((failure.exit.unwrap_or(ExitOutcome::NONE), Some(cause(failure.reason, &failure.message))))
+                }
+                End::Failed(failure) => self.back_off(failure).await.map(|exit| (exit, None)),
+            };
+            if let Some((exit, cause)) = last {
+                self.set(|state| {
+                    (state.phase, state.pid, state.exit, state.cause) = (Phase::Stopped, 0, Some(exit), cause)
+                });
+                self.tell(ProcessEvent::Stopped { exit });
+                tracing::info!(instance = self.spec.name, outcome = %exit, killed = exit.killed, "process over");
+                return exit;
+            }
+            self.set(|state| state.restarts += 1);
+        }
+    }
+
+    /// What comes before a start: the build, once for each generation, and a free port.
+    async fn prepare(&mut self) -> Option<End> {
+        if let (false, Some(command)) = (self.is_built, self.spec.build.clone()) {
+            self.set(|state| (state.phase, state.cause) = (Phase::Building, Some(cause(Reason::Starting, "building"))));
+            self.tell(ProcessEvent::Building);
+            let (cwd, output) = (self.spec.cwd.clone(), self.output.clone());
+            let built = async {
+                let env = environment::of(&self.spec)?;
+                build::build(&command, &cwd, &env, &output).await
+            };
+            let outcome = tokio::select! {
+                outcome = built => outcome,
+                told = self.told() => return Some(self.obey_idle(told)),
+            };
+            if let Err(message) = outcome {
+                return Some(End::Failed(Failure::before_start(Reason::BuildFailed, message)));
+            }
+        }
+        self.is_built = true;
+        match &self.spec.address {
+            Some(address @ ServiceAddress::Tcp(socket)) if !is_free(*socket).await => {
+                let message = format!("another process listens on {address} already");
+                Some(End::Failed(Failure::before_start(Reason::StartFailed, message)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits as the policy says. `Some`: it was told to end meanwhile.
+    async fn back_off(&mut self, failure: Failure) -> Option<ExitOutcome> {
+        let next = self.backoff.ended(failure.ready_for, clock::now());
+        let wait = tasks::jittered(next.wait);
+        let message = match next.ends {
+            0 | 1 => failure.message.clone(),
+            times => failure.message.replacen(": ", &format!(", {times} times: "), 1),
+        };
+        let was_loop = self.state.borrow().phase == Phase::CrashLoop;
+        let reason = if next.is_loop && failure.exit.is_some() { Reason::CrashLoop } else { failure.reason };
+        let phase = if next.is_loop { Phase::CrashLoop } else { Phase::Backoff };
+        tracing::warn!(instance = self.spec.name, reason = %reason, cause = message, again_in_ms = wait.as_millis(), "process failed");
+        self.set(|state| {
+            (state.phase, state.pid, state.cause) = (phase, 0, Some(cause(reason, &message)));
+            state.exit = failure.exit.or(state.exit);
+        });
+        self.tell(failure.event(wait));
+        if next.is_loop && !was_loop {
+            self.tell(ProcessEvent::CrashLoop);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => None,
+            told = self.told() => match self.obey_idle(told) {
+                End::Told(exit) => Some(failure.exit.unwrap_or(exit)),
+                _ => None,
+            },
+        }
+    }
+
+    /// Obeys while no process runs.
+    fn obey_idle(&mut self, told: Told) -> End {
+        match told {
+            Told::Stop(_) => End::Told(ExitOutcome::NONE),
+            Told::Restart => self.begin_generation(),
+        }
+    }
+
+    /// A new generation is built anew.
+    pub(super) fn begin_generation(&mut self) -> End {
+        self.restarts_seen = self.orders.borrow().restarts;
+        self.is_built = false;
+        End::Again
+    }
+
+    /// Returns when it is told something.
+    pub(super) fn told(&self) -> impl Future<Output = Told> + use<> {
+        let (mut orders, stop) = (self.orders.clone(), self.stop.clone());
+        let (grace, seen) = (self.spec.grace, self.restarts_seen);
+        async move {
+            tokio::select! {
+                () = stop.stopped() => Told::Stop(grace),
+                orders = orders.wait_for(|orders| orders.stop.is_some() || orders.restarts != seen) => match orders {
+                    Ok(orders) => orders.stop.map_or(Told::Restart, Told::Stop),
+                    // The handle was dropped.
+                    Err(_) => Told::Stop(grace),
+                },
+            }
+        }
+    }
+
+    pub(super) fn set(&self, change: impl FnOnce(&mut ProcessState)) {
+        self.state.send_modify(change);
+    }
+
+    pub(super) fn tell(&self, event: ProcessEvent) {
+        // Nobody may be listening.
+        let _listeners = self.events.send(event);
+    }
+}
+
+pub(super) fn cause(reason: Reason, message: &str) -> Cause {
+    Cause { reason, message: message.to_owned(), since_unix_ms: clock::unix_ms() }
+}
+
+/// Whether nobody answers there; a predecessor has a moment to let go of it.
+async fn is_free(address: std::net::SocketAddr) -> bool {
+    for _ in 0..10 {
+        if tokio::net::TcpStream::connect(address).await.is_err() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
+}

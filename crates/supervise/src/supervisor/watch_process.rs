@@ -1,0 +1,273 @@
+//! One start of the process and all that follows until it is over.
+
+use std::time::{Duration, Instant};
+
+use regex_lite::Regex;
+use synego_model::Reason;
+use synego_model::process::ReadyBy;
+use synego_runtime::clock;
+use tokio::sync::watch;
+
+use super::course::{Course, Told, cause};
+use crate::capture::Capture;
+use crate::environment;
+use crate::launch::launch;
+use crate::leader::Leader;
+use crate::notify::{NotifySocket, Said};
+use crate::probe::ProbeContext;
+use crate::readiness::{self, Proof};
+use crate::stat::{self, Usage};
+use crate::state::{ExitOutcome, Phase, ProcessEvent};
+
+/// Time between looks at the kernel's view of the process.
+const LOOK: Duration = Duration::from_millis(500);
+/// Time for the rest of a group whose leader ended by itself.
+const REST_GRACE: Duration = Duration::from_secs(1);
+/// Time for the last lines of an ended process.
+const LAST_LINES_WITHIN: Duration = Duration::from_millis(300);
+
+/// How one start ended.
+pub(super) enum End {
+    /// It was told to.
+    Told(ExitOutcome),
+    /// It was told to start anew.
+    Again,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// A start that failed, or an end that nobody asked for.
+pub(super) struct Failure {
+    pub(super) reason: Reason,
+    pub(super) message: String,
+    pub(super) exit: Option<ExitOutcome>,
+    pub(super) ready_for: Duration,
+    last_lines: Vec<String>,
+}
+
+impl Failure {
+    pub(super) fn before_start(reason: Reason, message: String) -> Self {
+        Self { reason, message, exit: None, ready_for: Duration::ZERO, last_lines: Vec::new() }
+    }
+
+    /// What is told of it, with the wait that follows.
+    pub(super) fn event(&self, again_in: Duration) -> ProcessEvent {
+        match (self.reason, self.exit) {
+            (_, Some(exit)) => {
+                ProcessEvent::Exited { exit, last_lines: self.last_lines.clone(), restart_in: Some(again_in) }
+            }
+            (Reason::BuildFailed, None) => ProcessEvent::BuildFailed { message: self.message.clone(), again_in },
+            (_, None) => ProcessEvent::StartFailed { message: self.message.clone(), again_in },
+        }
+    }
+}
+
+/// What ended the watch.
+enum Happened {
+    Exited(ExitOutcome),
+    NotReady,
+    Told(Told),
+}
+
+impl Course {
+    /// Starts the process and watches it until it is over.
+    pub(super) async fn watch_process(&mut self) -> End {
+        self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, ""))));
+        let started = match self.start().await {
+            Ok(started) => started,
+            Err(message) => return End::Failed(Failure::before_start(Reason::StartFailed, message)),
+        };
+        let Started { mut leader, capture, notify, proof, context } = started;
+        let began = clock::now();
+        let (last_look, status) = (watch::Sender::new(String::new()), watch::Sender::new(String::new()));
+        let mut ready_at: Option<Instant> = None;
+        let mut looks = Looks::new(leader.pid());
+
+        let happened = {
+            let ready = readiness::ready(&proof, context.as_ref(), &capture, notify.as_ref(), &last_look, &status);
+            let limit = tokio::time::sleep(self.spec.ready.within);
+            let told = self.told();
+            let mut said = status.subscribe();
+            let mut ticks = tokio::time::interval(LOOK);
+            tokio::pin!(ready, limit, told);
+            loop {
+                tokio::select! {
+                    exit = leader.exited() => break Happened::Exited(exit),
+                    told = &mut told => break Happened::Told(told),
+                    () = &mut ready, if ready_at.is_none() => {
+                        let now = clock::now();
+                        ready_at = Some(now);
+                        self.became_ready(now.duration_since(began));
+                    }
+                    () = &mut limit, if ready_at.is_none() => break Happened::NotReady,
+                    Ok(()) = said.changed() => {
+                        let text = said.borrow_and_update().clone();
+                        self.set(|state| state.status = text);
+                    }
+                    words = next_words(notify.as_ref()), if ready_at.is_some() => self.hear(words),
+                    _ = ticks.tick() => self.look(&mut looks, ready_at.is_some()),
+                }
+            }
+        };
+
+        let ready_for = ready_at.map_or(Duration::ZERO, |at| clock::now().duration_since(at));
+        match happened {
+            Happened::Exited(exit) => {
+                leader.sweep(self.spec.grace.min(REST_GRACE)).await;
+                let last = capture.finish(LAST_LINES_WITHIN).await;
+                let message = format!("{exit}{}", last.reason());
+                let (exit, last_lines) = (Some(exit), last.all());
+                End::Failed(Failure { reason: Reason::ProcessExited, message, exit, ready_for, last_lines })
+            }
+            Happened::NotReady => {
+                self.tell(ProcessEvent::NotReadyInTime);
+                let missing = proof.missing(self.spec.address.as_ref(), &last_look.borrow());
+                let within = synego_model::text::duration(self.spec.ready.within);
+                let exit = self.end(leader, self.spec.grace).await;
+                let last_lines = capture.finish(LAST_LINES_WITHIN).await.all();
+                let message = format!("not ready after {within}: {missing}");
+                let reason = Reason::NotReadyInTime;
+                End::Failed(Failure { reason, message, exit: Some(exit), ready_for, last_lines })
+            }
+            Happened::Told(Told::Stop(grace)) => {
+                let exit = self.end(leader, grace).await;
+                capture.finish(LAST_LINES_WITHIN).await;
+                End::Told(exit)
+            }
+            Happened::Told(Told::Restart) => {
+                self.end(leader, self.spec.grace).await;
+                capture.finish(LAST_LINES_WITHIN).await;
+                self.begin_generation()
+            }
+        }
+    }
+
+    async fn start(&self) -> Result<Started, String> {
+        let spec = &self.spec;
+        let pattern = match &spec.ready.by {
+            Some(ReadyBy::Log(pattern)) => {
+                Some(Regex::new(pattern).map_err(|error| format!("`{pattern}` is no pattern: {error}"))?)
+            }
+            _ => None,
+        };
+        let proof = Proof::of(spec);
+        let mut env = environment::of(spec)?;
+        let notify = match proof {
+            Proof::Notify => {
+                let socket = NotifySocket::bind(&spec.run_dir, &spec.name)
+                    .map_err(|error| format!("cannot make the notify socket in {}: {error}", spec.run_dir.display()))?;
+                env.insert("NOTIFY_SOCKET".to_owned(), socket.path().to_string_lossy().into_owned());
+                Some(socket)
+            }
+            _ => None,
+        };
+        let (leader, pipes) = launch(&spec.command, &spec.cwd, &env).await?;
+        let (pid, unix_ms) = (leader.pid(), clock::unix_ms());
+        let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
+        self.set(|state| {
+            (state.pid, state.started_unix_ms) = (pid, unix_ms);
+            (state.status, state.memory_bytes, state.cpu_cores) = (String::new(), 0, None);
+        });
+        self.tell(ProcessEvent::Started { pid, unix_ms });
+        tracing::info!(instance = spec.name, pid, command = %spec.command, "process started");
+        let context = spec.address.clone().map(|address| {
+            let service = env.get("SYNEGO_SERVICE").unwrap_or(&spec.name).clone();
+            ProbeContext { service, address, env, cwd: spec.cwd.clone() }
+        });
+        Ok(Started { leader, capture, notify, proof, context })
+    }
+
+    fn became_ready(&self, after: Duration) {
+        self.set(|state| (state.phase, state.cause) = (Phase::Ready, None));
+        self.tell(ProcessEvent::Ready { after });
+        tracing::info!(instance = self.spec.name, after_ms = after.as_millis(), "process ready");
+    }
+
+    async fn end(&self, leader: Leader, grace: Duration) -> ExitOutcome {
+        self.set(|state| state.phase = Phase::Stopping);
+        leader.end(grace, self.stop.cut()).await
+    }
+
+    fn hear(&self, words: Vec<Said>) {
+        for word in words {
+            match word {
+                Said::Status(text) => self.set(|state| state.status = text),
+                Said::Stopping => self.set(|state| {
+                    (state.phase, state.cause) =
+                        (Phase::Stopping, Some(cause(Reason::SaidByService, "it said STOPPING=1")));
+                }),
+                Said::Ready => {}
+            }
+        }
+    }
+
+    /// Takes the kernel's view: stopped or not, memory, CPU.
+    fn look(&self, looks: &mut Looks, was_ready: bool) {
+        let Some(stat) = stat::of(looks.pid) else { return };
+        let phase = self.state.borrow().phase;
+        if stat.is_paused() && !looks.is_paused {
+            looks.is_paused = true;
+            tracing::warn!(instance = self.spec.name, pid = looks.pid, "process is stopped by a signal");
+            self.set(|state| {
+                state.phase = if phase == Phase::Ready { Phase::Paused } else { phase };
+                state.cause = Some(cause(Reason::ProcessStopped, "stopped by a signal, such as STOP"));
+            });
+        } else if !stat.is_paused() && looks.is_paused {
+            looks.is_paused = false;
+            self.set(|state| {
+                state.phase = if phase == Phase::Paused { Phase::Ready } else { phase };
+                state.cause = (!was_ready).then(|| cause(Reason::Starting, ""));
+            });
+        }
+        if let Some((memory, cores)) = looks.usage() {
+            // No news worth waking anyone for.
+            self.state.send_if_modified(|state| {
+                (state.memory_bytes, state.cpu_cores) = (memory, cores.or(state.cpu_cores));
+                false
+            });
+        }
+    }
+}
+
+struct Started {
+    leader: Leader,
+    capture: Capture,
+    notify: Option<NotifySocket>,
+    proof: Proof,
+    context: Option<ProbeContext>,
+}
+
+async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
+    match notify {
+        Some(notify) => notify.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What earlier looks saw.
+struct Looks {
+    pid: u32,
+    is_paused: bool,
+    last: Option<(Instant, Usage)>,
+}
+
+impl Looks {
+    fn new(pid: u32) -> Self {
+        Self { pid, is_paused: false, last: None }
+    }
+
+    /// Memory, and CPU over the time since the last look; at most once a second.
+    fn usage(&mut self) -> Option<(u64, Option<f64>)> {
+        let now = clock::now();
+        if self.last.is_some_and(|(at, _)| now.duration_since(at) < 2 * LOOK - LOOK / 5) {
+            return None;
+        }
+        let usage = stat::usage(self.pid)?;
+        let cores = self.last.map(|(at, before)| {
+            let ticks = usage.cpu_ticks.saturating_sub(before.cpu_ticks) as f64;
+            ticks / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
+        });
+        self.last = Some((now, usage));
+        Some((usage.memory_bytes, cores))
+    }
+}

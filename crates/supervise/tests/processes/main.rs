@@ -1,0 +1,8 @@
+//! Tests with real processes: started, stopped, killed, probed.
+#![expect(clippy::expect_used, reason = "a failed test panics")]
+
+mod common;
+mod orphans;
+mod output;
+mod probes;
+mod supervisor;
