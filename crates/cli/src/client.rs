@@ -1,0 +1,215 @@
+//! The admin API, as commands use it: one connection, each call bounded in time, each failure told with its cause.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use synego_identity::{ConnectError, Connector, Stream};
+use synego_model::process::ServiceAddress;
+use synego_wire::pb;
+use synego_wire::pb::admin_client::AdminClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use tower::service_fn;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::mesh::{Address, Target};
+
+/// A connection to the admin API of one mesh.
+#[derive(Debug)]
+pub(crate) struct Mesh<'a> {
+    context: &'a Context,
+    target: Target,
+    client: AdminClient<Channel>,
+}
+
+impl<'a> Mesh<'a> {
+    /// Connects to the mesh that the flags, the manifest or this machine name.
+    ///
+    /// # Errors
+    /// When it is not known which, or it cannot be reached.
+    pub(crate) async fn find(context: &'a Context) -> Result<Self, Failure> {
+        Self::connect(context, crate::mesh::find(context)?).await
+    }
+
+    /// Connects to `target`.
+    ///
+    /// # Errors
+    /// When it cannot be reached in time.
+    pub(crate) async fn connect(context: &'a Context, target: Target) -> Result<Self, Failure> {
+        let limit = context.globals.timeout;
+        match open(&target.address, limit).await {
+            Ok(channel) => Ok(Self { context, client: AdminClient::new(channel), target }),
+            Err(error) => Err(unreachable(&target, &error)),
+        }
+    }
+
+    /// Where it is connected to.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What the mesh is and how it is, now.
+    pub(crate) async fn view(&mut self, services: &[String]) -> Result<pb::MeshView, Failure> {
+        let request = pb::GetRequest { service: services.to_vec(), every_ms: 0 };
+        let mut client = self.client.clone();
+        self.call("Get", request.clone(), async move { client.get(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// The same now and after each change.
+    pub(crate) async fn watch(&mut self, services: &[String], every: Duration) -> Result<Streaming<pb::MeshView>, Failure> {
+        let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX).clamp(100, 60_000);
+        let request = pb::GetRequest { service: services.to_vec(), every_ms };
+        let mut client = self.client.clone();
+        self.call("Watch", request.clone(), async move { client.watch(request).await.map(tonic::Response::into_inner) })
+            .await
+    }
+
+    /// What a manifest would change, or changes it. A refusal comes as its own result, not as a failure.
+    pub(crate) async fn apply(&mut self, request: pb::ApplyRequest) -> Result<Applied, Failure> {
+        let mut client = self.client.clone();
+        let said = self.context.globals.verbose > 1;
+        let shown = if said { request.clone() } else { pb::ApplyRequest::default() };
+        let call = async move {
+            match client.apply(request).await {
+                Ok(result) => Ok(Applied::Answered(result.into_inner())),
+                Err(status) => match synego_wire::status::detail::<pb::ApplyResult>(&status) {
+                    Some(result) => {
+                        let reason = synego_wire::status::to_fault(&status).map(|fault| fault.reason).unwrap_or_default();
+                        Ok(Applied::Refused { reason, message: status.message().to_owned(), result })
+                    }
+                    None => Err(status),
+                },
+            }
+        };
+        self.call("Apply", shown, call).await
+    }
+
+    /// Lines of the services' output.
+    pub(crate) async fn logs(&mut self, request: pb::LogsRequest) -> Result<Streaming<pb::LogsBatch>, Failure> {
+        let mut client = self.client.clone();
+        self.call("Logs", request.clone(), async move { client.logs(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Ends what the process at the other side runs.
+    pub(crate) async fn down(&mut self, request: pb::DownRequest) -> Result<Streaming<pb::DownProgress>, Failure> {
+        let mut client = self.client.clone();
+        self.call("Down", request, async move { client.down(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    async fn call<T: std::fmt::Debug>(
+        &self,
+        name: &str,
+        request: impl std::fmt::Debug,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
+        let begun = synego_runtime::clock::now();
+        let result = tokio::time::timeout(self.context.globals.timeout, call).await;
+        let took = synego_runtime::clock::now().duration_since(begun);
+        let verbose = self.context.globals.verbose;
+        if verbose > 0 {
+            self.context.screen.complain(&format!("{name} at {} took {:.1} ms", self.target.address, took.as_secs_f64() * 1e3));
+        }
+        if verbose > 1 {
+            self.context.screen.complain(&format!("  asked {request:?}\n  got {result:?}"));
+        }
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(status)) => Err(self.failed(&status)),
+            Err(_) => Err(Failure::new(format!("{} did not answer in {:?}", self.target, self.context.globals.timeout))
+                .help("a longer time: `--timeout 60s`")),
+        }
+    }
+
+    /// A status as a failure.
+    pub(crate) fn failed(&self, status: &Status) -> Failure {
+        let reason = synego_wire::status::to_fault(status).map(|fault| fault.reason).filter(|reason| !reason.is_empty());
+        let explain = reason.as_ref().map(|reason| format!("`synego explain {reason}`"));
+        let failure = match status.code() {
+            Code::Unavailable | Code::Cancelled => Failure::new(format!("{} went away", self.target)),
+            Code::Unimplemented => Failure::new(format!("{} does not know this call", self.target))
+                .help("its version may be older: `synego version`"),
+            _ => Failure::new(format!("{} refused", self.target)),
+        };
+        let failure = failure.cause(match &reason {
+            Some(reason) => format!("{reason}: {}", status.message()),
+            None => status.message().to_owned(),
+        });
+        explain.into_iter().fold(failure, Failure::help)
+    }
+}
+
+/// What became of a manifest.
+#[derive(Debug)]
+pub(crate) enum Applied {
+    /// It was compared or taken.
+    Answered(pb::ApplyResult),
+    /// It was refused whole.
+    Refused {
+        /// Why, as a closed word.
+        reason: String,
+        /// For people.
+        message: String,
+        /// What would change, and what is wrong.
+        result: pb::ApplyResult,
+    },
+}
+
+/// Longest headers taken of an answer: a refused manifest comes with all its diagnostics in them.
+const HEADERS: u32 = 400 * 1024;
+
+async fn open(address: &Address, limit: Duration) -> Result<Channel, io::Error> {
+    // The address is only a name here: the connector decides where to.
+    let endpoint = Endpoint::from_static("http://admin.synego").http2_max_header_list_size(HEADERS);
+    let address = address.clone();
+    let connect = move |_| {
+        let address = address.clone();
+        async move { dial(&address, limit).await.map(TokioIo::new) }
+    };
+    endpoint.connect_with_connector(service_fn(connect)).await.map_err(|error| io_cause(&error))
+}
+
+async fn dial(address: &Address, limit: Duration) -> io::Result<Stream> {
+    let connector = Connector::plain();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let places: Vec<ServiceAddress> = match address {
+        Address::Unix(path) => vec![ServiceAddress::Unix(path.clone())],
+        Address::Tcp(host) => tokio::net::lookup_host(host).await?.map(ServiceAddress::Tcp).collect(),
+    };
+    for place in places {
+        match connector.connect_service(&place, limit).await {
+            Ok(stream) => return Ok(stream),
+            Err(ConnectError::Refused { source, .. }) => last = source,
+            Err(ConnectError::TimedOut { .. }) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// The innermost I/O error of a chain.
+fn io_cause(error: &(dyn Error + 'static)) -> io::Error {
+    let mut last = None;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            last = Some(io::Error::new(io.kind(), io.to_string()));
+        }
+        next = error.source();
+    }
+    last.unwrap_or_else(|| io::Error::other(error.to_string()))
+}
+
+fn unreachable(target: &Target, error: &io::Error) -> Failure {
+    let address = &target.address;
+    let cause = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!("nothing listens at {address}"),
+        io::ErrorKind::PermissionDenied => format!("{address} belongs to another user"),
+        io::ErrorKind::TimedOut => format!("{address} took no connection in time"),
+        _ => format!("{address}: {error}"),
+    };
+    Failure::new(format!("cannot reach {target}"))
+        .cause(cause)
+        .help("start it with `synego up`, or name a running one: `--admin HOST:3002`")
+}

@@ -1,0 +1,44 @@
+//! One module for each command.
+
+pub(crate) mod apply;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod down;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod init;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod plan;
+pub(crate) mod schema;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod version;
+mod watching;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs a command; returns the exit code.
+///
+/// # Errors
+/// What made it fail, with the exit code.
+pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
+    match command {
+        Command::Init(args) => init::run(&args, context),
+        Command::Check(args) => check::run(&args, context),
+        Command::Show(args) => show::run(&args, context),
+        Command::Schema => schema::run(context),
+        Command::Down(args) => down::run(&args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Get(args) => get::run(&args, context),
+        Command::Logs(args) => logs::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
+        Command::Plan(args) => plan::run(&args, context),
+        Command::Apply(args) => apply::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+        Command::Version => version::run(context),
+    }
+}

@@ -1,0 +1,64 @@
+//! A mesh as programs and people see it: the admin API's messages as JSON fields and as rows.
+
+pub(crate) mod json;
+pub(crate) mod rows;
+
+use synego_model::Reason;
+use synego_wire::pb;
+
+/// The word of a cause; `None` when there is no cause.
+pub(crate) fn cause_word(cause: Option<&pb::StateCause>) -> Option<&'static str> {
+    Reason::from_number(cause?.reason).map(Reason::word)
+}
+
+/// A cause in one line: its word and what was said of it; empty when there is none.
+pub(crate) fn cause_line(cause: Option<&pb::StateCause>) -> String {
+    match (cause_word(cause), cause.map_or("", |cause| cause.message.as_str())) {
+        (None, message) => message.to_owned(),
+        (Some(word), "") => word.to_owned(),
+        (Some(word), message) => format!("{word}: {message}"),
+    }
+}
+
+/// Why a service is as it is: its own cause, else that of the first instance that is not ready.
+pub(crate) fn service_cause(service: &pb::ServiceView) -> Option<(Option<&pb::InstanceView>, &pb::StateCause)> {
+    let of_instance = || {
+        let troubled = service.instance.iter().find(|instance| {
+            instance.cause.is_some() && instance.state() != pb::InstanceState::Ready
+        })?;
+        Some((Some(troubled), troubled.cause.as_ref()?))
+    };
+    match &service.cause {
+        Some(cause) => Some((None, cause)),
+        None if service.state() != pb::InstanceState::Ready => of_instance(),
+        None => None,
+    }
+}
+
+/// The last words of a route: its conditions beside the place.
+pub(crate) fn conditions(route: &pb::RouteView) -> String {
+    let mut words = Vec::new();
+    if route.exact {
+        words.push("exact".to_owned());
+    }
+    if !route.method.is_empty() {
+        words.push(route.method.join(","));
+    }
+    words.extend(route.header.iter().cloned());
+    words.join("  ")
+}
+
+/// How an instance is picked, as the manifest says it.
+pub(crate) fn balance_word(balance: Option<&pb::Balance>) -> String {
+    use pb::balance::{HashKey, Kind};
+    match balance.map(|balance| (balance.kind(), &balance.hash_key)) {
+        Some((Kind::Least, _)) => "least".into(),
+        Some((Kind::RoundRobin, _)) => "round_robin".into(),
+        Some((Kind::Random, _)) => "random".into(),
+        Some((Kind::Hash, Some(HashKey::Header(name)))) => format!("hash header {name}"),
+        Some((Kind::Hash, Some(HashKey::Cookie(name)))) => format!("hash cookie {name}"),
+        Some((Kind::Hash, Some(HashKey::Query(name)))) => format!("hash query {name}"),
+        Some((Kind::Hash, None)) => "hash".into(),
+        Some((Kind::Load | Kind::Unspecified, _)) | None => "load".into(),
+    }
+}
