@@ -557,3 +557,14 @@ func TestBackOffVectors(t *testing.T) {
 		},
 	})
 }
+
+func TestNameOfAProgramIsMadeANameOfAService(t *testing.T) {
+	for path, want := range map[string]string{
+		"/usr/bin/orders": "orders", "./My_App.exe": "my-app-exe", "/x/9lives-": "lives", "/x/___": "service",
+		"/x/" + strings.Repeat("a", 70): strings.Repeat("a", 63),
+	} {
+		if got := nameOfProgram(path); got != want || !isServiceName(got) {
+			t.Errorf("%s gave %q, want %q", path, got, want)
+		}
+	}
+}

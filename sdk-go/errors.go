@@ -20,6 +20,9 @@ import (
 	synegov1 "github.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1"
 )
 
+// maxMessage bounds the text of a Fault; bytes.
+const maxMessage = 1024
+
 const headerReason = "X-Synego-Reason"
 
 // Error is the one error of this package. A handler returns it to say what the caller is told; a call by name gives
@@ -126,13 +129,14 @@ func (e *Error) inHeader() bool { return manners[e.Reason].header && !e.received
 // GRPCStatus returns the error as gRPC sends it, with a Fault as detail. It makes an *Error work as the return value
 // of any gRPC handler.
 func (e *Error) GRPCStatus() *status.Status {
-	bare := status.New(codes.Code(e.Code), e.Message)
+	message := clip(e.Message, maxMessage)
+	bare := status.New(codes.Code(e.Code), message)
 	blame := e.Blame
 	if e.received {
 		blame = BlameUpstream
 	}
 	full, err := bare.WithDetails(&synegov1.Fault{
-		Code: synegov1.Code(e.Code), Reason: e.reason(), Message: e.Message, Blame: blame.proto(), Retry: e.Retry.proto(),
+		Code: synegov1.Code(e.Code), Reason: e.reason(), Message: message, Blame: blame.proto(), Retry: e.Retry.proto(),
 		RetryAfterMs: uint32(min(max(e.RetryAfter.Milliseconds(), 0), 3_600_000)), RequestId: e.RequestID, Service: e.Service,
 		FromMesh: e.FromMesh,
 	})

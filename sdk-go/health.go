@@ -258,10 +258,7 @@ func (l *schedulerLag) sample() time.Duration {
 	return 0
 }
 
-// clip cuts a text to so many bytes without breaking a character.
+// clip cuts a text to so many bytes without breaking a character, and to what protobuf takes.
 func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "")
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }

@@ -12,8 +12,10 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
@@ -152,6 +154,8 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 // text. Further interceptors may follow in grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		// Sidecars ping every 10 s; gRPC's own default takes that for an attack and hangs up.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(serveUnary), grpc.ChainStreamInterceptor(serveStream),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -415,7 +416,7 @@ func TestRequiredCheckMakesTheServiceUnhealthyAndOthersDegraded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			users := usersService()
-			users.Check("ledger", func(context.Context) error { return errors.New("no ledger") }, c.options...)
+			users.Check("ledger", func(context.Context) error { return errors.New("no ledger\xff") }, c.options...)
 			mesh := synegotest.Start(t, users)
 			state := mesh.Await("users", func(state synegotest.State) bool { return state.Phase == c.want })
 			if state.Checks["ledger"] != "no ledger" {
@@ -588,5 +589,63 @@ func TestHostThatIsNoServiceIsCalledDirectlyAndGetsNoContext(t *testing.T) {
 	}
 	if header := <-seen; header.Get("Traceparent") != "" || header.Get("X-Synego-Timeout") != "" {
 		t.Errorf("header %v", header)
+	}
+}
+
+func TestServeTakesTheNameFromTheEnvironment(t *testing.T) {
+	mesh := synegotest.Start(t, usersService())
+	ctx, stop := context.WithCancel(t.Context())
+	wrapped := http.NewServeMux()
+	wrapped.HandleFunc("GET /", func(_ http.ResponseWriter, r *http.Request) { stop() })
+	port := freePort(t)
+	done := make(chan error)
+	go func() {
+		done <- synego.Serve(ctx, wrapped, synego.Embedded(), synego.WithEnv(func(name string) string {
+			return map[string]string{"PORT": port, "SYNEGO_SERVICE": "wrapped", "SYNEGO_URL_USERS": mesh.Client().Link().Outbound}[name]
+		}))
+	}()
+	for {
+		response, err := http.Get("http://127.0.0.1:" + port + "/")
+		if err == nil {
+			response.Body.Close()
+			break
+		}
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	err := synego.Serve(t.Context(), wrapped, synego.Embedded(), synego.WithEnv(func(name string) string {
+		return map[string]string{"SYNEGO_SERVICE": "Not A Name"}[name]
+	}))
+	if err == nil || !strings.Contains(err.Error(), "Not A Name") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// freePort finds a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func TestVariablesOfAMeshReachItsServices(t *testing.T) {
+	users := usersService()
+	mesh := synegotest.Start(t, users, synegotest.Env(map[string]string{"SYNEGO_INSTANCE": "users-7"}))
+	mesh.Await("users", func(state synegotest.State) bool { return state.Instance == "users-7" })
+	if users.Instance() != "users-1" { // what the sidecar answers goes before
+		t.Errorf("instance %q", users.Instance())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 )
@@ -45,8 +46,8 @@ func (c *config) problem(format string, args ...any) {
 // WithVersion tells people and `split` the version of the service; at most 64 bytes.
 func WithVersion(version string) Option {
 	return option(func(c *config) {
-		if len(version) > 64 {
-			c.problem("version of %d bytes, at most 64 are allowed", len(version))
+		if len(version) > 64 || !utf8.ValidString(version) {
+			c.problem("version %q, at most 64 bytes are allowed", version)
 		}
 		c.version = version
 	})

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -166,15 +167,23 @@ func (s *Service) Check(name string, run func(context.Context) error, options ..
 	for _, option := range options {
 		option.applyCheck(c)
 	}
-	if name == "" || len(name) > 64 {
-		s.problems = append(s.problems, fmt.Errorf("check name of %d bytes, expected 1 to 64", len(name)))
-	}
+	s.named("check", name)
 	s.checks = append(s.checks, c)
 }
 
 // Load adds a figure of the service's own to what the mesh balances by: 0 (idle) to 1 (full). It is asked for each
 // report and must be quick. At most 16.
-func (s *Service) Load(name string, figure func() float64) { s.loads[name] = figure }
+func (s *Service) Load(name string, figure func() float64) {
+	s.named("load", name)
+	s.loads[name] = figure
+}
+
+// named refuses a name that the protocol does not take.
+func (s *Service) named(what, name string) {
+	if name == "" || len(name) > 64 || !utf8.ValidString(name) {
+		s.problems = append(s.problems, fmt.Errorf("%s name %q, expected 1 to 64 bytes", what, name))
+	}
+}
 
 // add takes a handler up; mistakes are kept for Run.
 func (s *Service) add(text string, h *handler, options []HandlerOption) {
