@@ -11,8 +11,6 @@ use std::time::Duration;
 use crate::codes::{self, Blame, Code, Reason, Retry};
 
 pub(crate) use read::out_of_time;
-#[cfg(test)]
-pub(crate) use send::RpcStatus;
 pub(crate) use send::{Form, Sent};
 
 /// What a failure that is not ours looks like from outside: its own text might hold a secret.

@@ -1,6 +1,7 @@
 //! The life of a running service: listen → attach → start → ready → serve → drain → stop.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ use crate::service::Service;
 
 /// Time for the whole drain when the sidecar says none.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
+
+/// How long idle connections are kept, as far as the protocol can say it: a day, in milliseconds.
+const KEEP_ALIVE_MS: u32 = 86_400_000;
 
 /// How long a required sidecar may be missing.
 const SIDECAR_LIMIT: Duration = Duration::from_secs(10);
@@ -85,7 +89,7 @@ struct Life {
     /// No new connection is taken any more, and the link says goodbye.
     closing: CancellationToken,
     in_flight: TaskTracker,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<io::Result<()>>,
     link: Option<JoinHandle<()>>,
     /// Checks, lag, health: ends with this.
     beside: JoinSet<()>,
@@ -136,20 +140,19 @@ pub(crate) async fn start(mut service: Service, environment: Environment) -> Res
         listeners: Vec::new(),
         handlers: handlers.declaration(&service.routes),
     };
-    problems.extend(declaration.problems());
+    let health = watch::Sender::new(Health::new(&service.checks));
+    let address = service.address(&environment);
+    declaration.listeners = listeners(address);
+    problems.extend(declaration.problems(health.borrow().state()));
     if !problems.is_empty() {
         return Err(Error::new(Code::InvalidArgument, problems.join("; ")));
     }
-    let address = service.address(&environment);
-    let taken =
-        |cause: std::io::Error| Error::new(Code::Unavailable, format!("cannot listen on {address}")).because(cause);
+    let taken = |cause: io::Error| Error::new(Code::Unavailable, format!("cannot listen on {address}")).because(cause);
     let listener = TcpListener::bind(address).await.map_err(taken)?;
     let address = listener.local_addr().map_err(Error::foreign)?;
-    declaration.listeners =
-        [pb::Protocol::Http1, pb::Protocol::Grpc].map(|protocol| listens(protocol, address)).to_vec();
+    declaration.listeners = listeners(address);
 
     let (drain_sender, drains) = mpsc::channel(1);
-    let health = watch::Sender::new(Health::new(&service.checks));
     let meter = Arc::new(Meter::new(handlers.meters(), std::mem::take(&mut service.figures)));
     let (draining, closing, in_flight) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let (reporter, grpc_health) = grpc_health();
@@ -214,15 +217,25 @@ fn attach(attacher: Attacher) -> Option<JoinHandle<()>> {
     Some(tokio::spawn(attacher.run()))
 }
 
-fn listens(protocol: pb::Protocol, address: SocketAddr) -> pb::Listener {
+/// One port for HTTP and gRPC, as two listeners.
+fn listeners(mut address: SocketAddr) -> Vec<pb::Listener> {
     // The sidecar is on this machine: it reaches a service that listens everywhere by the loopback.
-    let mut address = address;
     if address.ip().is_unspecified() {
-        let loopback = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(loopback);
     }
+    if address.port() == 0 {
+        // Not known before it is bound; any port is sound until then.
+        address.set_port(1);
+    }
+    let address = address.to_string();
     // Idle connections are kept for as long as the sidecar wants them.
-    pb::Listener { protocol: protocol.into(), address: address.to_string(), keep_alive_ms: 86_400_000 }
+    let listener = |protocol: pb::Protocol| pb::Listener {
+        protocol: protocol.into(),
+        address: address.clone(),
+        keep_alive_ms: KEEP_ALIVE_MS,
+    };
+    vec![listener(pb::Protocol::Http1), listener(pb::Protocol::Grpc)]
 }
 
 fn grpc_health() -> (HealthReporter, Router) {

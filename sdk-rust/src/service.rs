@@ -23,8 +23,7 @@ use crate::load::Figure;
 use crate::logs;
 use crate::options::Options;
 
-/// Most checks, and most figures of its own, that a service may have.
-const MAX_CHECKS: usize = 32;
+/// Most load figures of its own that a service may have.
 const MAX_FIGURES: usize = 16;
 
 /// A service: what it answers, how it is, and what it does when it starts, drains and stops.
@@ -88,7 +87,8 @@ impl Service {
         self
     }
 
-    /// Where to listen when it is not `127.0.0.1` at `PORT` (a free port when that is unset).
+    /// Where to listen when it is not `127.0.0.1` at `PORT` (a free port when that is unset): an address of the loopback,
+    /// by which the sidecar comes, or `0.0.0.0`, or `[::]`.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
@@ -243,17 +243,12 @@ impl Service {
         self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, environment.port).into())
     }
 
-    /// Every mistake that the declaration itself shows.
+    /// Every mistake that shows before the service listens, but for those of its `Hello`.
     pub(crate) fn declared_problems(&self) -> Vec<String> {
         let mut problems = self.problems.clone();
-        if self.checks.len() > MAX_CHECKS {
-            problems.push(format!("{} checks, at most {MAX_CHECKS} are allowed", self.checks.len()));
-        }
         if self.figures.len() > MAX_FIGURES {
             problems.push(format!("{} load figures, at most {MAX_FIGURES} are allowed", self.figures.len()));
         }
-        let long = self.checks.iter().filter(|check| check.name.len() > 64);
-        problems.extend(long.map(|check| format!("check `{}` has a name longer than 64 bytes", check.name)));
         problems
     }
 }

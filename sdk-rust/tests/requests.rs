@@ -218,12 +218,18 @@ async fn a_failed_required_check_makes_the_service_not_ready_but_alive() {
 async fn all_mistakes_of_a_declaration_are_told_at_once() {
     let service = Service::new("Users")
         .version("v".repeat(65))
+        .route("no slash")
         .handle("users", async || ())
         .handle("GET /a/{x}", async || ())
         .handle("GET /a/{y}", async || ());
     let error = service.start().await.unwrap_err();
-    for part in ["`Users` is not a name", "longer than 64 bytes", "`users` is not a pattern", "take the same requests"]
-    {
+    for part in [
+        "service: `Users` is not a name",
+        "version: has 65 bytes",
+        "`users` is not a pattern",
+        "take the same requests",
+        "handlers.route[0]: ",
+    ] {
         assert!(error.message().contains(part), "{part}: {error}");
     }
     assert_eq!((error.code(), error.retry()), (Code::InvalidArgument, Retry::Never));

@@ -5,12 +5,6 @@ use synego_wire::pb;
 /// Versions of the protocol that this SDK speaks.
 const PROTOCOL: u32 = 1;
 
-/// Longest version of a service, in bytes.
-const MAX_VERSION: usize = 64;
-
-/// Most routes that a service may ask for.
-const MAX_ROUTES: usize = 256;
-
 /// What a declaration holds beside state; it does not change while the process lives.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Declaration {
@@ -23,20 +17,14 @@ pub(crate) struct Declaration {
 }
 
 impl Declaration {
-    /// Everything in it that the sidecar would refuse.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if !synego_model::name::is_name(&self.service) {
-            problems
-                .push(format!("`{}` is not a name: expected a-z, 0-9 and -, first a letter, at most 63", self.service));
+    /// Everything in it that a sidecar would refuse, found the way a sidecar finds it.
+    pub(crate) fn problems(&self, state: pb::State) -> Vec<String> {
+        match synego_wire::convert::attach::Hello::try_from(&self.hello("", state)) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => {
+                invalid.mistakes.iter().map(|mistake| format!("{}: {}", mistake.path, mistake.message)).collect()
+            }
         }
-        if self.version.len() > MAX_VERSION {
-            problems.push(format!("version `{}` is longer than {MAX_VERSION} bytes", self.version));
-        }
-        if self.handlers.route.len() > MAX_ROUTES {
-            problems.push(format!("{} routes, at most {MAX_ROUTES} are allowed", self.handlers.route.len()));
-        }
-        problems
     }
 
     pub(crate) fn hello(&self, attachment_id: &str, state: pb::State) -> pb::Hello {

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use prost::Message;
 use serde::Deserialize;
 use synego_wire::pb;
 
-use super::send::{FAULT_TYPE, REASON_HEADER, RpcStatus};
+use super::send::REASON_HEADER;
 use super::{Error, is_word};
 use crate::codes::{self, Blame, Code, Reason, Retry};
 
@@ -57,14 +56,9 @@ impl Error {
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         let code = codes::from_number(status.code() as i32);
-        let details = RpcStatus::decode(status.details()).unwrap_or_default().details;
-        let fault = details
-            .iter()
-            .find(|detail| detail.type_url == FAULT_TYPE)
-            .and_then(|detail| pb::Fault::decode(detail.value.as_slice()).ok());
         let mut error = Self::new(code, status.message()).received();
         let inner = &mut *error.0;
-        if let Some(fault) = fault {
+        if let Some(fault) = synego_wire::status::to_fault(&status) {
             if is_word(&fault.reason) {
                 inner.reason.clone_from(&fault.reason);
             }

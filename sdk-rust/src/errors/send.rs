@@ -2,18 +2,18 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use prost::Message;
 use serde_json::json;
-use synego_wire::pb;
-use tonic::metadata::MetadataMap;
+use synego_wire::{pb, status};
+use tonic::metadata::MetadataValue;
 
 use super::Error;
-use crate::codes::{self, Blame, Retry};
+use crate::codes;
 
 pub(super) const REASON_HEADER: &str = "x-synego-reason";
-pub(super) const FAULT_TYPE: &str = "type.googleapis.com/synego.v1.Fault";
+
+/// Longest message of a fault, in bytes.
+const MAX_MESSAGE: usize = 1024;
 
 /// The mesh's words that an SDK may say in the header: the sidecar believes exactly these.
 const SAID_BY_SDK: [&str; 7] =
@@ -33,17 +33,6 @@ pub(crate) enum Form {
 /// Travels with an answer from a handler to the interceptor, which knows the request's id and form.
 #[derive(Clone)]
 pub(crate) struct Sent(pub(crate) Error);
-
-/// `google.rpc.Status`, as gRPC carries details in `grpc-status-details-bin`.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    pub(crate) details: Vec<prost_types::Any>,
-}
 
 impl Error {
     /// The answer in the given form, with the request's id unless the error has one.
@@ -79,26 +68,17 @@ impl Error {
         SAID_BY_SDK.into_iter().find(|word| *word == self.0.reason)
     }
 
-    pub(super) fn fault(&self) -> pb::Fault {
+    fn fault(&self) -> pb::Fault {
         let inner = &*self.0;
-        let retry_after_ms = inner.retry_after.map_or(0, |wait| wait.as_millis().min(3_600_000) as u32);
         let mut message = inner.message.clone();
-        message.truncate(message.floor_char_boundary(1024));
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         pb::Fault {
-            code: inner.code as i32,
+            code: pb::Code::from(inner.code).into(),
             reason: inner.reason.clone(),
             message,
-            blame: match inner.blame {
-                Blame::Caller => pb::Blame::Caller,
-                Blame::Upstream => pb::Blame::Upstream,
-                Blame::Local => pb::Blame::Local,
-            } as i32,
-            retry: match inner.retry {
-                Retry::Never => pb::Retry::Never,
-                Retry::Later => pb::Retry::Later,
-                Retry::OtherEndpoint => pb::Retry::OtherEndpoint,
-            } as i32,
-            retry_after_ms,
+            blame: pb::Blame::from(inner.blame).into(),
+            retry: pb::Retry::from(inner.retry).into(),
+            retry_after_ms: inner.retry_after.map_or(0, |wait| wait.as_millis().min(3_600_000) as u32),
             request_id: inner.request_id.clone().unwrap_or_default(),
             service: inner.service.clone().unwrap_or_default(),
             from_mesh: inner.from_mesh,
@@ -116,19 +96,14 @@ impl IntoResponse for Error {
 
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        let fault = error.fault();
-        let code = tonic::Code::from_i32(error.0.code as i32);
-        let detail = prost_types::Any { type_url: FAULT_TYPE.to_owned(), value: fault.encode_to_vec() };
-        let status = RpcStatus { code: code.into(), message: error.0.message.clone(), details: vec![detail] };
-        let mut metadata = MetadataMap::new();
-        if let Some(word) = error.said_word() {
-            metadata.insert(REASON_HEADER, tonic::metadata::MetadataValue::from_static(word));
-        }
         if let Some(cause) = &error.0.cause {
             // A status has no room for it, and this is the last place that knows it.
             tracing::error!(%cause, "failed");
         }
-        let details = Bytes::from(status.encode_to_vec());
-        Self::with_details_and_metadata(code, &error.0.message, details, metadata)
+        let mut status = status::from_fault(&error.fault());
+        if let Some(word) = error.said_word() {
+            status.metadata_mut().insert(REASON_HEADER, MetadataValue::from_static(word));
+        }
+        status
     }
 }

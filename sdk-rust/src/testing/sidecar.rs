@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use synego_wire::convert::{Invalid, attach};
 use synego_wire::pb::sidecar_server::{Sidecar as Protocol, SidecarServer};
 use synego_wire::pb::{self, from_service, to_service};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -111,13 +112,19 @@ impl Sidecar {
         }
     }
 
-    fn take(&self, is: from_service::Is) {
+    fn take(&self, is: from_service::Is) -> Result<(), Status> {
+        match &is {
+            from_service::Is::State(state) => drop(checked::<_, attach::State>(state)?),
+            from_service::Is::Load(load) => drop(checked::<_, attach::Load>(load)?),
+            _ => {}
+        }
         self.0.seen.send_modify(|seen| match is {
             from_service::Is::State(state) => note(seen, &state),
             from_service::Is::Load(load) => seen.load = Some(load),
             from_service::Is::Applied(applied) => seen.applied = applied.revision,
             from_service::Is::Hello(_) | from_service::Is::Handlers(_) | from_service::Is::Replace(_) => {}
         });
+        Ok(())
     }
 }
 
@@ -128,19 +135,9 @@ fn note(seen: &mut Seen, state: &pb::State) {
     }
 }
 
-/// What a real sidecar refuses, as far as a service of this SDK could get it wrong.
-fn mistakes(hello: &pb::Hello, service: &str) -> Vec<String> {
-    let mut mistakes = Vec::new();
-    if hello.service != service {
-        mistakes.push(format!("service: `{}`: expected `{service}`", hello.service));
-    }
-    if !(1..=8).contains(&hello.listeners.len()) {
-        mistakes.push(format!("listeners: {}: expected 1 to 8", hello.listeners.len()));
-    }
-    if hello.protocol_min > 1 || hello.protocol_max < 1 {
-        mistakes.push("protocol: expected a range with 1".to_owned());
-    }
-    mistakes
+/// Refuses, as a real sidecar does, what breaks the protocol's ranges.
+fn checked<'a, M, V: TryFrom<&'a M, Error = Invalid>>(message: &'a M) -> Result<V, Status> {
+    V::try_from(message).map_err(|invalid| Status::invalid_argument(invalid.to_string()))
 }
 
 #[tonic::async_trait]
@@ -156,9 +153,9 @@ impl Protocol for Sidecar {
         let Some(from_service::Is::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message was not Hello"));
         };
-        let mistakes = mistakes(&hello, &self.0.service);
-        if !mistakes.is_empty() {
-            return Err(Status::invalid_argument(mistakes.join("; ")));
+        let said: attach::Hello = checked(&hello)?;
+        if said.service.as_str() != self.0.service {
+            return Err(Status::invalid_argument(format!("service: `{}` is not {}", said.service, self.0.service)));
         }
         let (out, messages) = mpsc::channel(16);
         self.0.out.lock().await.0 = Some(out.clone());
@@ -175,8 +172,8 @@ impl Protocol for Sidecar {
         let sidecar = self.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
-                if let Some(is) = message.is {
-                    sidecar.take(is);
+                if let Some(Err(invalid)) = message.is.map(|is| sidecar.take(is)) {
+                    let _ = out.send(Err(invalid)).await;
                 }
             }
             // The service closed its half: so do we, if this attachment still is the one that stands.

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http_body_util::BodyExt;
-use prost::Message;
 use serde_json::{Map, Value, json};
-use synego_wire::pb;
 
 use super::{headers, text, without_defaults};
 use crate::codes::{self, Reason};
-use crate::errors::{Error, Form, RpcStatus, is_word};
+use crate::errors::{Error, Form, is_word};
 
 #[test]
 fn errors_follow_the_vectors() {
@@ -86,9 +84,7 @@ fn sent(answer: Response) -> Value {
 
 fn grpc(error: Error) -> Value {
     let status = tonic::Status::from(error);
-    let detail = RpcStatus::decode(status.details()).unwrap().details.remove(0);
-    assert_eq!(detail.type_url, "type.googleapis.com/synego.v1.Fault");
-    let fault = pb::Fault::decode(detail.value.as_slice()).unwrap();
+    let fault = synego_wire::status::to_fault(&status).unwrap();
     let fault = without_defaults(json!({
         "code": fault.code().as_str_name(),
         "reason": fault.reason,

@@ -27,8 +27,10 @@ fn hello_follows_the_vectors() {
             Some(json!({ "ok": results.collect::<Vec<_>>() }))
         }
         "name" => {
-            let declaration = Declaration { service: text(&given["service"]).to_owned(), ..Declaration::default() };
-            Some(json!({ "ok": declaration.problems().is_empty() }))
+            let service = text(&given["service"]).to_owned();
+            let listeners = vec![listener(&json!({ "protocol": "http1", "address": "127.0.0.1:3001" }))];
+            let declaration = Declaration { service, listeners, ..Declaration::default() };
+            Some(json!({ "ok": declaration.problems(pb::State::default()).is_empty() }))
         }
         _ => None,
     });
@@ -92,6 +94,7 @@ fn hello(given: &Value) -> Value {
         listeners: all("listeners").iter().map(listener).collect(),
         handlers: handlers.declaration(&routes),
     };
+    assert_eq!(declaration.problems(health(given).state()), Vec::<String>::new());
     let hello = declaration.hello(&optional("attachment_id"), health(given).state());
     assert_eq!((hello.pid, hello.sdk.starts_with("rust/")), (std::process::id(), true));
     protobuf_json(&hello)
