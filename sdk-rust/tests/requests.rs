@@ -241,3 +241,60 @@ async fn a_start_hook_that_fails_ends_the_start_with_its_cause() {
     let error = service.on_start(async || Err::<(), _>("cache is cold")).start().await.unwrap_err();
     assert_eq!(error.to_string(), "a start hook failed: cache is cold");
 }
+
+#[tokio::test]
+async fn a_web_socket_is_a_handler_like_any_other() {
+    use futures_util::{SinkExt, StreamExt};
+    use synego_sdk::axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+    let echo = async |mut socket: WebSocket| {
+        while let Some(Ok(Message::Text(text))) = socket.recv().await {
+            socket.send(Message::Text(text)).await.unwrap();
+        }
+    };
+    let rooms = async move |Path(room): Path<String>, upgrade: WebSocketUpgrade| {
+        assert_eq!(room, "tea");
+        upgrade.on_upgrade(echo)
+    };
+    let running = Service::new("chat")
+        .listen(([127, 0, 0, 1], 0).into())
+        .handle("GET /rooms/{room}", rooms)
+        .start()
+        .await
+        .unwrap();
+    let url = format!("ws://{}/rooms/tea", running.address());
+    let stream = tokio::net::TcpStream::connect(running.address()).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    for text in ["one", "two"] {
+        socket.send(text.into()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap(), text);
+    }
+    drop(socket);
+    running.stop();
+    running.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_streamed_answer_arrives_piece_by_piece() {
+    use futures_util::StreamExt;
+    use synego_sdk::axum::body::{Body, Bytes};
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, std::convert::Infallible>>(1);
+    let receiver = std::sync::Mutex::new(Some(receiver));
+    let receiver = std::sync::Arc::new(receiver);
+    let feed = async move || {
+        let receiver = receiver.lock().unwrap().take().unwrap();
+        Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver))
+    };
+    let mesh = mesh(Service::new("users").handle_with("GET /feed", Options::inline().streaming(), feed)).await;
+    let mut body = mesh.get("http://users/feed").await.unwrap().into_body().into_data_stream();
+    for piece in ["one", "two"] {
+        // The second piece is made only after the first has arrived.
+        sender.send(Ok(Bytes::from(piece))).await.unwrap();
+        assert_eq!(body.next().await.unwrap().unwrap(), piece);
+        let load = mesh.until_load("users", |load| load.open_streams == 1).await.unwrap();
+        assert_eq!(load.handler[0].running, 1, "the answer is still on its way");
+    }
+    drop(sender);
+    assert!(body.next().await.is_none());
+    mesh.until_load("users", |load| load.open_streams == 0).await.unwrap();
+    mesh.stop().await.unwrap();
+}
