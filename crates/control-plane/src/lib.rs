@@ -1,2 +1,26 @@
-//! Moves knowledge.
+//! Moves knowledge: from a service to its sidecar, from every sidecar to every master, and back as snapshots.
+//!
+//! ```text
+//! service ── attach ──► sidecar ── report ──► master: registry decides ── publish ──► sidecar: subscribe ──► data plane
+//! ```
+//!
+//! A process beside a service holds an [`attach::AttachServer`] and an [`uplink::Uplink`]; a master holds a
+//! [`master::MasterControl`], which is the [`registry`] with the links and the admin API around it.
+//!
+//! **Invariants.** The data plane never waits for anything here: it gets an `Arc<Snapshot>` and gives a `HealthReport`.
+//! Decisions are made in the registry alone, without I/O, clock or tasks. Whatever comes from outside is checked by
+//! `wire` before it is believed; a broken update leaves the last good one in force. Every queue has a bound, and none
+//! of them can delay a report. Deliberately absent: storage of soft state, and elections among masters.
+
+pub mod admin;
+pub mod attach;
+mod link;
+pub mod master;
+mod metrics;
+mod publish;
 pub mod registry;
+mod report;
+mod subscribe;
+pub mod uplink;
+
+pub use synego_wire::convert::output::{LogLevel, OutputLine};

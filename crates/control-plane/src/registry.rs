@@ -18,7 +18,6 @@ use synego_model::{
     Announcement, CallFigures, Cause, Declaration, EjectionReport, Epoch, HealthReport, InstanceId, InstanceState,
     Reason, Route, ServiceName, ServiceTable, Snapshot,
 };
-use synego_wire::convert::policy::SidecarSettings;
 
 pub use instance::{Ejection, Instance};
 pub use service::ServiceStatus;
@@ -190,17 +189,6 @@ impl Registry {
     #[must_use]
     pub fn notices(&self) -> &[Notice] {
         &self.notices
-    }
-
-    /// What the manifest says about the sidecars of `service`.
-    #[must_use]
-    pub fn settings(&self, service: &ServiceName) -> SidecarSettings {
-        self.declaration.services.get(service).map_or_else(SidecarSettings::default, |spec| SidecarSettings {
-            declared: true,
-            policy: spec.policy.as_ref().clone(),
-            health: spec.health.clone(),
-            uses: spec.uses.clone(),
-        })
     }
 
     /// Callers that leave `id` out, with why; the ingress is called so.

@@ -1,0 +1,113 @@
+//! The admin API: what people and tools ask of a master.
+
+mod apply;
+mod down;
+mod logs;
+mod view;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use synego_runtime::tasks;
+use synego_wire::pb;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+pub use apply::{ApplyAsked, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal};
+pub use down::{DownAsked, DownOutcome, DownStep};
+pub(crate) use view::view;
+
+use crate::link::MAX_MESSAGE;
+use crate::master::{Ask, Shared};
+
+/// Shortest and longest time between two views, and the one that is taken when none was said; milliseconds.
+const EVERY_MS: (u32, u32, u32) = (100, 60_000, 1_000);
+
+/// The admin API as a router, for the server of the admin port.
+pub(crate) fn router(shared: Arc<Shared>) -> axum::Router {
+    let server = pb::admin_server::AdminServer::new(AdminService { shared })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    Routes::new(server).prepare().into_axum_router()
+}
+
+struct AdminService {
+    shared: Arc<Shared>,
+}
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl pb::admin_server::Admin for AdminService {
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::MeshView>, Status> {
+        let request = request.into_inner();
+        look(&self.shared, request.service).await.map(Response::new)
+    }
+
+    type WatchStream = Answers<pb::MeshView>;
+
+    async fn watch(&self, request: Request<pb::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let (shortest, longest, usual) = EVERY_MS;
+        let every = if request.every_ms == 0 { usual } else { request.every_ms.clamp(shortest, longest) };
+        // One view under way: a slow reader sees fewer of them, never old ones.
+        let (to, views) = mpsc::channel(1);
+        let watching = watch(Arc::clone(&self.shared), request.service, Duration::from_millis(u64::from(every)), to);
+        tasks::spawn("admin-watch", tasks::Kind::Connection, watching);
+        Ok(Response::new(Box::pin(ReceiverStream::new(views))))
+    }
+
+    async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyResult>, Status> {
+        apply::apply(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    type LogsStream = Answers<pb::LogsBatch>;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        Ok(Response::new(logs::logs(&self.shared, request.into_inner())?))
+    }
+
+    type DownStream = Answers<pb::DownProgress>;
+
+    async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
+        down::down(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// The view of now.
+async fn look(shared: &Shared, services: Vec<String>) -> Result<pb::MeshView, Status> {
+    let (reply, answer) = oneshot::channel();
+    let ending = || Status::unavailable("this master is ending");
+    shared.asks.send(Ask::View(services, reply)).await.map_err(|_| ending())?;
+    answer.await.map_err(|_| ending())
+}
+
+async fn watch(
+    shared: Arc<Shared>,
+    services: Vec<String>,
+    every: Duration,
+    to: mpsc::Sender<Result<pb::MeshView, Status>>,
+) {
+    let mut turned = shared.turned.subscribe();
+    loop {
+        turned.mark_unchanged();
+        let view = look(&shared, services.clone()).await;
+        let over = view.is_err();
+        if to.send(view).await.is_err() || over {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = to.closed() => return,
+        }
+        tokio::select! {
+            changed = turned.changed() => if changed.is_err() { return },
+            () = to.closed() => return,
+        }
+    }
+}

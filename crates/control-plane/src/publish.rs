@@ -1,0 +1,314 @@
+//! Master → sidecars: one task for each link takes reports in and sends out what the sidecar subscribed.
+//!
+//! There is no queue of updates: a link remembers the snapshot it sent last and, when there is room, sends the difference
+//! to the newest one. So a slow sidecar costs nothing but its own lateness, and changes that come together travel
+//! together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use synego_model::{Announcement, HealthReport, InstanceId, Reason, ServiceName, Snapshot};
+use synego_runtime::lifecycle::Stop;
+use synego_runtime::{clock, tasks};
+use synego_wire::convert::Invalid;
+use synego_wire::convert::policy::SidecarSettings;
+use synego_wire::convert::report::{Joining, announced};
+use synego_wire::convert::table::{self, MAX_SERVICES};
+use synego_wire::pb::from_master::Is as Down;
+use synego_wire::pb::from_sidecar::Is as Up;
+use synego_wire::{pb, status};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::link::PROTOCOL;
+use crate::master::{Ask, Declared, Linked, Shared, settings_of};
+use crate::registry::{Event, Link};
+
+/// Time for the first message of a link.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+/// Shortest time between two updates to the same sidecar.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Messages under way to one sidecar.
+const OUTBOX: usize = 64;
+/// Commands that wait for one link.
+const COMMANDS: usize = 64;
+
+/// The mesh API of one master.
+pub(crate) struct MeshService {
+    shared: Arc<Shared>,
+    stop: Stop,
+}
+
+impl MeshService {
+    pub(crate) fn new(shared: Arc<Shared>, stop: Stop) -> Self {
+        Self { shared, stop }
+    }
+
+    /// Reads and checks who wants to link.
+    async fn joining(&self, from: &mut Streaming<pb::FromSidecar>) -> Result<Joining, Status> {
+        let first = tokio::time::timeout(JOIN_WITHIN, from.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no join within 5s"))??;
+        let Some(Up::Join(join)) = first.and_then(|message| message.is) else {
+            return Err(status::refusal(Reason::InvalidMessage, "the first message is no join"));
+        };
+        let joining = Joining::try_from(&join).map_err(|invalid| refused(&invalid))?;
+        if !(joining.protocol_min..=joining.protocol_max).contains(&PROTOCOL) {
+            let (min, max) = (joining.protocol_min, joining.protocol_max);
+            let message = format!("the sidecar speaks {min} to {max}, this master {PROTOCOL} to {PROTOCOL}");
+            return Err(status::refusal(Reason::ProtocolUnsupported, message));
+        }
+        let ours = self.shared.declared.borrow().declaration.mesh.clone();
+        match &joining.mesh {
+            Some(theirs) if *theirs != ours => {
+                let message = format!("the sidecar belongs to {theirs}, this master to {ours}");
+                Err(status::refusal(Reason::WrongMesh, message))
+            }
+            _ => Ok(joining),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::mesh_server::Mesh for MeshService {
+    type LinkStream = ReceiverStream<Result<pb::FromMaster, Status>>;
+
+    async fn link(&self, request: Request<Streaming<pb::FromSidecar>>) -> Result<Response<Self::LinkStream>, Status> {
+        let mut from = request.into_inner();
+        let joining = self.joining(&mut from).await.inspect_err(|_| self.shared.metrics.refused("join"))?;
+        let link = self.shared.new_link();
+        // From here on the registry learns of the end, even when the sidecar goes away before it is answered.
+        let guard = Guard { shared: Arc::clone(&self.shared), link, id: joining.announcement.id.clone() };
+        let (reply, answer) = oneshot::channel();
+        let announcement = Box::new(joining.announcement.clone());
+        let unavailable = || Status::unavailable("this master is ending");
+        self.shared.asks.send(Ask::Join(link, announcement, reply)).await.map_err(|_| unavailable())?;
+        answer.await.map_err(|_| unavailable())?.map_err(|why| status::refusal(Reason::InstanceTaken, why))?;
+
+        let (to, outbox) = mpsc::channel(OUTBOX);
+        let (commands, commanded) = mpsc::channel(COMMANDS);
+        let (end, ended) = oneshot::channel();
+        let Announcement { id, service, .. } = joining.announcement.clone();
+        self.shared.links.add(link, Linked { id: id.clone(), service: service.clone(), commands, end: Some(end) });
+        let settings = self.shared.settings(&service);
+        let _room = to.try_send(Ok(pb::FromMaster { is: Some(Down::Joined(joined(&self.shared, &settings))) }));
+        tracing::info!(instance = %id, address = %joining.announcement.address, "sidecar linked");
+        let task = LinkTask {
+            guard,
+            announcement: joining.announcement,
+            to,
+            commanded,
+            snapshot: self.shared.snapshot.subscribe(),
+            declared: self.shared.declared.subscribe(),
+            settings,
+            subscribed: None,
+            sent: None,
+            due: None,
+            last_sent: None,
+        };
+        tasks::spawn("mesh-link", tasks::Kind::Connection, task.run(from, ended, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+}
+
+fn joined(shared: &Shared, settings: &SidecarSettings) -> pb::Joined {
+    let declared = shared.declared.borrow();
+    let every = u32::try_from(declared.declaration.liveness.report.as_millis()).unwrap_or(u32::MAX);
+    pb::Joined {
+        protocol: PROTOCOL,
+        mesh: declared.declaration.mesh.to_string(),
+        master: shared.name.clone(),
+        incarnation: shared.incarnation.clone(),
+        report_every_ms: every.clamp(250, 10_000),
+        ingress: shared.facts.ingress.map(|address| address.to_string()).unwrap_or_default(),
+        settings: Some(settings.into()),
+    }
+}
+
+fn refused(invalid: &Invalid) -> Status {
+    status::refusal(Reason::InvalidMessage, invalid.to_string())
+}
+
+/// Says that a link ended, however it does.
+struct Guard {
+    shared: Arc<Shared>,
+    link: Link,
+    id: InstanceId,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.links.remove(self.link);
+        let event = Ask::Event(Box::new(Event::Unlinked(self.link)));
+        // A full inbox must not lose the news of a death.
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.shared.asks.try_send(event) {
+            let asks = self.shared.asks.clone();
+            tasks::spawn("mesh-unlink", tasks::Kind::Connection, async move {
+                let _ending = asks.send(event).await;
+            });
+        }
+        tracing::debug!(instance = %self.id, "link ended");
+    }
+}
+
+/// One link while it stands.
+struct LinkTask {
+    guard: Guard,
+    announcement: Announcement,
+    to: mpsc::Sender<Result<pb::FromMaster, Status>>,
+    commanded: mpsc::Receiver<pb::Command>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    declared: watch::Receiver<Declared>,
+    /// Settings that the sidecar has.
+    settings: SidecarSettings,
+    /// What the sidecar wants to know; `None`: nothing, another master tells it.
+    subscribed: Option<BTreeSet<ServiceName>>,
+    /// What it knows; `None`: nothing yet.
+    sent: Option<Arc<Snapshot>>,
+    /// When the next update may leave.
+    due: Option<std::time::Instant>,
+    last_sent: Option<std::time::Instant>,
+}
+
+impl LinkTask {
+    async fn run(
+        mut self,
+        mut from: Streaming<pb::FromSidecar>,
+        mut ended: oneshot::Receiver<&'static str>,
+        stop: Stop,
+    ) {
+        let last = loop {
+            let due = self.due;
+            tokio::select! {
+                message = from.message() => match message {
+                    Ok(Some(message)) => {
+                        if let Err(refusal) = self.take(message).await {
+                            break Some(refusal);
+                        }
+                    }
+                    Ok(None) | Err(_) => break None,
+                },
+                Ok(why) = &mut ended => break Some(status::refusal(Reason::InstanceTaken, why)),
+                Ok(()) = self.snapshot.changed(), if self.subscribed.is_some() => self.schedule(),
+                Ok(()) = self.declared.changed() => self.schedule(),
+                () = sleep_until(due), if due.is_some() => self.send_due(),
+                Some(command) = self.commanded.recv(), if self.to.capacity() > 0 => {
+                    self.send(Down::Command(command));
+                }
+                () = stop.stopped() => break Some(Status::unavailable("this master is ending")),
+            }
+        };
+        if let Some(last) = last {
+            tracing::debug!(instance = %self.guard.id, cause = %last.message(), "link is being ended");
+            let _full_or_gone = self.to.try_send(Err(last));
+        }
+    }
+
+    /// Takes one message of the sidecar in; the error ends the link.
+    async fn take(&mut self, message: pb::FromSidecar) -> Result<(), Status> {
+        let link = self.guard.link;
+        let event = match message.is {
+            Some(Up::Report(report)) => {
+                let report = HealthReport::try_from(&report).map_err(|invalid| self.refuse(&invalid))?;
+                Event::Reported(link, report)
+            }
+            Some(Up::Announced(said)) => {
+                let before = &self.announcement;
+                let next = announced(&said, &before.node, &before.zone, &before.incarnation)
+                    .map_err(|invalid| self.refuse(&invalid))?;
+                if next.id != before.id {
+                    return Err(status::refusal(Reason::InvalidMessage, "instance: changed while the link stands"));
+                }
+                self.announcement = next.clone();
+                Event::Announced(link, next)
+            }
+            Some(Up::Subscribe(subscribe)) => {
+                self.subscribe(&subscribe)?;
+                return Ok(());
+            }
+            Some(Up::Taken(taken)) => {
+                if !taken.refused.is_empty() {
+                    self.guard.shared.metrics.refused("update");
+                    tracing::warn!(instance = %self.guard.id, epoch = taken.epoch, cause = taken.refused, "update refused");
+                }
+                return Ok(());
+            }
+            Some(Up::Output(lines)) => {
+                self.guard.shared.links.deliver(link, lines);
+                return Ok(());
+            }
+            Some(Up::Join(_)) => return Err(status::refusal(Reason::InvalidMessage, "a second join")),
+            // A message of a newer protocol.
+            None => return Ok(()),
+        };
+        let sent = self.guard.shared.asks.send(Ask::Event(Box::new(event))).await;
+        sent.map_err(|_| Status::unavailable("this master is ending"))
+    }
+
+    fn refuse(&self, invalid: &Invalid) -> Status {
+        tracing::warn!(instance = %self.guard.id, cause = %invalid, "message refused");
+        self.guard.shared.metrics.refused("message");
+        refused(invalid)
+    }
+
+    fn subscribe(&mut self, subscribe: &pb::Subscribe) -> Result<(), Status> {
+        if subscribe.service.len() > MAX_SERVICES {
+            let message = format!("service: has {} entries, at most {MAX_SERVICES}", subscribe.service.len());
+            return Err(status::refusal(Reason::InvalidMessage, message));
+        }
+        let names: Result<BTreeSet<ServiceName>, _> = subscribe.service.iter().map(|name| name.parse()).collect();
+        let names = names.map_err(|error| status::refusal(Reason::InvalidMessage, format!("service: {error}")))?;
+        self.subscribed = subscribe.active.then_some(names);
+        // Subscribing asks for everything anew.
+        self.sent = None;
+        self.due = subscribe.active.then(clock::now);
+        Ok(())
+    }
+
+    /// Sees to it that what is new leaves soon: at once after a while of silence, else with what comes meanwhile.
+    fn schedule(&mut self) {
+        let now = clock::now();
+        let earliest = self.last_sent.map_or(now, |last| (last + COALESCE).max(now));
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+    }
+
+    /// Sends settings and routing state that the sidecar does not have yet; what does not fit is tried again.
+    fn send_due(&mut self) {
+        self.due = None;
+        self.last_sent = Some(clock::now());
+        let settings = settings_of(&self.declared.borrow_and_update().declaration, &self.announcement.service);
+        if settings != self.settings {
+            if !self.send(Down::Settings((&settings).into())) {
+                return;
+            }
+            self.settings = settings;
+        }
+        let now = Arc::clone(&self.snapshot.borrow_and_update());
+        let Some(names) = &self.subscribed else { return };
+        let (kind, message) = match &self.sent {
+            None => ("snapshot", Some(Down::Snapshot(table::snapshot(&now, names)))),
+            Some(sent) => ("delta", table::delta(sent, &now, names).map(Down::Delta)),
+        };
+        let Some(message) = message else { return };
+        if self.send(message) {
+            self.guard.shared.metrics.published(kind);
+            self.sent = Some(now);
+        }
+    }
+
+    /// Sends one message if there is room; if not, the next try is after the shortest time between updates.
+    fn send(&mut self, message: Down) -> bool {
+        let sent = self.to.try_send(Ok(pb::FromMaster { is: Some(message) })).is_ok();
+        if !sent {
+            self.due = Some(clock::now() + COALESCE);
+        }
+        sent
+    }
+}
+
+async fn sleep_until(due: Option<std::time::Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
