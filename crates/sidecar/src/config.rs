@@ -91,13 +91,17 @@ impl SidecarConfig {
         let mut problems = Problems::default();
         let service = problems.required(args.service.as_deref(), "--service", ServiceName::new);
         let default_instance = args.service.as_ref().map(|service| format!("{service}-1"));
-        let instance =
-            problems.required(args.instance.as_deref().or(default_instance.as_deref()), "--instance", InstanceName::new);
+        let instance = problems.required(
+            args.instance.as_deref().or(default_instance.as_deref()),
+            "--instance",
+            InstanceName::new,
+        );
         let host = machine::host_name();
         let node = problems.required(args.node.as_deref().or(Some(&host)), "--node", NodeName::new);
         let mesh = args.mesh.as_deref().and_then(|mesh| problems.required(Some(mesh), "--mesh", MeshName::new));
         let protocol = problems.required(Some(args.protocol.as_str()), "--protocol", str::parse::<Protocol>);
-        let uses = args.uses.iter().filter_map(|name| problems.required(Some(name), "--uses", ServiceName::new)).collect();
+        let uses =
+            args.uses.iter().filter_map(|name| problems.required(Some(name), "--uses", ServiceName::new)).collect();
         for route in &args.routes {
             problems.required(Some(route), "--route", str::parse::<Place>);
         }
@@ -121,7 +125,11 @@ impl SidecarConfig {
             _ => None,
         };
         if args.command.is_empty() && address.is_none() {
-            problems.add("--port", "", "say where the process listens (--port, --socket or --address), or how to start it (-- COMMAND)");
+            problems.add(
+                "--port",
+                "",
+                "say where the process listens (--port, --socket or --address), or how to start it (-- COMMAND)",
+            );
         }
         if args.masters.is_empty() {
             problems.add("--master", "", "at least one is needed, such as 127.0.0.1:3001");
@@ -130,10 +138,15 @@ impl SidecarConfig {
         let inbound = problems.bind("--inbound", &args.inbound, far);
         let outbound = problems.bind("--outbound", &args.outbound, false);
         if outbound.is_some_and(|address| !address.ip().is_loopback()) {
-            problems.add("--outbound", &args.outbound, "expected an address on loopback: whoever reaches it calls in the name of the service");
+            problems.add(
+                "--outbound",
+                &args.outbound,
+                "expected an address on loopback: whoever reaches it calls in the name of the service",
+            );
         }
         let admin = problems.bind("--admin", &args.admin, false);
-        let advertise = args.advertise.as_deref().and_then(|text| problems.required(Some(text), "--advertise", str::parse));
+        let advertise =
+            args.advertise.as_deref().and_then(|text| problems.required(Some(text), "--advertise", str::parse));
         let health = args.health.as_deref().map(|path| HealthSpec::of(Probe::Http(path.to_owned())));
         if let Some(path) = args.health.as_deref().filter(|path| !path.starts_with('/')) {
             problems.add("--health", path, "expected a path that begins with /");
@@ -144,36 +157,50 @@ impl SidecarConfig {
             cwd: std::env::current_dir().unwrap_or_default(),
             env: BTreeMap::new(),
             env_files: Vec::new(),
-            ready: ReadySpec { by: health.as_ref().map(|spec| ReadyBy::Probe(spec.probe.clone())), within: READY_WITHIN },
+            ready: ReadySpec {
+                by: health.as_ref().map(|spec| ReadyBy::Probe(spec.probe.clone())),
+                within: READY_WITHIN,
+            },
         });
-        let mesh_folder = mesh.as_ref().map_or("default", MeshName::as_str);
+        let mesh_folder = mesh.as_ref().map_or("mesh", MeshName::as_str);
+        let runtime_dir = problems.folder("the folder of sockets", machine::runtime_dir(mesh_folder));
+        let state_dir = match &args.state {
+            Some(folder) => problems.folder("--state", machine::private_dir(folder)),
+            None => problems.folder("the folder of state", machine::state_dir(mesh_folder)),
+        };
         let masters = args.masters.iter().map(|address| MasterAddress::Tcp(address.clone())).collect();
-        match (problems.0.is_empty(), service, instance, node, protocol, inbound, outbound, admin) {
-            (true, Some(service), Some(instance), Some(node), Some(protocol), Some(inbound), Some(outbound), admin) => {
-                Ok(Self {
-                    runtime_dir: machine::runtime_dir(mesh_folder),
-                    state_dir: Some(args.state.clone().unwrap_or_else(|| machine::state_dir(mesh_folder))),
-                    mesh,
-                    node,
-                    zone: args.zone.clone(),
-                    service,
-                    instance,
-                    protocol,
-                    version: args.version.clone().unwrap_or_default(),
-                    labels,
-                    routes: (!args.routes.is_empty()).then(|| args.routes.clone()),
-                    uses,
-                    address,
-                    process,
-                    health,
-                    masters,
-                    inbound,
-                    advertise,
-                    outbound,
-                    admin,
-                    stop: args.stop,
-                })
-            }
+        match (service, instance, node, protocol, inbound, outbound, runtime_dir) {
+            (
+                Some(service),
+                Some(instance),
+                Some(node),
+                Some(protocol),
+                Some(inbound),
+                Some(outbound),
+                Some(runtime_dir),
+            ) if problems.0.is_empty() => Ok(Self {
+                runtime_dir,
+                state_dir,
+                mesh,
+                node,
+                zone: args.zone.clone(),
+                service,
+                instance,
+                protocol,
+                version: args.version.clone().unwrap_or_default(),
+                labels,
+                routes: (!args.routes.is_empty()).then(|| args.routes.clone()),
+                uses,
+                address,
+                process,
+                health,
+                masters,
+                inbound,
+                advertise,
+                outbound,
+                admin,
+                stop: args.stop,
+            }),
             _ => Err(problems.0),
         }
     }
@@ -250,6 +277,10 @@ impl Problems {
                 None
             }
         }
+    }
+
+    fn folder(&mut self, what: &str, made: std::io::Result<PathBuf>) -> Option<PathBuf> {
+        made.map_err(|error| self.0.push(format!("{what}: {error}"))).ok()
     }
 
     /// A bare port binds loopback, or every interface when `wide`.

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use synego_control_plane::attach::Attachment;
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
-use synego_data_plane::InboundGate;
+use synego_data_plane::InboundTarget;
 use synego_model::process::ServiceAddress;
-use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Reason};
+use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Protocol, Reason};
 use synego_runtime::{Stop, clock};
 use synego_supervise::{Phase, ProbeContext, ProbeState, Prober, ProcessState};
 use tokio::sync::watch;
 
 use crate::state::{self, Facts, ProcessFacts};
-use crate::target;
+use crate::target::{self, Basis};
 
 /// The state of an instance and why.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,18 +39,29 @@ impl Default for View {
 /// Everything that is gathered, and everyone who is told.
 pub(crate) struct Keeper {
     pub(crate) address: ServiceAddress,
-    pub(crate) is_http: bool,
+    pub(crate) protocol: Protocol,
     pub(crate) process: Option<watch::Receiver<ProcessState>>,
     /// What the configuration says of health; the manifest, once it reached the sidecar, wins.
     pub(crate) health: Option<HealthSpec>,
     pub(crate) probe: ProbePlace,
     pub(crate) attachment: watch::Receiver<Attachment>,
     pub(crate) settings: watch::Receiver<SidecarSettings>,
-    pub(crate) draining: watch::Receiver<bool>,
-    pub(crate) gate: InboundGate,
+    pub(crate) drain: watch::Receiver<DrainStep>,
+    pub(crate) target: Arc<ArcSwap<InboundTarget>>,
     pub(crate) announcement: watch::Sender<Announcement>,
     pub(crate) view: watch::Sender<View>,
     pub(crate) uplink: UplinkHandle,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DrainStep {
+    /// There is none.
+    No,
+    /// Callers are being told.
+    Announced,
+    /// New requests are refused.
+    Refusing,
 }
 
 /// Where a probe looks.
@@ -70,7 +82,7 @@ impl Keeper {
                 () = changed(self.process.as_mut()) => {}
                 () = looked(prober.as_mut()) => {}
                 _ = self.attachment.changed() => {}
-                _ = self.draining.changed() => {}
+                _ = self.drain.changed() => {}
                 _ = self.settings.changed() => {
                     let wanted = self.health_in_force();
                     if wanted != spec {
@@ -109,12 +121,13 @@ impl Keeper {
         let attachment = self.attachment.borrow().clone();
         let process = self.process.as_ref().map(|process| process.borrow().clone());
         let former = self.view.borrow().clone();
+        let drain = *self.drain.borrow();
         let facts = Facts {
             process: process.as_ref().map(process_facts),
             is_probed: prober.is_some(),
             probe: prober.and_then(|watched| verdict(&watched.state.borrow_and_update(), &former)),
             said: attachment.said.as_ref().map(|said| (said.state, said.cause.clone())),
-            is_draining: *self.draining.borrow(),
+            is_draining: drain != DrainStep::No,
         };
         let (state, cause) = state::of(&facts);
         let view = View {
@@ -123,7 +136,16 @@ impl Keeper {
             pid: process.as_ref().map_or(attachment.pid, |process| process.pid),
             restarts: process.as_ref().map_or(0, |process| process.restarts),
         };
-        self.gate.set(target::of(&self.address, self.is_http, &attachment, state::refusal(state)));
+        let target = target::of(Basis {
+            address: &self.address,
+            protocol: self.protocol,
+            attachment: &attachment,
+            state,
+            cause: view.cause.clone(),
+            refuses: drain == DrainStep::Refusing,
+            policy: Arc::new(self.settings.borrow().policy.clone()),
+        });
+        self.target.store(Arc::new(target));
         let is_new = self.view.send_if_modified(|current| {
             let is_new = *current != view;
             current.clone_from(&view);
@@ -156,8 +178,7 @@ fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, 
         if !hello.version.is_empty() {
             announcement.version.clone_from(&hello.version);
         }
-        announcement.handlers =
-            attachment.handlers.handlers.iter().map(|handler| handler.pattern.clone()).collect();
+        announcement.handlers = attachment.handlers.handlers.iter().map(|handler| handler.pattern.clone()).collect();
         let places = &attachment.handlers.routes;
         if !places.is_empty() && announcement.routes.is_none() {
             announcement.routes = Some(places.iter().map(ToString::to_string).collect());
@@ -209,6 +230,3 @@ struct Watched {
     state: watch::Receiver<ProbeState>,
     _prober: Prober,
 }
-
-/// How often the masters are told, at least.
-pub(crate) const REPORT_EVERY: Duration = Duration::from_secs(1);

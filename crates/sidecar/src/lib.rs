@@ -1,1 +1,23 @@
-//! Stub.
+//! The sidecar: one small process beside one service. Assembly only.
+//!
+//! [`Sidecar::bind`] takes every port and serves nothing yet; [`Sidecar::serve`] starts the process (where it is the
+//! parent), opens the inbound once it is ready, and drains on stop. [`sidecar`] is the one place where the planes meet:
+//! snapshots flow from the control plane to the data plane, reports the other way.
+
+pub mod args;
+pub mod config;
+mod environment;
+mod instance;
+mod output;
+mod report;
+mod sidecar;
+pub mod start;
+pub mod state;
+mod target;
+
+pub use config::{ProcessConfig, SidecarConfig};
+pub use environment::url_variable;
+pub use instance::View;
+pub use sidecar::{Ended, Shared, Sidecar};
+pub use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
+pub use synego_data_plane::{Workers, WorkersConfig, WorkersHandle};

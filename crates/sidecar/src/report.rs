@@ -1,9 +1,9 @@
 //! What the sidecar reports of its instance, each second and at once on a change.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use synego_control_plane::attach::Attachment;
+use synego_control_plane::uplink::UplinkHandle;
 use synego_data_plane::{CallBook, LoadMeter};
 use synego_model::{HealthReport, InstanceLoad};
 use synego_supervise::{ProcessState, stat};
@@ -18,7 +18,8 @@ pub(crate) struct Sources {
     pub(crate) calls: CallBook,
     pub(crate) process: Option<watch::Receiver<ProcessState>>,
     pub(crate) attachment: watch::Receiver<Attachment>,
-    pub(crate) snapshot_age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Set as soon as there is one; a report before that tells no age.
+    pub(crate) uplink: Arc<OnceLock<UplinkHandle>>,
 }
 
 impl Sources {
@@ -32,7 +33,7 @@ impl Sources {
             restarts: view.restarts,
             ejections: self.calls.ejections(),
             calls: self.calls.take_figures(),
-            snapshot_age_ms: u64::try_from((self.snapshot_age)().as_millis()).unwrap_or(u64::MAX),
+            snapshot_age_ms: self.uplink.get().map_or(0, |uplink| uplink.snapshot_age().as_millis() as u64),
         }
     }
 

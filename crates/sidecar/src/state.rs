@@ -1,6 +1,6 @@
 //! The state of the instance, from all that is known of it: its process, its probe, its own word, its drain.
 
-use synego_model::{Cause, InstanceState, Reason};
+use synego_model::{Cause, InstanceState};
 
 /// What is known of the process, where this sidecar is its parent.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,18 +55,10 @@ pub fn of(facts: &Facts) -> (InstanceState, Option<Cause>) {
     }
 }
 
-/// The reason with which the inbound refuses a request in this state; `None`: it takes it.
-#[must_use]
-pub fn refusal(state: InstanceState) -> Option<Reason> {
-    match state {
-        InstanceState::Ready | InstanceState::Degraded => None,
-        InstanceState::Draining => Some(Reason::Draining),
-        InstanceState::Starting | InstanceState::Unhealthy | InstanceState::Gone => Some(Reason::NoReadyEndpoint),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use synego_model::Reason;
+
     use super::*;
 
     fn cause(reason: Reason) -> Cause {
@@ -119,6 +111,5 @@ mod tests {
     fn a_drain_is_final() {
         let facts = Facts { is_draining: true, ..running() };
         assert_eq!(of(&facts).0, InstanceState::Draining);
-        assert_eq!(refusal(InstanceState::Draining), Some(Reason::Draining));
     }
 }

@@ -1,0 +1,49 @@
+//! Entry point of the sidecar: one process beside one service.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use synego_runtime::{Host, HostConfig};
+use synego_sidecar::args::Args;
+use synego_sidecar::{Shared, Sidecar, SidecarConfig, Workers, WorkersConfig, start};
+
+fn main() -> ExitCode {
+    if let Some(code) = synego_supervise::exec::main() {
+        return code;
+    }
+    let args = match start::arguments() {
+        Ok(line) => Args::parse_from(line),
+        Err(problem) => return synego_runtime::usage_error(&[problem]),
+    };
+    if args.version.as_deref() == Some("") {
+        start::print_version();
+        return ExitCode::SUCCESS;
+    }
+    let config = match SidecarConfig::from_args(&args) {
+        Ok(config) if args.check => return synego_runtime::print_effective(&start::settings(&config)),
+        Ok(config) => config,
+        Err(problems) => return synego_runtime::usage_error(&problems),
+    };
+    let host = HostConfig { logs: start::logs(&args), ..HostConfig::new("synego-sidecar") };
+    synego_runtime::run(host, |host| async move {
+        match run(config, &host).await {
+            Ok(code) => code,
+            Err(error) => {
+                tracing::error!(cause = format!("{error:#}"), "cannot start");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn run(config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode> {
+    let count = synego_runtime::config::cores();
+    let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
+    let output = start::output(&config)?;
+    let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: start::access(&config)? };
+    let sidecar = Sidecar::bind(config, shared, output).await?;
+    tracing::info!(inbound = %sidecar.inbound(), outbound = %sidecar.outbound(), "bound");
+    let ended = sidecar.serve(host.stop()).await;
+    workers.shutdown().await;
+    Ok(ended.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.exit_code())))
+}

@@ -1,0 +1,520 @@
+//! Builds a sidecar from the leaves up, serves, and drains it: the one place where the two planes meet.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer, DrainCause};
+use synego_control_plane::uplink::{self, LogLevel, MasterAddress, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_data_plane::{
+    CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, OutboundConfig, Server, SnapshotReader, Wanted,
+    WorkersHandle, snapshot_channel,
+};
+use synego_identity::{Acceptor, Connector};
+use synego_model::process::ServiceAddress;
+use synego_model::{Announcement, InstanceId, Limits, MeshName, ServiceName, Snapshot};
+use synego_runtime::admin::{self, BindAddr};
+use synego_runtime::logs::AccessLog;
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::telemetry::Metrics;
+use synego_runtime::{Readiness, Stop, Stopper, clock};
+use synego_supervise::{ExitOutcome, OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
+use tokio::sync::watch;
+
+use crate::config::{ProcessConfig, SidecarConfig};
+use crate::environment::{self, Told};
+use crate::instance::{DrainStep, Keeper, ProbePlace, View};
+use crate::output::{self, Output};
+use crate::report::Sources;
+
+/// How often the masters are told, at least.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Time in which callers hear of a drain before new requests are refused: a report, a coalesced publication, and slack.
+const ANNOUNCE: Duration = Duration::from_millis(300);
+/// Time that the end of the process keeps for itself, of the whole drain.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
+/// What several sidecars of one process share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The threads that move requests.
+    pub workers: WorkersHandle,
+    /// Metrics of the process.
+    pub metrics: Metrics,
+    /// Where access lines go.
+    pub access: AccessLog,
+}
+
+/// How a sidecar ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ended {
+    /// How its process ended, where it was the parent.
+    pub exit: Option<ExitOutcome>,
+    /// Requests that were cut off.
+    pub cut_requests: u32,
+    /// Streams that were cut off.
+    pub cut_streams: u32,
+}
+
+/// A sidecar with every port taken and nothing served yet.
+pub struct Sidecar {
+    config: SidecarConfig,
+    address: ServiceAddress,
+    inbound: Server,
+    outbounds: Vec<Server>,
+    attach: AttachServer,
+    attached: AttachHandle,
+    uplink: Uplink,
+    linked: UplinkHandle,
+    admin: Option<(admin::Listener, Metrics, Readiness)>,
+    target: Arc<ArcSwap<InboundTarget>>,
+    announcement: watch::Sender<Announcement>,
+    view: watch::Sender<View>,
+    process: watch::Sender<Option<ProcessState>>,
+    output: OutputSink,
+    used: Vec<(ServiceName, SocketAddr)>,
+}
+
+impl Sidecar {
+    /// Takes the ports and builds all parts; the inbound refuses requests until [`Self::serve`].
+    ///
+    /// - `output`: takes the lines of the process.
+    ///
+    /// # Errors
+    /// A port or socket that cannot be taken, with its name.
+    pub async fn bind(config: SidecarConfig, shared: Shared, output: OutputSink) -> anyhow::Result<Self> {
+        let id = InstanceId::new(&config.instance, &config.node);
+        let name: Arc<str> = id.as_str().into();
+        let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
+        let calls = CallBook::default();
+        let meter = LoadMeter::new(shared.workers.count());
+        let address = match &config.address {
+            Some(address) => address.clone(),
+            None => {
+                let port = synego_supervise::free_port().context("no free port for the process")?;
+                ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+            }
+        };
+
+        let target = Arc::new(ArcSwap::from_pointee(InboundTarget::default()));
+        let inbound = shared
+            .workers
+            .serve(
+                config.inbound,
+                Hop::Inbound(InboundConfig {
+                    name: name.clone(),
+                    service: config.service.clone(),
+                    protocol: config.protocol,
+                    target: target.clone(),
+                    snapshot: snapshot.clone(),
+                    acceptor: Acceptor::plain(),
+                    connector: Connector::plain(),
+                    access: shared.access.clone(),
+                    load: meter.clone(),
+                }),
+            )
+            .with_context(|| format!("inbound {}", config.inbound))?;
+
+        let (announcement, announced) = watch::channel(announcement(&config, &id, inbound.local_addr(), &address));
+        let (view, viewed) = watch::channel(View::default());
+        let (process, processed) = watch::channel(None);
+        // The report needs the uplink's figures, and the uplink the report.
+        let link: Arc<OnceLock<UplinkHandle>> = Arc::default();
+        let outbound =
+            Outbound { config: &config, shared: &shared, name, snapshot, calls: calls.clone(), link: link.clone() };
+        let first = outbound.serve(None, config.outbound)?;
+        let attach = AttachConfig {
+            mesh: config.mesh.clone().map_or_else(|| MeshName::new("mesh"), Ok)?,
+            service: config.service.clone(),
+            instance: config.instance.clone(),
+            zone: config.zone.clone(),
+            outbound: format!("http://{}", first.local_addr()),
+            socket: config.runtime_dir.join(format!("{}.sock", config.instance)),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            report_every: REPORT_EVERY,
+            parent_of: config.process.is_some().then(|| pid_of(processed.clone())),
+            log_level: LogLevel::Info,
+            output: Some(output::link_sink(output.clone())),
+            metrics: shared.metrics.clone(),
+        };
+        let socket = attach.socket.clone();
+        let (attach, attached) =
+            AttachServer::bind(attach).with_context(|| format!("service protocol {}", socket.display()))?;
+        let sources = Sources {
+            view: viewed,
+            meter,
+            calls,
+            process: config.process.is_some().then(|| processed.clone()),
+            attachment: attached.attachment(),
+            uplink: link.clone(),
+        };
+        let mut outbounds = vec![first];
+        let mut used = Vec::new();
+        for service in &config.uses {
+            let own = outbound.serve(Some(service.clone()), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0))?;
+            used.push((service.clone(), own.local_addr()));
+            outbounds.push(own);
+        }
+        let (uplink, linked) = Uplink::new(UplinkConfig {
+            mesh: config.mesh.clone(),
+            node: config.node.clone(),
+            zone: config.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            incarnation: announced.borrow().incarnation.clone(),
+            masters: config.masters.clone(),
+            connector: Connector::plain(),
+            snapshot_file: config.state_dir.as_ref().map(|folder| folder.join(format!("snapshot-{}", config.instance))),
+            announcement: announced,
+            report: Arc::new(move || sources.report()),
+            uses: config.uses.clone(),
+            limits: Limits::default(),
+            publish: Arc::new(move |snapshot| snapshots.publish(snapshot)),
+            output: Some(Arc::new(Output(output.clone()))),
+            metrics: shared.metrics.clone(),
+        });
+        // Nobody else sets it.
+        let _first = link.set(linked.clone());
+        let admin = match config.admin {
+            Some(address) => {
+                let listener =
+                    admin::bind(&BindAddr::Tcp(address)).await.with_context(|| format!("admin {address}"))?;
+                Some((listener, shared.metrics.clone(), Readiness::new()))
+            }
+            None => None,
+        };
+        Ok(Self {
+            config,
+            address,
+            inbound,
+            outbounds,
+            attach,
+            attached,
+            uplink,
+            linked,
+            admin,
+            target,
+            announcement,
+            view,
+            process,
+            output,
+            used,
+        })
+    }
+
+    /// Where peers reach the instance.
+    #[must_use]
+    pub fn inbound(&self) -> SocketAddr {
+        self.inbound.local_addr()
+    }
+
+    /// Where the process reaches others.
+    #[must_use]
+    pub fn outbound(&self) -> SocketAddr {
+        self.outbounds.first().map_or(self.config.outbound, Server::local_addr)
+    }
+
+    /// The state of the instance, and every change of it.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// What the instance announces, and every change of it.
+    #[must_use]
+    pub fn announcement(&self) -> watch::Receiver<Announcement> {
+        self.announcement.subscribe()
+    }
+
+    /// The process, once it was started; `None` where the sidecar is not its parent.
+    #[must_use]
+    pub fn process(&self) -> watch::Receiver<Option<ProcessState>> {
+        self.process.subscribe()
+    }
+
+    /// The links to the masters.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<UplinkStatus> {
+        self.linked.status()
+    }
+
+    /// The lines of the process.
+    #[must_use]
+    pub fn output(&self) -> OutputSink {
+        self.output.clone()
+    }
+
+    /// Starts the process, tells the masters, and serves until the stop; returns once drained or cut.
+    ///
+    /// The order of the end: announce and wait until callers know → refuse new requests → those in flight finish → the
+    /// process ends → the outbound closes. `config.stop` is the limit of all of it.
+    pub async fn serve(mut self, stop: Stop) -> Ended {
+        // Ends after the drain, or with a cut of the whole.
+        let (end, life) = stop.outliving();
+        let (drain, draining) = watch::channel(DrainStep::No);
+        let env = self.variables();
+        let mut supervisor = self.config.process.take().map(|process| self.start(process, env.clone(), life.clone()));
+        let keeper = Keeper {
+            address: self.address.clone(),
+            protocol: self.config.protocol,
+            process: supervisor.as_ref().map(|(_, state)| state.clone()),
+            health: self.config.health.clone(),
+            probe: ProbePlace {
+                service: self.config.service.to_string(),
+                env,
+                cwd: std::env::current_dir().unwrap_or_default(),
+            },
+            attachment: self.attached.attachment(),
+            settings: self.linked.settings(),
+            drain: draining,
+            target: self.target.clone(),
+            announcement: self.announcement.clone(),
+            view: self.view.clone(),
+            uplink: self.linked.clone(),
+        };
+        let parts = [
+            tasks::spawn("attach", Kind::Critical, self.attach.run(life.clone())),
+            tasks::spawn("uplink", Kind::Critical, self.uplink.run(life.clone())),
+            tasks::spawn("instance", Kind::Critical, keeper.run(life.clone())),
+        ];
+        if let Some((listener, metrics, readiness)) = self.admin.take() {
+            tasks::spawn("readiness", Kind::Connection, follow_readiness(self.view.subscribe(), readiness.clone()));
+            let router = admin::router(metrics, readiness);
+            let life = life.clone();
+            tasks::spawn("admin", Kind::Critical, async move { admin::serve(vec![listener], router, life).await });
+        }
+
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = finished(supervisor.as_ref().map(|(_, state)| state.clone())) => {}
+        }
+        let drained = Drain {
+            within: self.config.stop,
+            step: drain,
+            inbound: self.inbound,
+            outbounds: self.outbounds,
+            attached: self.attached,
+            linked: self.linked,
+        };
+        let ended = tokio::select! {
+            ended = drained.run(supervisor.take().map(|(supervisor, _)| supervisor)) => ended,
+            () = stop.cut() => Ended::default(),
+        };
+        end.stop();
+        end.cut();
+        for part in parts {
+            // A part that panicked has been reported by its task.
+            let _outcome = part.await;
+        }
+        ended
+    }
+
+    fn variables(&self) -> std::collections::BTreeMap<String, String> {
+        environment::variables(&Told {
+            address: &self.address,
+            service: &self.config.service,
+            instance: &self.config.instance,
+            socket: self.attached.socket(),
+            outbound: self.outbound(),
+            used: &self.used,
+        })
+    }
+
+    fn start(
+        &self,
+        process: ProcessConfig,
+        env: std::collections::BTreeMap<String, String>,
+        life: Stop,
+    ) -> (Supervisor, watch::Receiver<ProcessState>) {
+        let spec = ProcessSpec {
+            name: self.config.instance.to_string(),
+            command: process.command,
+            build: process.build,
+            cwd: process.cwd,
+            env,
+            user_env: process.env,
+            env_files: process.env_files,
+            ready: process.ready,
+            address: Some(self.address.clone()),
+            health: self.config.health.clone(),
+            grace: self.config.stop,
+            restart: RestartPolicy::default(),
+            run_dir: self.config.runtime_dir.clone(),
+        };
+        let (supervisor, state) = Supervisor::start(spec, self.output.clone(), life);
+        let shown = self.process.clone();
+        let mut states = state.clone();
+        tasks::spawn("process-state", Kind::Connection, async move {
+            loop {
+                let now = states.borrow_and_update().clone();
+                shown.send_replace(Some(now));
+                if states.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        (supervisor, state)
+    }
+}
+
+/// The outbound's listeners: one that picks by name, one of its own for each used service.
+struct Outbound<'a> {
+    config: &'a SidecarConfig,
+    shared: &'a Shared,
+    name: Arc<str>,
+    snapshot: SnapshotReader,
+    calls: CallBook,
+    link: Arc<OnceLock<UplinkHandle>>,
+}
+
+impl Outbound<'_> {
+    fn serve(&self, fixed_service: Option<ServiceName>, address: SocketAddr) -> anyhow::Result<Server> {
+        let hop = Hop::Outbound(OutboundConfig {
+            name: self.name.clone(),
+            caller: self.config.service.clone(),
+            fixed_service,
+            snapshot: self.snapshot.clone(),
+            wanted: Arc::new(Names(self.link.clone())),
+            acceptor: Acceptor::plain(),
+            connector: Connector::plain(),
+            access: self.shared.access.clone(),
+            calls: self.calls.clone(),
+        });
+        self.shared.workers.serve(address, hop).with_context(|| format!("outbound {address}"))
+    }
+}
+
+/// Asks the control plane for services that a request names.
+struct Names(Arc<OnceLock<UplinkHandle>>);
+
+impl Wanted for Names {
+    fn want(&self, service: &ServiceName) {
+        if let Some(uplink) = self.0.get() {
+            uplink.want(service);
+        }
+    }
+
+    fn known(&self, service: &ServiceName) -> Option<bool> {
+        self.0.get()?.known(service)
+    }
+}
+
+/// The end of a sidecar, step by step.
+struct Drain {
+    within: Duration,
+    step: watch::Sender<DrainStep>,
+    inbound: Server,
+    outbounds: Vec<Server>,
+    attached: AttachHandle,
+    linked: UplinkHandle,
+}
+
+impl Drain {
+    async fn run(self, supervisor: Option<Supervisor>) -> Ended {
+        let deadline = clock::now() + self.within;
+        let left = || deadline.saturating_duration_since(clock::now());
+        self.step.send_replace(DrainStep::Announced);
+        self.linked.report_now();
+        tokio::time::sleep(ANNOUNCE.min(self.within / 4)).await;
+        self.step.send_replace(DrainStep::Refusing);
+        let for_requests = left().saturating_sub(LAST_GRACE.min(self.within / 4));
+        let (_, outcome) =
+            tokio::join!(self.attached.drain(DrainCause::Stop, for_requests), self.inbound.drain(for_requests),);
+        let exit = match supervisor {
+            Some(supervisor) => Some(supervisor.stop(left()).await),
+            None => None,
+        };
+        for outbound in self.outbounds {
+            outbound.drain(Duration::ZERO).await;
+        }
+        Ended { exit, cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams }
+    }
+}
+
+/// Waits until the process has ended for good.
+async fn finished(process: Option<watch::Receiver<ProcessState>>) {
+    match process {
+        Some(mut process) => {
+            if process.wait_for(|state| state.phase == Phase::Stopped).await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Ready while the instance takes requests.
+async fn follow_readiness(mut view: watch::Receiver<View>, readiness: Readiness) {
+    let mut guard = Some(readiness.guard("instance"));
+    loop {
+        let takes = view.borrow_and_update().state.takes_requests();
+        if takes {
+            guard = None;
+        } else if guard.is_none() {
+            guard = Some(readiness.guard("instance"));
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The process id out of the state of a process.
+fn pid_of(mut process: watch::Receiver<Option<ProcessState>>) -> watch::Receiver<u32> {
+    let (sender, receiver) = watch::channel(0);
+    tasks::spawn("process-id", Kind::Connection, async move {
+        loop {
+            let pid = process.borrow_and_update().as_ref().map_or(0, |state| state.pid);
+            sender.send_replace(pid);
+            if process.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn announcement(
+    config: &SidecarConfig,
+    id: &InstanceId,
+    inbound: SocketAddr,
+    address: &ServiceAddress,
+) -> Announcement {
+    Announcement {
+        service: config.service.clone(),
+        id: id.clone(),
+        node: config.node.clone(),
+        zone: config.zone.clone(),
+        incarnation: uplink::new_incarnation(),
+        address: config.advertise.unwrap_or_else(|| reachable(inbound, &config.masters)),
+        protocol: config.protocol,
+        version: config.version.clone(),
+        labels: config.labels.clone(),
+        routes: config.routes.clone(),
+        uses: config.uses.clone(),
+        pid: 0,
+        generation: 0,
+        started_unix_ms: 0,
+        sdk: String::new(),
+        handlers: Vec::new(),
+        listens: address.to_string(),
+    }
+}
+
+/// The address at which others reach a socket that is bound to every interface: that of the interface which leads to the
+/// first master. Connecting a datagram socket sends nothing; it only asks the routing table.
+fn reachable(bound: SocketAddr, masters: &[MasterAddress]) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    let way = masters.iter().find_map(|master| match master {
+        MasterAddress::Tcp(address) => {
+            let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+            socket.connect(address).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        }
+        MasterAddress::InProcess(_) => None,
+    });
+    SocketAddr::new(way.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), bound.port())
+}

@@ -1,0 +1,111 @@
+//! What the program needs between its command line and its sidecar.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use synego_control_plane::uplink::MasterAddress;
+use synego_model::text;
+use synego_runtime::config::Setting;
+use synego_runtime::logs::{AccessLog, Format, LineConfig, LineWriter, LogConfig, To};
+use synego_runtime::telemetry;
+use synego_supervise::OutputSink;
+
+use crate::args::Args;
+use crate::config::{SidecarConfig, with_file};
+
+/// The command line, with what `--config FILE` says before it.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+pub fn arguments() -> Result<Vec<OsString>, String> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let Some(file) = config_file(&line) else { return Ok(line) };
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("--config {shown}: {error}"))?;
+    with_file(line, &text).map_err(|problem| format!("--config {shown}: {problem}"))
+}
+
+fn config_file(line: &[OsString]) -> Option<PathBuf> {
+    let mut own = line.iter().take_while(|argument| *argument != "--");
+    while let Some(argument) = own.next() {
+        let text = argument.to_str().unwrap_or_default();
+        match text.strip_prefix("--config=") {
+            Some(file) => return Some(file.into()),
+            None if text == "--config" => return own.next().map(PathBuf::from),
+            None => {}
+        }
+    }
+    None
+}
+
+/// Prints the version of the program.
+pub fn print_version() {
+    let build = telemetry::build();
+    println!("synego-sidecar {} ({} {})", build.version, build.commit, build.date);
+}
+
+/// How the program logs.
+#[must_use]
+pub fn logs(args: &Args) -> LogConfig {
+    LogConfig {
+        format: if args.log_format == "text" { Format::Text } else { Format::Json },
+        level: args.log_level.clone(),
+        ..LogConfig::default()
+    }
+}
+
+/// The output of the process: kept for those who ask, and passed on to our own stdout.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn output(config: &SidecarConfig) -> anyhow::Result<OutputSink> {
+    let writer = LineWriter::open(LineConfig::to(To::Stdout)).context("stdout")?.for_the_process();
+    Ok(OutputSink::new(config.service.as_str(), config.instance.as_str(), writer))
+}
+
+/// Where access lines go: beside the last snapshot.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn access(config: &SidecarConfig) -> anyhow::Result<AccessLog> {
+    let Some(dir) = config.state_dir.clone() else { return Ok(AccessLog::discard()) };
+    let name = format!("access-{}", config.instance);
+    let to = To::Dir { dir: dir.clone(), name };
+    let log = AccessLog::open(LineConfig::to(to)).with_context(|| format!("access log in {}", dir.display()))?;
+    Ok(log.for_the_process())
+}
+
+/// The settings in force, for `--check`.
+#[must_use]
+pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
+    let masters: Vec<&str> = config
+        .masters
+        .iter()
+        .map(|master| match master {
+            MasterAddress::Tcp(address) => address.as_str(),
+            MasterAddress::InProcess(_) => "in this process",
+        })
+        .collect();
+    let uses: Vec<&str> = config.uses.iter().map(synego_model::ServiceName::as_str).collect();
+    let optional = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    [
+        ("service", config.service.to_string()),
+        ("instance", config.instance.to_string()),
+        ("node", config.node.to_string()),
+        ("mesh", config.mesh.as_ref().map_or_else(|| "the master's".to_owned(), ToString::to_string)),
+        ("protocol", config.protocol.word().to_owned()),
+        ("address", config.address.as_ref().map_or_else(|| "a free port".to_owned(), ToString::to_string)),
+        ("command", optional(config.process.as_ref().map(|process| process.command.to_string()))),
+        ("routes", optional(config.routes.as_ref().map(|routes| routes.join(", ")))),
+        ("uses", uses.join(", ")),
+        ("masters", masters.join(", ")),
+        ("inbound", config.inbound.to_string()),
+        ("outbound", config.outbound.to_string()),
+        ("admin", optional(config.admin.map(|address| address.to_string()))),
+        ("state", optional(config.state_dir.as_ref().map(|folder| folder.display().to_string()))),
+        ("stop", text::duration(config.stop)),
+    ]
+    .map(|(name, value)| Setting { name: name.into(), value, origin: "flags and defaults".into(), secret: false })
+    .into()
+}
