@@ -1,0 +1,145 @@
+//! The life of a request at a hop, the same at all three: accept → route → admit → pick → send → answer.
+//!
+//! Read [`relay`] from top to bottom; each step has its file below `hop/`, each hop its table in `ingress`, `outbound`
+//! and `inbound`.
+
+pub(crate) mod accept;
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod copy;
+pub(crate) mod deadline;
+pub(crate) mod head;
+pub(crate) mod headers;
+pub(crate) mod intake;
+pub(crate) mod path;
+pub(crate) mod record;
+pub(crate) mod retry;
+pub(crate) mod send;
+pub(crate) mod station;
+pub(crate) mod trace;
+pub(crate) mod upgrade;
+pub(crate) mod watched;
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use synego_model::Reason;
+use synego_runtime::clock;
+
+use answer::Refusal;
+use body::{AnswerBody, Bounds, Relayed};
+use connection::Client;
+use deadline::Deadline;
+use head::{Form, Head};
+use intake::Intake;
+use record::Exchange;
+use send::{Outgoing, Sent};
+use station::{Station, Table};
+
+/// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
+async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let form = Form::of(&request);
+    let mut exchange = Exchange::begin(&station, client.pace.begin(), request.version(), clock::now());
+    let relayed = AssertUnwindSafe(relay(&station, &client, request, &mut exchange)).catch_unwind().await;
+    let refusal = match relayed {
+        Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
+        Ok(Err(refusal)) => refusal,
+        Err(_) => Refusal::new(Reason::Internal, "the mesh failed on this request"),
+    };
+    let answer = answer::refuse(&refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
+    let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
+    exchange.answered(refusal.reason.status(), Some(refusal.reason), grpc);
+    exchange.finish(true);
+    answer
+}
+
+/// A request on its way to its answer.
+struct Relay {
+    sent: Sent,
+    intake: Intake,
+    bounds: Bounds,
+    is_upgrade: Option<OnUpgrade>,
+}
+
+async fn relay(
+    station: &Rc<Station>,
+    client: &Client,
+    mut request: Request<Incoming>,
+    exchange: &mut Exchange,
+) -> Result<Relay, Refusal> {
+    // accept: who asks, and whether it can be read in one way only.
+    station.table.clear(request.headers_mut());
+    {
+        let mut rng = station.rng.borrow_mut();
+        let request_id = trace::request_id(request.headers_mut(), client.trusted, &mut *rng);
+        let trace = trace::Trace::take(request.headers_mut(), &mut *rng);
+        exchange.named(request_id, trace, station.table.caller(request.headers()));
+    }
+    let head = Head::check(&request, &client.limits)?;
+    exchange.checked(&head);
+    if station.server.is_draining() {
+        return Err(Refusal::new(Reason::Draining, "this instance is draining"));
+    }
+    let upgrade = head.is_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+
+    // route: which service, under which policy.
+    let way = station.table.route(station, &head, &headers).await?;
+    exchange.routed(way.route.clone(), way.service.clone());
+
+    // admit: a place among the requests in flight.
+    exchange.admitted(station.table.admit(station, &client.limits)?);
+
+    // pick, send: to one of the instances, to another one if that did nothing.
+    let has_try = !matches!(station.table, Table::Inbound(_));
+    let deadline = Deadline::of(&headers, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
+    headers::forward_request(&mut headers);
+    station.table.address(&mut headers, client, &head);
+    if upgrade.is_some() {
+        headers::ask_for_websocket(&mut headers);
+    }
+    let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
+    let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
+    exchange.taking(intake.clone());
+    let outgoing = Outgoing { head, headers, intake: intake.clone(), deadline };
+    let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
+    intake.settle();
+
+    let has_length = sent.answer.headers().contains_key(CONTENT_LENGTH);
+    let bounds = Bounds::of(outgoing.head.is_grpc, has_length, &way.policy, &client.limits, &outgoing.deadline);
+    Ok(Relay { sent, intake, bounds, is_upgrade: upgrade })
+}
+
+/// answer: the upstream's own, with the fields of its connection taken off and ours put on.
+fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Response<AnswerBody> {
+    let Relay { sent, intake, bounds, is_upgrade } = relay;
+    let Sent { mut answer, lease, flight } = sent;
+    let upstream_upgrade =
+        (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
+    let (mut parts, body) = answer.into_parts();
+    parts.version = Version::HTTP_11;
+    headers::remove_hop_by_hop(&mut parts.headers);
+    station.table.clear_answer(&mut parts.headers);
+    parts.headers.insert(trace::REQUEST_ID, exchange.request_id());
+    let reason = headers::reason(&parts.headers);
+    exchange.answered(parts.status.as_u16(), reason, answer::grpc_status(&parts.headers));
+
+    if let (Some(upstream), Some(client)) = (upstream_upgrade, is_upgrade) {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        upgrade::tunnel(station, client, upstream, exchange, flight, bounds.silence);
+        return Response::from_parts(parts, AnswerBody::empty());
+    }
+    if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        exchange.is_stream();
+    }
+    let relayed = Relayed::new(body, lease, flight, intake, exchange, bounds);
+    Response::from_parts(parts, AnswerBody::relayed(relayed))
+}

@@ -1,0 +1,123 @@
+//! Taking connections: one loop for each listener of a worker.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use synego_identity::{Peer, Stream};
+use synego_runtime::tasks;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::station::Station;
+
+/// How long to rest when the machine has no more files for connections.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// Takes connections until the server is closed, and starts `serve` for each.
+pub(crate) async fn run<S, F>(station: Rc<Station>, listener: TcpListener, serve: S)
+where
+    S: Fn(Rc<Station>, Stream, Peer) -> F + Copy + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let _listening = station.cells.listener();
+    loop {
+        let taken = tokio::select! {
+            taken = listener.accept() => taken,
+            () = station.server.closed.cancelled() => break,
+        };
+        match taken {
+            Ok((stream, _)) => take(&station, stream, serve),
+            Err(error) => {
+                tracing::warn!(cause = %error, "cannot take a connection");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+    // What the kernel has taken for us already would be lost with the socket.
+    while let Some(stream) = waiting(&listener).await {
+        take(&station, stream, serve);
+    }
+}
+
+async fn waiting(listener: &TcpListener) -> Option<TcpStream> {
+    tokio::select! {
+        biased;
+        taken = listener.accept() => taken.ok().map(|(stream, _)| stream),
+        () = std::future::ready(()) => None,
+    }
+}
+
+fn take<S, F>(station: &Rc<Station>, stream: TcpStream, serve: S)
+where
+    S: Fn(Rc<Station>, Stream, Peer) -> F + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let place = stream.peer_addr().ok().and_then(|peer| station.per_client.take(peer.ip(), station));
+    let (Some(place), true) = (place, station.server.connections() < station.max_connections) else {
+        station.metrics.connection_refused(station.kind);
+        return;
+    };
+    let open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
+    station.metrics.connections(station.kind, 1);
+    tasks::spawn_local("client-connection", tasks::Kind::Connection, async move {
+        if let Ok((stream, peer)) = open.station.acceptor.accept(stream).await {
+            serve(open.station.clone(), stream, peer).await;
+        }
+    });
+}
+
+/// An open connection, as it is counted.
+struct Open {
+    station: Rc<Station>,
+    _busy: crate::server::Busy,
+    _place: Place,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.station.metrics.connections(self.station.kind, -1);
+    }
+}
+
+/// Connections of each client address, over all workers of a server.
+#[derive(Clone, Default)]
+pub(crate) struct PerClient {
+    /// `None`: not limited.
+    limit: Option<u32>,
+    counts: Arc<Mutex<HashMap<IpAddr, u32>>>,
+}
+
+/// One connection's place among those of its client.
+struct Place(Option<(PerClient, IpAddr)>);
+
+impl PerClient {
+    pub(crate) fn limited(limit: u32) -> Self {
+        Self { limit: Some(limit), counts: Arc::default() }
+    }
+
+    fn take(&self, ip: IpAddr, station: &Station) -> Option<Place> {
+        let Some(limit) = self.limit.filter(|_| !station.table.trusts(ip)) else { return Some(Place(None)) };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Some((self.clone(), ip))))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((per_client, ip)) = &self.0 else { return };
+        let mut counts = per_client.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(ip);
+            }
+        }
+    }
+}

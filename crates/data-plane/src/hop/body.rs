@@ -1,0 +1,234 @@
+//! The body of an answer on its way out: streamed from the upstream, with limits on silence, to its last frame.
+//!
+//! It holds all that lasts as long as the answer: the connection, the count of requests in flight, the record of the
+//! exchange. Dropping it ends them, whether the client read all of it or went away.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use synego_model::{Limits, Policy, Reason};
+use synego_runtime::clock;
+use tokio::time::Sleep;
+
+use super::answer;
+use super::deadline::Deadline;
+use super::headers::REASON;
+use super::intake::Intake;
+use super::record::Exchange;
+use crate::pool::Lease;
+use crate::upstreams::Flight;
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client broke off the body of its request.
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+    /// The upstream broke off the body of its answer.
+    #[error("the upstream's body broke off")]
+    Upstream(#[source] hyper::Error),
+    /// A later try reads the body now.
+    #[error("the try was given up")]
+    Superseded,
+    /// Nothing moved for too long.
+    #[error("the stream was silent for {0:?}")]
+    Silent(Duration),
+}
+
+/// The body of an answer.
+pub(crate) struct AnswerBody(Kind);
+
+enum Kind {
+    Empty,
+    Full(Option<Bytes>),
+    Relayed(Box<Relayed>),
+}
+
+/// An answer that comes from an upstream.
+pub(crate) struct Relayed {
+    upstream: Incoming,
+    lease: Option<Lease>,
+    flight: Option<Flight>,
+    intake: Intake,
+    exchange: Exchange,
+    /// How long nothing may move in either direction.
+    silence: Duration,
+    /// When a call of gRPC is over.
+    ends: Option<Instant>,
+    is_grpc: bool,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+}
+
+impl AnswerBody {
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    pub(crate) fn full(text: Bytes) -> Self {
+        Self(Kind::Full(Some(text)))
+    }
+
+    pub(crate) fn relayed(body: Relayed) -> Self {
+        Self(Kind::Relayed(Box::new(body)))
+    }
+}
+
+/// What limits an answer beside its bytes.
+pub(crate) struct Bounds {
+    pub(crate) silence: Duration,
+    pub(crate) ends: Option<Instant>,
+    pub(crate) is_grpc: bool,
+}
+
+impl Bounds {
+    /// A body of known length may be silent as long as any body; a stream as long as its policy says.
+    pub(crate) fn of(is_grpc: bool, has_length: bool, policy: &Policy, limits: &Limits, deadline: &Deadline) -> Self {
+        let silence = if has_length && !is_grpc { limits.body_idle } else { policy.idle };
+        Self { silence, ends: deadline.of_stream(), is_grpc }
+    }
+}
+
+impl Relayed {
+    pub(crate) fn new(
+        upstream: Incoming,
+        lease: Lease,
+        flight: Option<Flight>,
+        intake: Intake,
+        exchange: Exchange,
+        bounds: Bounds,
+    ) -> Self {
+        let Bounds { silence, ends, is_grpc } = bounds;
+        let mut relayed = Self {
+            upstream,
+            lease: Some(lease),
+            flight,
+            intake,
+            exchange,
+            silence,
+            ends,
+            is_grpc,
+            last: clock::now(),
+            timer: None,
+            ended: false,
+        };
+        if relayed.upstream.is_end_stream() {
+            relayed.finish(true);
+        }
+        relayed
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.upstream).poll_frame(cx) {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                self.last = clock::now();
+                self.note(&mut frame);
+                if self.upstream.is_end_stream() {
+                    self.finish(true);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.exchange.failed(Reason::UpstreamReset);
+                self.finish(false);
+                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+            }
+            Poll::Ready(None) => {
+                self.finish(true);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let (reason, limit) = ready!(self.poll_limits(cx));
+                self.exchange.failed(reason);
+                self.finish(false);
+                Poll::Ready(Some(if self.is_grpc {
+                    // The head has gone out, but a call of gRPC can still be told why it ends.
+                    self.exchange.set_grpc_status(reason.code() as u16);
+                    Ok(Frame::trailers(answer::grpc_trailers(reason, reason.meaning())))
+                } else {
+                    Err(BodyError::Silent(limit))
+                }))
+            }
+        }
+    }
+
+    /// Ready when the answer must end: what for, and the limit of silence.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<(Reason, Duration)> {
+        loop {
+            let now = clock::now();
+            let silent = self.last.max(self.intake.last()) + self.silence;
+            let ends = self.ends.filter(|end| *end < silent);
+            let next = ends.unwrap_or(silent);
+            if next <= now {
+                let reason = if ends.is_some() { Reason::DeadlineExceeded } else { Reason::IdleTimeout };
+                return Poll::Ready((reason, self.silence));
+            }
+            // An armed timer that is early is left alone: it fires, and this looks again.
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
+            if timer.deadline().into_std() > next || timer.is_elapsed() {
+                timer.as_mut().reset(next.into());
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+
+    fn note(&mut self, frame: &mut Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.exchange.sent(data.len());
+        } else if let Some(trailers) = frame.trailers_mut() {
+            trailers.remove(REASON);
+            if let Some(status) = answer::grpc_status(trailers) {
+                self.exchange.set_grpc_status(status);
+            }
+        }
+    }
+
+    fn finish(&mut self, complete: bool) {
+        self.ended = true;
+        self.timer = None;
+        self.flight = None;
+        if let Some(lease) = self.lease.take()
+            && complete
+        {
+            lease.done();
+        }
+        self.exchange.finish(complete);
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Relayed(relayed) => relayed.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Full(text) => text.is_none(),
+            Kind::Relayed(relayed) => relayed.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Relayed(relayed) => relayed.upstream.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The head of a request, checked: what may be read in two ways is refused before anything is decided on it.
+
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use synego_model::{Limits, Reason};
+
+use super::answer::Refusal;
+use super::path;
+
+/// What the steps after `accept` know of a request.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    /// Canonical path, and the query as it came.
+    pub(crate) target: PathAndQuery,
+    /// Host with port, as it came.
+    pub(crate) authority: HeaderValue,
+    /// Host, lower case, without port.
+    pub(crate) host: Box<str>,
+    pub(crate) version: Version,
+    pub(crate) is_grpc: bool,
+    /// Whether it asks for a WebSocket; every other upgrade is ignored.
+    pub(crate) is_upgrade: bool,
+}
+
+/// In which form the mesh would answer this request itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Form {
+    pub(crate) is_grpc: bool,
+    pub(crate) wants_problem: bool,
+    pub(crate) is_head: bool,
+}
+
+impl Form {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/problem+json"));
+        Self {
+            is_grpc: is_grpc(request.headers()),
+            wants_problem: request.headers().get_all(ACCEPT).iter().any(accepts),
+            is_head: request.method() == Method::HEAD,
+        }
+    }
+}
+
+impl Head {
+    /// Checks the head of a request against the rules of its protocol and the limits.
+    ///
+    /// # Errors
+    /// A refusal with the limit or rule in question named.
+    pub(crate) fn check<B>(request: &Request<B>, limits: &Limits) -> Result<Self, Refusal> {
+        let headers = request.headers();
+        check_sizes(request.uri(), headers, limits)?;
+        check_framing(request.version(), headers)?;
+        let method = request.method().clone();
+        if method == Method::CONNECT || method == Method::TRACE {
+            return Err(Refusal::new(Reason::MethodNotAllowed, format!("{method} is not passed on")));
+        }
+        let target = canonical_target(request.uri())?;
+        let authority = authority(request)?;
+        let host = host_of(authority.as_bytes()).ok_or_else(|| bad("the host is malformed"))?;
+        let is_upgrade = request.version() == Version::HTTP_11 && asks_for_websocket(headers);
+        Ok(Self { method, target, authority, host, version: request.version(), is_grpc: is_grpc(headers), is_upgrade })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// Whether a repeat of this method does no more than the first (RFC 9110 §9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+}
+
+/// Whether a message is one of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::BadRequest, message)
+}
+
+fn check_sizes(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64;
+    if target > limits.target {
+        return Err(Refusal::new(
+            Reason::TargetTooLong,
+            format!("the target has {target} bytes, the limit is {}", limits.target),
+        ));
+    }
+    let too_large = |message: String| Err(Refusal::new(Reason::HeadersTooLarge, message));
+    if headers.len() > limits.header_count as usize {
+        return too_large(format!("{} headers, the limit is {}", headers.len(), limits.header_count));
+    }
+    let mut total = 0;
+    for (name, value) in headers {
+        let one = (name.as_str().len() + value.len()) as u64;
+        if one > limits.header {
+            return too_large(format!("the header {name} has {one} bytes, the limit is {}", limits.header));
+        }
+        total += one;
+    }
+    if total > limits.headers {
+        return too_large(format!("the headers have {total} bytes together, the limit is {}", limits.headers));
+    }
+    Ok(())
+}
+
+/// `Transfer-Encoding` is exactly `chunked`, once, and never beside a length.
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else { return Ok(()) };
+    if version != Version::HTTP_11 {
+        return Err(bad("a transfer coding outside HTTP/1.1"));
+    }
+    if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(bad("a transfer coding other than `chunked`"));
+    }
+    if headers.contains_key(http::header::CONTENT_LENGTH) {
+        return Err(bad("a length beside a transfer coding"));
+    }
+    Ok(())
+}
+
+fn canonical_target(uri: &Uri) -> Result<PathAndQuery, Refusal> {
+    let given = uri.path_and_query().ok_or_else(|| bad("the target has no path"))?;
+    let path = path::canonical(given.path()).map_err(|error| bad(error.to_string()))?;
+    if path == given.path() {
+        return Ok(given.clone());
+    }
+    let text = given.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+    PathAndQuery::try_from(text).map_err(|_| bad("the target is malformed"))
+}
+
+/// The one host that a request names: in its target, in `Host`, or the same in both.
+fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("more than one `Host`"));
+    }
+    match (request.uri().authority(), host) {
+        (None, None) => Err(bad("`Host` is missing")),
+        (None, Some(host)) => Ok(host.clone()),
+        (Some(_), None) if request.version() != Version::HTTP_2 => Err(bad("`Host` is missing")),
+        (Some(named), Some(host)) if !named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            Err(bad("the host of the target is not that of `Host`"))
+        }
+        (Some(named), _) => HeaderValue::from_str(named.as_str()).map_err(|_| bad("the host is malformed")),
+    }
+}
+
+/// Host, lower case, without port; `None` when it is none.
+fn host_of(authority: &[u8]) -> Option<Box<str>> {
+    let text = std::str::from_utf8(authority).ok()?;
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<std::net::Ipv6Addr>().ok()?;
+            (text.get(..address.len() + 2)?, port)
+        }
+        None => {
+            let at = text.find(':').unwrap_or(text.len());
+            let (host, port) = text.split_at(at);
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            if host.is_empty() || !host.bytes().all(is_name) {
+                return None;
+            }
+            (host, port)
+        }
+    };
+    let port_is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    port_is_sound.then(|| host.to_ascii_lowercase().into())
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let names_upgrade = |value: &HeaderValue| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let mut upgrades = headers.get_all(UPGRADE).iter();
+    let is_websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    is_websocket && upgrades.next().is_none() && headers.get_all(CONNECTION).iter().any(names_upgrade)
+}
+
+/// The tokens of a comma list.
+pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut builder = Request::get(uri);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).expect("a request")
+    }
+
+    fn reason(request: &Request<()>) -> Option<Reason> {
+        Head::check(request, &Limits::default()).err().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let hosts = [
+            ("users", "users"),
+            ("Users:80", "users"),
+            ("127.0.0.1:3000", "127.0.0.1"),
+            ("[::1]:3000", "[::1]"),
+            ("[::1]", "[::1]"),
+        ];
+        for (host, expected) in hosts {
+            let head = Head::check(&request("/", &[("host", host)]), &Limits::default()).expect(host);
+            assert_eq!(&*head.host, expected);
+        }
+        for bad in ["", "a b", "a@b", "a:b", "a:99999", "[::1", "[x]", "a/b", "ä"] {
+            assert_eq!(reason(&request("/", &[("host", bad)])), Some(Reason::BadRequest), "{bad}");
+        }
+        assert_eq!(reason(&request("/", &[])), Some(Reason::BadRequest));
+        assert_eq!(reason(&request("/", &[("host", "a"), ("host", "a")])), Some(Reason::BadRequest));
+    }
+
+    #[test]
+    fn an_absolute_target_agrees_with_its_host() {
+        let head = Head::check(&request("http://users/7?x", &[("host", "users")]), &Limits::default()).expect("sound");
+        assert_eq!((&*head.host, head.target.as_str()), ("users", "/7?x"));
+        assert_eq!(reason(&request("http://users/", &[("host", "orders")])), Some(Reason::BadRequest));
+    }
+
+    #[test]
+    fn sizes_have_limits_and_the_answer_names_them() {
+        let long = format!("/{}", "a".repeat(9000));
+        assert_eq!(reason(&request(&long, &[("host", "a")])), Some(Reason::TargetTooLong));
+        let one = "v".repeat(17 * 1024);
+        assert_eq!(reason(&request("/", &[("host", "a"), ("x-a", &one)])), Some(Reason::HeadersTooLarge));
+        let many: Vec<_> = std::iter::repeat_n(("x-a", "1"), 101).collect();
+        assert_eq!(reason(&request("/", &many)), Some(Reason::HeadersTooLarge));
+        let part = "v".repeat(15 * 1024);
+        let large: Vec<_> = std::iter::repeat_n(("x-a", part.as_str()), 5).collect();
+        assert_eq!(reason(&request("/", &large)), Some(Reason::HeadersTooLarge));
+    }
+
+    #[test]
+    fn a_transfer_coding_is_chunked_and_stands_alone() {
+        for coding in ["gzip", "gzip, chunked", "chunked, chunked", "x"] {
+            let headers = [("host", "a"), ("transfer-encoding", coding)];
+            assert_eq!(reason(&request("/", &headers)), Some(Reason::BadRequest), "{coding}");
+        }
+        let both = [("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")];
+        assert_eq!(reason(&request("/", &both)), Some(Reason::BadRequest));
+        assert_eq!(reason(&request("/", &[("host", "a"), ("transfer-encoding", "Chunked")])), None);
+    }
+
+    #[test]
+    fn only_a_websocket_is_an_upgrade() {
+        let upgrade = |connection: &str, upgrade: &str| {
+            let headers = [("host", "a"), ("connection", connection), ("upgrade", upgrade)];
+            Head::check(&request("/", &headers), &Limits::default()).expect("sound").is_upgrade
+        };
+        assert!(upgrade("keep-alive, Upgrade", "WebSocket"));
+        assert!(!upgrade("keep-alive", "websocket"));
+        assert!(!upgrade("upgrade", "h2c"));
+    }
+
+    #[test]
+    fn grpc_is_known_by_its_content_type() {
+        let kind = |value: &str| is_grpc(request("/", &[("content-type", value)]).headers());
+        assert!(kind("application/grpc") && kind("application/grpc+proto") && kind("application/grpc;x=y"));
+        assert!(!kind("application/grpc-web") && !kind("application/json"));
+    }
+}

@@ -1,0 +1,235 @@
+//! The body of a request on its way in: streamed to the upstream, a bounded part kept for a further try.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use synego_runtime::clock;
+
+use super::body::BodyError;
+
+/// After so much waiting for the client its body must come at the lowest rate allowed.
+const RATE_AFTER: Duration = Duration::from_secs(10);
+
+/// How far the body of a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The upstream wants more and the client does not send it.
+    Waiting { since: Instant },
+    /// The client could send, the upstream does not want.
+    Flowing { last: Instant },
+    /// All of it was taken.
+    Ended { at: Instant },
+}
+
+/// The body of a request, shared by the tries that send it.
+#[derive(Clone)]
+pub(crate) struct Intake(Rc<RefCell<Inner>>);
+
+struct Inner {
+    body: Incoming,
+    /// What was read and may be wanted again; with `keeps` all of it.
+    kept: VecDeque<Bytes>,
+    kept_bytes: u64,
+    keeps: bool,
+    limit: u64,
+    trailers: Option<HeaderMap>,
+    /// The try that reads; older ones read nothing any more.
+    reader: u32,
+    /// How many of `kept` that try has read.
+    read: usize,
+    length: Option<u64>,
+    bytes: u64,
+    started: bool,
+    last: Instant,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+    ended: bool,
+    lowest_rate: u64,
+}
+
+impl Intake {
+    /// - `limit`: bytes kept for a further try.
+    /// - `lowest_rate`: bytes a second, once the client was waited for long enough; 0: none.
+    pub(crate) fn new(body: Incoming, limit: u64, lowest_rate: u64, now: Instant) -> Self {
+        let ended = body.is_end_stream();
+        let length = if ended { Some(0) } else { body.size_hint().exact() };
+        Self(Rc::new(RefCell::new(Inner {
+            body,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            keeps: true,
+            limit,
+            trailers: None,
+            reader: 0,
+            read: 0,
+            length,
+            bytes: 0,
+            started: false,
+            last: now,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            ended,
+            lowest_rate,
+        })))
+    }
+
+    /// The body for the next try.
+    pub(crate) fn next_try(&self) -> TryBody {
+        let mut inner = self.0.borrow_mut();
+        inner.reader += 1;
+        inner.read = 0;
+        let reader = inner.reader;
+        let is_empty = inner.length == Some(0);
+        TryBody { intake: (!is_empty).then(|| self.clone()), reader }
+    }
+
+    /// Whether a further try would send the same body.
+    pub(crate) fn can_repeat(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.keeps || !inner.started
+    }
+
+    /// No further try comes: nothing more is kept.
+    pub(crate) fn settle(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.keeps = false;
+        inner.drop_read();
+    }
+
+    /// Bytes taken from the client.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.borrow().bytes
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let inner = self.0.borrow();
+        match inner.waiting_since {
+            _ if inner.ended => Progress::Ended { at: inner.last },
+            Some(since) => Progress::Waiting { since },
+            None => Progress::Flowing { last: inner.last },
+        }
+    }
+
+    /// When something last came from the client.
+    pub(crate) fn last(&self) -> Instant {
+        self.0.borrow().last
+    }
+
+    /// Whether the client was waited for long and sent less than the lowest rate.
+    pub(crate) fn is_too_slow(&self, now: Instant) -> bool {
+        let inner = self.0.borrow();
+        let waited = inner.waited + inner.waiting_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        !inner.ended && waited > RATE_AFTER && inner.bytes < inner.lowest_rate.saturating_mul(waited.as_secs())
+    }
+}
+
+impl Inner {
+    fn drop_read(&mut self) {
+        let read = self.read.min(self.kept.len());
+        self.kept.drain(..read);
+        self.read = 0;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(kept) = self.kept.get(self.read).cloned() {
+            self.read += 1;
+            if !self.keeps {
+                self.drop_read();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
+        }
+        if self.ended {
+            let trailers = if self.keeps { self.trailers.clone() } else { self.trailers.take() };
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        self.started = true;
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let now = clock::now();
+        let Poll::Ready(frame) = polled else {
+            self.waiting_since.get_or_insert(now);
+            return Poll::Pending;
+        };
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += now.duration_since(since);
+        }
+        self.last = now;
+        match frame {
+            None => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                self.keeps = false;
+                Poll::Ready(Some(Err(BodyError::Client(error))))
+            }
+            Some(Ok(frame)) => {
+                self.note(&frame);
+                self.ended |= self.body.is_end_stream();
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    /// Counts a frame, and keeps it while there is room.
+    fn note(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes += data.len() as u64;
+            self.kept_bytes += data.len() as u64;
+            if self.keeps && self.kept_bytes <= self.limit {
+                self.kept.push_back(data.clone());
+                self.read += 1;
+            } else if self.keeps {
+                self.keeps = false;
+                self.kept.clear();
+                self.read = 0;
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.ended = true;
+            self.trailers = self.keeps.then(|| trailers.clone());
+        }
+    }
+}
+
+/// The body of one try.
+pub(crate) struct TryBody {
+    /// `None`: the request has no body.
+    intake: Option<Intake>,
+    reader: u32,
+}
+
+impl Body for TryBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(intake) = &self.intake else { return Poll::Ready(None) };
+        let mut inner = intake.0.borrow_mut();
+        if inner.reader != self.reader {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        inner.poll(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.intake.as_ref().is_none_or(|intake| {
+            let inner = intake.0.borrow();
+            inner.ended && inner.read >= inner.kept.len() && inner.trailers.is_none()
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.intake {
+            None => SizeHint::with_exact(0),
+            Some(intake) => intake.0.borrow().length.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}

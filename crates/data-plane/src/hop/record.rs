@@ -1,0 +1,283 @@
+//! What is remembered of one exchange: counted in the metrics and written as one line of the access log, exactly once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Version};
+use serde::Serialize;
+use synego_model::{InstanceId, Reason, ServiceName};
+use synego_runtime::clock;
+
+use super::head::Head;
+use super::intake::Intake;
+use super::station::Station;
+use super::trace::Trace;
+use super::watched::Active;
+use crate::load::Permit;
+use crate::server::Busy;
+
+/// The status of an exchange whose client went away before it was answered, as in Nginx's logs.
+const CLIENT_GONE: u16 = 499;
+
+/// One exchange, from its head to the last byte of its answer.
+pub(crate) struct Exchange {
+    station: Rc<Station>,
+    busy: Busy,
+    active: Option<Active>,
+    permit: Option<Permit>,
+    pub(crate) started: Instant,
+    unix_ms: u64,
+    method: Option<Method>,
+    target: Option<PathAndQuery>,
+    host: Option<Box<str>>,
+    version: Version,
+    route: Option<Arc<str>>,
+    service: Option<ServiceName>,
+    endpoint: Option<InstanceId>,
+    status: u16,
+    reason: Option<Reason>,
+    tunnel_in: u64,
+    bytes_out: u64,
+    intake: Option<Intake>,
+    head_after: Option<Duration>,
+    tries: u32,
+    request_id: Option<HeaderValue>,
+    trace: Option<Trace>,
+    caller: Option<HeaderValue>,
+    is_grpc: bool,
+    grpc_status: Option<u16>,
+    complete: bool,
+    written: bool,
+}
+
+impl Exchange {
+    pub(crate) fn begin(station: &Rc<Station>, active: Active, version: Version, now: Instant) -> Self {
+        Self {
+            busy: station.cells.request(),
+            active: Some(active),
+            station: station.clone(),
+            permit: None,
+            started: now,
+            unix_ms: clock::unix_ms(),
+            method: None,
+            target: None,
+            host: None,
+            version,
+            route: None,
+            service: None,
+            endpoint: None,
+            status: CLIENT_GONE,
+            reason: None,
+            tunnel_in: 0,
+            bytes_out: 0,
+            intake: None,
+            head_after: None,
+            tries: 0,
+            request_id: None,
+            trace: None,
+            caller: None,
+            is_grpc: false,
+            grpc_status: None,
+            complete: false,
+            written: false,
+        }
+    }
+
+    pub(crate) fn named(&mut self, request_id: HeaderValue, trace: Trace, caller: Option<HeaderValue>) {
+        self.request_id = Some(request_id);
+        self.trace = Some(trace);
+        self.caller = caller;
+    }
+
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        self.request_id.clone().unwrap_or(HeaderValue::from_static("-"))
+    }
+
+    pub(crate) fn checked(&mut self, head: &Head) {
+        self.method = Some(head.method.clone());
+        self.target = Some(head.target.clone());
+        self.host = Some(head.host.clone());
+        self.is_grpc = head.is_grpc;
+    }
+
+    pub(crate) fn routed(&mut self, route: Arc<str>, service: ServiceName) {
+        self.route = Some(route);
+        self.service = Some(service);
+    }
+
+    pub(crate) fn admitted(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    /// It carries bytes, not a message.
+    pub(crate) fn speaks_bytes(&mut self, caller: HeaderValue) {
+        self.version = Version::HTTP_09;
+        self.caller = Some(caller);
+    }
+
+    pub(crate) fn taking(&mut self, intake: Intake) {
+        self.intake = Some(intake);
+    }
+
+    /// A try goes to this instance; `None`: to the own service.
+    pub(crate) fn tried(&mut self, endpoint: Option<InstanceId>) {
+        self.tries += 1;
+        self.endpoint = endpoint;
+    }
+
+    /// The head of the answer is known.
+    pub(crate) fn answered(&mut self, status: u16, reason: Option<Reason>, grpc_status: Option<u16>) {
+        self.status = status;
+        self.reason = reason;
+        self.grpc_status = grpc_status;
+        self.head_after = Some(clock::now().duration_since(self.started));
+    }
+
+    /// It lasts: from now on it counts as a stream, not as a request.
+    pub(crate) fn is_stream(&mut self) {
+        self.busy.becomes_stream();
+        if let Some(permit) = &mut self.permit {
+            permit.becomes_stream();
+        }
+    }
+
+    pub(crate) fn failed(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    pub(crate) fn set_grpc_status(&mut self, status: u16) {
+        self.grpc_status = Some(status);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// Counts the bytes of a tunnel in both directions.
+    pub(crate) fn tunnelled(&mut self, bytes_in: u64, bytes_out: u64) {
+        self.tunnel_in += bytes_in;
+        self.bytes_out += bytes_out;
+    }
+
+    /// The exchange is over; what follows is not part of it.
+    pub(crate) fn finish(&mut self, complete: bool) {
+        if self.written {
+            return;
+        }
+        self.written = true;
+        self.complete = complete;
+        let duration = clock::now().duration_since(self.started);
+        if let Some(permit) = self.permit.take() {
+            permit.end(duration, self.status >= 500);
+        }
+        self.busy.end();
+        self.active = None;
+        self.count(duration);
+        if self.station.log.is_on() {
+            self.write(duration);
+        }
+    }
+
+    fn count(&self, duration: Duration) {
+        let failed = self.status >= 500 || self.grpc_status.is_some_and(super::answer::is_failure);
+        if let (Some(book), Some(service), true) = (&self.station.calls, &self.service, self.tries > 0) {
+            book.count(service, failed);
+        }
+        let metrics = &self.station.metrics;
+        let (service, route) = (self.service.as_ref().map_or("", ServiceName::as_str), self.route.as_deref());
+        metrics.exchange(self.station.kind, service, route.unwrap_or(""), self.status, self.reason, duration);
+        if self.tries > 1 {
+            metrics.retried(self.station.kind, service, self.tries - 1);
+        }
+    }
+
+    fn write(&self, duration: Duration) {
+        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let text =
+            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
+        let line = Line {
+            ts: clock::rfc3339(self.unix_ms),
+            hop: self.station.kind.word(),
+            node: &self.station.node,
+            method: self.method.as_ref().map(Method::as_str),
+            path: self.target.as_ref().map(PathAndQuery::path),
+            host: self.host.as_deref(),
+            route: self.route.as_deref(),
+            service: self.service.as_ref().map(ServiceName::as_str),
+            endpoint: self.endpoint.as_ref().map(InstanceId::as_str),
+            status: self.status,
+            reason: self.reason.map(Reason::word),
+            bytes_in: self.tunnel_in + self.intake.as_ref().map_or(0, Intake::bytes),
+            bytes_out: self.bytes_out,
+            duration_ms: ms(duration),
+            upstream_ms: self.head_after.map(ms),
+            tries: self.tries,
+            request_id: text(&self.request_id),
+            trace_id: self.trace.map(|trace| format!("{:032x}", trace.trace_id)),
+            span_id: self.trace.map(|trace| format!("{:016x}", trace.span_id)),
+            caller: text(&self.caller),
+            protocol: match (self.is_grpc, self.version) {
+                (true, _) => "grpc",
+                (_, Version::HTTP_2) => "h2",
+                // No version of HTTP that is served: bytes.
+                (_, Version::HTTP_09) => "tcp",
+                _ => "http/1.1",
+            },
+            grpc_status: self.grpc_status,
+            complete: self.complete,
+        };
+        if let Ok(line) = serde_json::to_string(&line) {
+            self.station.log.write(line);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+/// One line of the access log. Absent fields are not known at that point, or do not apply.
+#[derive(Serialize)]
+struct Line<'a> {
+    ts: String,
+    hop: &'static str,
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+    tries: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u16>,
+    /// Whether the answer reached its end.
+    complete: bool,
+}

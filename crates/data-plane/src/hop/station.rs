@@ -1,0 +1,149 @@
+//! One hop of one server on one worker: everything that an exchange there may use.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use rand::rngs::SmallRng;
+use synego_identity::Acceptor;
+use synego_model::process::ServiceAddress;
+use synego_model::{Limits, Policy, ServiceName};
+use synego_runtime::logs::AccessLog;
+
+use super::accept::PerClient;
+use super::answer::Refusal;
+use super::connection::Client;
+use super::head::Head;
+use super::headers;
+use crate::calls::Page;
+use crate::inbound::Inbound;
+use crate::ingress::Ingress;
+use crate::load::Permit;
+use crate::metrics::{HopKind, WorkerMetrics};
+use crate::outbound::Outbound;
+use crate::pool::{Pool, Speak};
+use crate::server::{Cells, State};
+use crate::snapshot::SnapshotReader;
+use crate::upstreams::Service;
+
+/// One hop of one server on one worker.
+pub(crate) struct Station {
+    pub(crate) kind: HopKind,
+    /// Who this is, for the access log.
+    pub(crate) node: Arc<str>,
+    pub(crate) table: Table,
+    pub(crate) snapshot: SnapshotReader,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) calls: Option<Rc<Page>>,
+    pub(crate) server: Arc<State>,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) metrics: Rc<WorkerMetrics>,
+    pub(crate) log: AccessLog,
+    pub(crate) rng: RefCell<SmallRng>,
+    /// Connections at once, over all workers of the server.
+    pub(crate) max_connections: u32,
+    pub(crate) per_client: PerClient,
+    pub(crate) worker: usize,
+    /// The label of exchanges that no route names.
+    pub(crate) no_route: Arc<str>,
+}
+
+impl Station {
+    /// The bounds for a new connection.
+    pub(crate) fn limits(&self) -> Limits {
+        let limits = self.snapshot.published().snapshot.limits().clone();
+        match &self.table {
+            Table::Ingress(_) => Ingress::at_the_border(limits),
+            Table::Outbound(_) | Table::Inbound(_) => limits,
+        }
+    }
+}
+
+/// What the three hops do differently: each has its own table.
+pub(crate) enum Table {
+    Ingress(Ingress),
+    Outbound(Outbound),
+    Inbound(Inbound),
+}
+
+/// Where a request goes and how it is treated: what `route` finds.
+pub(crate) struct Way {
+    /// The place of the route, as label; empty where there are no routes.
+    pub(crate) route: Arc<str>,
+    pub(crate) service: ServiceName,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) to: To,
+}
+
+/// Who answers.
+pub(crate) enum To {
+    /// One of the instances of a service.
+    Service(Rc<Service>),
+    /// The service of one's own sidecar.
+    Own { address: ServiceAddress, speak: Speak, idle_limit: Duration },
+}
+
+impl Table {
+    pub(crate) async fn route(&self, station: &Station, head: &Head, headers: &HeaderMap) -> Result<Way, Refusal> {
+        match self {
+            Self::Ingress(ingress) => ingress.route(station, head, headers),
+            Self::Outbound(outbound) => outbound.route(station, head).await,
+            Self::Inbound(inbound) => inbound.route(station, head),
+        }
+    }
+
+    /// Whether a client's word about its requests (ids, forwarded addresses) is believed: a service and the sidecars of
+    /// peers always, at the border only listed proxies.
+    pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Ingress(ingress) => ingress.trusts(ip),
+            Self::Outbound(_) | Self::Inbound(_) => true,
+        }
+    }
+
+    /// Removes from a request what its sender may not say.
+    pub(crate) fn clear(&self, headers: &mut HeaderMap) {
+        if let Self::Ingress(_) = self {
+            Ingress::clear(headers);
+        }
+    }
+
+    /// The calling service; at the border nobody.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        match self {
+            Self::Ingress(_) => None,
+            Self::Outbound(outbound) => Some(outbound.caller_value.clone()),
+            Self::Inbound(_) => headers.get(headers::CALLER).cloned(),
+        }
+    }
+
+    /// Adds to a request what the next hop shall know of its sender.
+    pub(crate) fn address(&self, headers: &mut HeaderMap, client: &Client, head: &Head) {
+        match self {
+            Self::Ingress(_) => headers::say_forwarded(headers, client.ip, &head.authority, client.trusted),
+            Self::Outbound(outbound) => outbound.say_caller(headers),
+            Self::Inbound(_) => {}
+        }
+    }
+
+    /// Removes from an answer what must not go on from here.
+    pub(crate) fn clear_answer(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Ingress(_) => headers::remove_load_reports(headers),
+            Self::Outbound(_) => {}
+            Self::Inbound(_) => Inbound::clear_answer(headers),
+        }
+    }
+
+    /// A place among the requests in flight, where this hop limits them.
+    pub(crate) fn admit(&self, station: &Station, limits: &Limits) -> Result<Option<Permit>, Refusal> {
+        match self {
+            Self::Ingress(_) | Self::Outbound(_) => Ok(None),
+            Self::Inbound(inbound) => inbound.admit(station, limits).map(Some),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The third hop: a peer, or a master, to the service of this sidecar.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use synego_identity::{Acceptor, Connector};
+use synego_model::process::ServiceAddress;
+use synego_model::{Cause, Limits, Policy, Protocol, Reason, ServiceName};
+use synego_runtime::logs::AccessLog;
+
+use crate::hop::answer::Refusal;
+use crate::hop::head::Head;
+use crate::hop::headers::{self, REASON};
+use crate::hop::station::{Station, To, Way};
+use crate::load::{LoadMeter, Permit};
+use crate::pool::Speak;
+use crate::snapshot::SnapshotReader;
+
+/// How long a connection to a service whose own limit is not known may be idle: below the 5 s of Node.js.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// The longest that any connection to a service may be idle.
+const LONGEST_IDLE: Duration = Duration::from_secs(30);
+
+/// How an inbound serves.
+#[derive(Clone)]
+pub struct InboundConfig {
+    /// The instance, for the access log: `users-1@vm1`.
+    pub name: Arc<str>,
+    /// Its service.
+    pub service: ServiceName,
+    /// What it speaks; with [`Protocol::Tcp`] bytes are passed on as they are.
+    pub protocol: Protocol,
+    /// Where and how the service is reached now.
+    pub target: Arc<ArcSwap<InboundTarget>>,
+    /// Limits.
+    pub snapshot: SnapshotReader,
+    /// Takes connections.
+    pub acceptor: Acceptor,
+    /// Makes connections to the service.
+    pub connector: Connector,
+    /// One line for each exchange.
+    pub access: AccessLog,
+    /// Counts what is going on.
+    pub load: LoadMeter,
+}
+
+/// Where the service is and whether it takes requests.
+#[derive(Debug, Clone, Default)]
+pub struct InboundTarget {
+    /// Where it takes HTTP.
+    pub http: Option<ServiceAddress>,
+    /// Whether it takes HTTP/2 by prior knowledge there; if not, such requests are converted.
+    pub http2: bool,
+    /// Where it takes gRPC, if that is another place.
+    pub grpc: Option<ServiceAddress>,
+    /// Where it takes bytes.
+    pub tcp: Option<ServiceAddress>,
+    /// How long it keeps an idle connection itself; `None`: not known, 5 s are assumed.
+    pub keep_alive: Option<Duration>,
+    /// Whether it takes requests.
+    pub ready: bool,
+    /// Whether it takes no new ones because it ends.
+    pub draining: bool,
+    /// Why it is not ready.
+    pub cause: Option<Cause>,
+    /// How its requests are treated.
+    pub policy: Arc<Policy>,
+}
+
+/// The table of an inbound on one worker.
+pub(crate) struct Inbound {
+    pub(crate) service: ServiceName,
+    pub(crate) target: Arc<ArcSwap<InboundTarget>>,
+    pub(crate) load: LoadMeter,
+}
+
+impl Inbound {
+    /// To the listener that takes this request, if the service takes any now.
+    pub(crate) fn route(&self, station: &Station, head: &Head) -> Result<Way, Refusal> {
+        let target = self.target.load();
+        self.takes_requests(&target)?;
+        let (address, speak) = match (&target.grpc, &target.http) {
+            (Some(grpc), _) if head.is_grpc => (grpc, Speak::Http2),
+            (_, Some(http)) if head.is_http2() && target.http2 => (http, Speak::Http2),
+            (_, Some(http)) => (http, Speak::Http1),
+            (Some(grpc), None) => (grpc, Speak::Http2),
+            (None, None) => return Err(self.refused(Reason::Starting, "it listens nowhere yet")),
+        };
+        Ok(Way {
+            route: station.no_route.clone(),
+            service: self.service.clone(),
+            policy: target.policy.clone(),
+            to: To::Own { address: address.clone(), speak, idle_limit: idle_limit(target.keep_alive) },
+        })
+    }
+
+    pub(crate) fn admit(&self, station: &Station, limits: &Limits) -> Result<Permit, Refusal> {
+        self.load.begin(station.worker, limits.in_flight).ok_or_else(|| {
+            self.refused(Reason::Overloaded, &format!("{} requests are in flight, the limit", limits.in_flight))
+        })
+    }
+
+    /// # Errors
+    /// When the service takes none: nothing of the request was processed, so that its caller asks another instance.
+    pub(crate) fn takes_requests(&self, target: &InboundTarget) -> Result<(), Refusal> {
+        if target.draining {
+            return Err(self.refused(Reason::Draining, "it ends"));
+        }
+        if target.ready {
+            return Ok(());
+        }
+        let (reason, why) =
+            target.cause.as_ref().map_or((Reason::Starting, String::new()), |cause| (cause.reason, cause.to_string()));
+        // Every cause of not being ready tells callers to go elsewhere.
+        let reason = if reason.status() == 503 { reason } else { Reason::Starting };
+        Err(self.refused(reason, &why))
+    }
+
+    fn refused(&self, reason: Reason, why: &str) -> Refusal {
+        let service = &self.service;
+        let colon = if why.is_empty() { "" } else { ": " };
+        Refusal::new(reason, format!("this instance of {service} takes no request{colon}{why}"))
+    }
+
+    /// A service may give the reasons of its handlers, and no other: those are the mesh's own.
+    pub(crate) fn clear_answer(headers: &mut HeaderMap) {
+        let own = headers::reason(headers).filter(|reason| headers::is_of_service(*reason));
+        headers::remove_internal(headers);
+        if let Some(reason) = own {
+            headers.insert(REASON, http::HeaderValue::from_static(reason.word()));
+        }
+    }
+}
+
+/// Below the service's own limit, so that a request does not meet its end.
+fn idle_limit(keep_alive: Option<Duration>) -> Duration {
+    keep_alive.map_or(KEEP_ALIVE, |own| own.mul_f64(0.6).min(LONGEST_IDLE))
+}
+
+/// The pool of connections to the service, which each server of an inbound has for itself.
+pub(crate) fn pool(connector: Connector) -> Rc<crate::pool::Pool> {
+    crate::pool::Pool::new(connector, crate::pool::Whom::Own)
+}

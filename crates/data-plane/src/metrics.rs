@@ -1,0 +1,400 @@
+//! Metrics of the data plane: each worker writes cells of its own, a collector sums them when somebody looks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use synego_model::Reason;
+use synego_runtime::telemetry::LATENCY_BUCKETS;
+
+/// Pairs of service and route that a worker tells apart for a hop; more are counted as `other`.
+const MAX_ROUTES: usize = 1000;
+/// Classes of statuses: 1xx to 5xx.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// One of the three hops of the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HopKind {
+    /// Nginx, or the world, to the mesh.
+    Ingress,
+    /// A service to its sidecar.
+    Outbound,
+    /// A peer to the service.
+    Inbound,
+}
+
+impl HopKind {
+    const ALL: [Self; 3] = [Self::Ingress, Self::Outbound, Self::Inbound];
+
+    /// The word, as in logs and the names of metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// What all workers of a process count.
+#[derive(Clone, Default)]
+pub(crate) struct Hub(Arc<Cells>);
+
+#[derive(Default)]
+struct Cells {
+    routes: Mutex<Vec<Arc<RouteCell>>>,
+    hops: [HopCell; 3],
+}
+
+/// Figures of a hop over all workers; they change with connections and failures, not with each request.
+#[derive(Default)]
+struct HopCell {
+    connections: AtomicI64,
+    refused_connections: AtomicU64,
+}
+
+/// What one worker counts of one route.
+struct RouteCell {
+    hop: HopKind,
+    service: Box<str>,
+    route: Box<str>,
+    classes: [AtomicU64; CLASSES.len()],
+    reasons: Vec<AtomicU64>,
+    buckets: [AtomicU64; LATENCY_BUCKETS.len() + 1],
+    sum_us: AtomicU64,
+    in_flight: AtomicI64,
+    retries: AtomicU64,
+    ejections: AtomicU64,
+}
+
+type Routes = HashMap<Box<str>, HashMap<Box<str>, Arc<RouteCell>, RandomState>, RandomState>;
+
+/// One worker's part.
+pub(crate) struct WorkerMetrics {
+    hub: Hub,
+    routes: [RefCell<Routes>; 3],
+}
+
+impl RouteCell {
+    fn new(hop: HopKind, service: &str, route: &str) -> Self {
+        Self {
+            hop,
+            service: service.into(),
+            route: route.into(),
+            classes: Default::default(),
+            reasons: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            buckets: Default::default(),
+            sum_us: AtomicU64::new(0),
+            in_flight: AtomicI64::new(0),
+            retries: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A cell has one writer: reading it and writing it back loses nothing and needs no bus lock.
+fn add(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+impl WorkerMetrics {
+    pub(crate) fn new(hub: Hub) -> Rc<Self> {
+        Rc::new(Self { hub, routes: Default::default() })
+    }
+
+    /// An exchange ended.
+    pub(crate) fn exchange(
+        &self,
+        hop: HopKind,
+        service: &str,
+        route: &str,
+        status: u16,
+        reason: Option<Reason>,
+        duration: Duration,
+    ) {
+        let cell = self.cell(hop, service, route);
+        let index = reason.and_then(|reason| Reason::ALL.iter().position(|known| *known == reason));
+        match index.and_then(|index| cell.reasons.get(index)) {
+            Some(count) => add(count, 1),
+            None => {
+                let class = usize::from((status / 100).clamp(1, 5) - 1);
+                cell.classes.get(class).into_iter().for_each(|count| add(count, 1));
+            }
+        }
+        let seconds = duration.as_secs_f64();
+        let bucket = LATENCY_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BUCKETS.len());
+        cell.buckets.get(bucket).into_iter().for_each(|count| add(count, 1));
+        add(&cell.sum_us, duration.as_micros() as u64);
+    }
+
+    pub(crate) fn retried(&self, hop: HopKind, service: &str, tries: u32) {
+        add(&self.cell(hop, service, "").retries, u64::from(tries));
+    }
+
+    pub(crate) fn ejected(&self, hop: HopKind, service: &str) {
+        add(&self.cell(hop, service, "").ejections, 1);
+    }
+
+    /// Requests in flight to a service changed.
+    pub(crate) fn in_flight(&self, hop: HopKind, service: &str, change: i64) {
+        let count = &self.cell(hop, service, "").in_flight;
+        count.store(count.load(Relaxed) + change, Relaxed);
+    }
+
+    pub(crate) fn connections(&self, hop: HopKind, change: i64) {
+        self.hub.hop(hop).connections.fetch_add(change, Relaxed);
+    }
+
+    pub(crate) fn connection_refused(&self, hop: HopKind) {
+        self.hub.hop(hop).refused_connections.fetch_add(1, Relaxed);
+    }
+
+    fn cell(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
+        let [ingress, outbound, inbound] = &self.routes;
+        let routes = match hop {
+            HopKind::Ingress => ingress,
+            HopKind::Outbound => outbound,
+            HopKind::Inbound => inbound,
+        };
+        if let Some(cell) = routes.borrow().get(service).and_then(|routes| routes.get(route)) {
+            return cell.clone();
+        }
+        let mut routes = routes.borrow_mut();
+        let full = routes.values().map(HashMap::len).sum::<usize>() >= MAX_ROUTES;
+        let (service, route) = if full { ("other", "other") } else { (service, route) };
+        let routes = routes.entry(service.into()).or_default();
+        let cell = routes.entry(route.into()).or_insert_with(|| {
+            let cell = Arc::new(RouteCell::new(hop, service, route));
+            self.hub.0.routes.lock().unwrap_or_else(PoisonError::into_inner).push(cell.clone());
+            cell
+        });
+        cell.clone()
+    }
+}
+
+impl Hub {
+    fn hop(&self, hop: HopKind) -> &HopCell {
+        let [ingress, outbound, inbound] = &self.0.hops;
+        match hop {
+            HopKind::Ingress => ingress,
+            HopKind::Outbound => outbound,
+            HopKind::Inbound => inbound,
+        }
+    }
+}
+
+/// The families of one hop, as they are filled.
+#[derive(Default)]
+struct Sums<'a> {
+    requests: BTreeMap<[&'a str; 4], u64>,
+    seconds: BTreeMap<[&'a str; 2], ([u64; LATENCY_BUCKETS.len() + 1], u64)>,
+    in_flight: BTreeMap<&'a str, i64>,
+    retries: BTreeMap<&'a str, u64>,
+    ejections: BTreeMap<&'a str, u64>,
+}
+
+impl<'a> Sums<'a> {
+    fn add(&mut self, cell: &'a RouteCell) {
+        let (service, route) = (&*cell.service, &*cell.route);
+        let classes = CLASSES.iter().zip(&cell.classes).map(|(class, count)| (*class, "", count));
+        let reasons = Reason::ALL.iter().zip(&cell.reasons);
+        let reasons = reasons.map(|(reason, count)| (class_of(reason.status()), reason.word(), count));
+        for (class, reason, count) in classes.chain(reasons).filter(|(_, _, count)| count.load(Relaxed) > 0) {
+            *self.requests.entry([service, route, class, reason]).or_default() += count.load(Relaxed);
+        }
+        if cell.buckets.iter().any(|bucket| bucket.load(Relaxed) > 0) {
+            let (buckets, sum) = self.seconds.entry([service, route]).or_default();
+            buckets.iter_mut().zip(&cell.buckets).for_each(|(sum, count)| *sum += count.load(Relaxed));
+            *sum += cell.sum_us.load(Relaxed);
+        }
+        if route.is_empty() && !service.is_empty() {
+            *self.in_flight.entry(service).or_default() += cell.in_flight.load(Relaxed);
+            *self.retries.entry(service).or_default() += cell.retries.load(Relaxed);
+            *self.ejections.entry(service).or_default() += cell.ejections.load(Relaxed);
+        }
+    }
+}
+
+fn class_of(status: u16) -> &'static str {
+    CLASSES.get(usize::from(status / 100).saturating_sub(1)).copied().unwrap_or("5xx")
+}
+
+impl Collector for Hub {
+    fn desc(&self) -> Vec<&Desc> {
+        // The names depend on the hop alone and are ours: nothing to be checked against others.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let routes = self.0.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = Vec::new();
+        for hop in HopKind::ALL {
+            let mut sums = Sums::default();
+            routes.iter().filter(|cell| cell.hop == hop).for_each(|cell| sums.add(cell));
+            families.extend(self.families(hop, &sums));
+        }
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+impl Hub {
+    fn families(&self, hop: HopKind, sums: &Sums<'_>) -> Vec<MetricFamily> {
+        let cell = self.hop(hop);
+        let connections = cell.connections.load(Relaxed);
+        let refused = cell.refused_connections.load(Relaxed);
+        let is_used = !sums.requests.is_empty() || connections > 0 || refused > 0;
+        let requests = sums.requests.iter().map(|([service, route, class, reason], count)| {
+            let labels = [("service", *service), ("route", *route), ("code_class", *class), ("reason", *reason)];
+            counter(&labels, *count)
+        });
+        let seconds = sums.seconds.iter().map(|([service, route], (buckets, sum))| {
+            histogram(&[("service", service), ("route", route)], buckets, *sum)
+        });
+        let of_service = |counts: &BTreeMap<&str, u64>| -> Vec<Metric> {
+            counts.iter().map(|(service, count)| counter(&[("service", *service)], *count)).collect()
+        };
+        let name = |what: &str| format!("synego_{}_{what}", hop.word());
+        vec![
+            family(
+                name("requests_total"),
+                "Exchanges that ended, by status class, and by reason where the mesh answered.",
+                MetricType::COUNTER,
+                requests.collect(),
+            ),
+            family(
+                name("exchange_seconds"),
+                "Time from the head of a request to the end of its answer, in seconds.",
+                MetricType::HISTOGRAM,
+                seconds.collect(),
+            ),
+            family(
+                name("in_flight"),
+                "Requests in flight.",
+                MetricType::GAUGE,
+                sums.in_flight.iter().map(|(service, count)| gauge(&[("service", *service)], *count)).collect(),
+            ),
+            family(name("retries_total"), "Further tries.", MetricType::COUNTER, of_service(&sums.retries)),
+            family(
+                name("ejections_total"),
+                "Instances left out because of failures.",
+                MetricType::COUNTER,
+                of_service(&sums.ejections),
+            ),
+            family(
+                name("connections"),
+                "Open connections of clients.",
+                MetricType::GAUGE,
+                if is_used { vec![gauge(&[], connections)] } else { Vec::new() },
+            ),
+            family(
+                name("refused_connections_total"),
+                "Connections refused because of a limit or broken rules.",
+                MetricType::COUNTER,
+                if is_used { vec![counter(&[], refused)] } else { Vec::new() },
+            ),
+        ]
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    pairs.iter().map(pair).collect()
+}
+
+fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
+    let mut counter = Counter::default();
+    counter.set_value(value as f64);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(pairs: &[(&str, &str)], value: i64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value as f64);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_gauge(gauge);
+    metric
+}
+
+/// - `counts`: for each bound, and one for what lies above the last, which the text format shows as `+Inf` by itself.
+fn histogram(pairs: &[(&str, &str)], counts: &[u64], sum_us: u64) -> Metric {
+    let mut seen = 0;
+    let buckets = counts.iter().zip(LATENCY_BUCKETS).map(|(count, bound)| {
+        seen += count;
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(seen);
+        bucket.set_upper_bound(bound);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum_us as f64 / 1e6);
+    let mut metric = Metric::from_label(labels(pairs));
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn family(name: String, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name);
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use synego_runtime::telemetry::Metrics;
+
+    #[test]
+    fn what_workers_count_is_summed_when_somebody_looks() {
+        let (hub, metrics) = (Hub::default(), Metrics::new("test"));
+        metrics.register(hub.clone());
+        for _ in 0..2 {
+            let worker = WorkerMetrics::new(hub.clone());
+            worker.exchange(HopKind::Ingress, "users", "/users", 200, None, Duration::from_millis(3));
+            worker.exchange(HopKind::Ingress, "users", "/users", 200, Some(Reason::DeadlineExceeded), Duration::ZERO);
+            worker.in_flight(HopKind::Ingress, "users", 1);
+            worker.retried(HopKind::Ingress, "users", 1);
+        }
+        let text = metrics.render();
+        for line in [
+            r#"synego_ingress_requests_total{service="users",route="/users",code_class="2xx",reason=""} 2"#,
+            r#"synego_ingress_requests_total{service="users",route="/users",code_class="5xx",reason="deadline_exceeded"} 2"#,
+            r#"synego_ingress_exchange_seconds_bucket{service="users",route="/users",le="0.005"} 4"#,
+            r#"synego_ingress_exchange_seconds_count{service="users",route="/users"} 4"#,
+            r#"synego_ingress_in_flight{service="users"} 2"#,
+            r#"synego_ingress_retries_total{service="users"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("synego_outbound"));
+    }
+
+    #[test]
+    fn routes_beyond_the_bound_are_counted_as_other() {
+        let hub = Hub::default();
+        let worker = WorkerMetrics::new(hub.clone());
+        for route in 0..MAX_ROUTES + 50 {
+            worker.exchange(HopKind::Inbound, "users", &route.to_string(), 200, None, Duration::ZERO);
+        }
+        assert_eq!(hub.0.routes.lock().expect("lock").len(), MAX_ROUTES + 1);
+    }
+}

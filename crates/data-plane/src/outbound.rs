@@ -1,0 +1,149 @@
+//! The second hop: a service to an instance of another service, through its own sidecar.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue};
+use synego_identity::{Acceptor, Connector};
+use synego_model::{Protocol, Reason, ServiceName, ServiceTable, Snapshot};
+use synego_runtime::clock;
+use synego_runtime::logs::AccessLog;
+
+use crate::calls::CallBook;
+use crate::hop::answer::Refusal;
+use crate::hop::head::Head;
+use crate::hop::headers::CALLER;
+use crate::hop::station::{Station, To, Way};
+use crate::snapshot::SnapshotReader;
+use crate::upstreams::Upstreams;
+
+/// How long a request waits for a service that was not called before to be known.
+const FIRST_CALL: Duration = Duration::from_secs(1);
+/// How often it looks, beside each new snapshot.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a name that turned out unknown is not asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+/// Names that turned out unknown and are remembered.
+const MAX_UNKNOWN: usize = 1000;
+
+/// How an outbound serves.
+#[derive(Clone)]
+pub struct OutboundConfig {
+    /// The calling instance, for the access log and so that its listeners share what they know: `orders-1@vm1`.
+    pub name: Arc<str>,
+    /// The calling service.
+    pub caller: ServiceName,
+    /// The one service that this listener reaches, whatever a request says; `None`: its host says which.
+    pub fixed_service: Option<ServiceName>,
+    /// Endpoints, policies, limits.
+    pub snapshot: SnapshotReader,
+    /// Asks for services that are called for the first time.
+    pub wanted: Arc<dyn Wanted>,
+    /// Takes connections.
+    pub acceptor: Acceptor,
+    /// Makes connections to sidecars.
+    pub connector: Connector,
+    /// One line for each exchange.
+    pub access: AccessLog,
+    /// What is called and who is left out, for reports.
+    pub calls: CallBook,
+}
+
+/// Knows, or finds out, which services there are.
+pub trait Wanted: Send + Sync {
+    /// Asks for a service; it appears in the snapshot if there is such a service. Never blocks; asking again is harmless.
+    fn want(&self, service: &ServiceName);
+
+    /// Whether the mesh has such a service; `None`: no answer yet.
+    fn known(&self, service: &ServiceName) -> Option<bool>;
+}
+
+/// The table of an outbound on one worker.
+pub(crate) struct Outbound {
+    pub(crate) upstreams: Rc<Upstreams>,
+    pub(crate) fixed: Option<ServiceName>,
+    pub(crate) wanted: Arc<dyn Wanted>,
+    pub(crate) caller_value: HeaderValue,
+    pub(crate) unknown: RefCell<HashMap<ServiceName, Instant>>,
+}
+
+impl Outbound {
+    pub(crate) fn new(config: &OutboundConfig, upstreams: Rc<Upstreams>) -> Self {
+        Self {
+            upstreams,
+            fixed: config.fixed_service.clone(),
+            wanted: config.wanted.clone(),
+            caller_value: HeaderValue::from_str(config.caller.as_str()).unwrap_or(HeaderValue::from_static("-")),
+            unknown: RefCell::default(),
+        }
+    }
+
+    /// By the service that the request names: its host, or the port it came to.
+    pub(crate) async fn route(&self, station: &Station, head: &Head) -> Result<Way, Refusal> {
+        let name = match &self.fixed {
+            Some(fixed) => fixed.clone(),
+            None => ServiceName::new(&head.host).map_err(|_| {
+                Refusal::new(Reason::UnknownService, format!("`{}` is not the name of a service", head.host))
+            })?,
+        };
+        let (snapshot, table) = self.table(station, &name).await.ok_or_else(|| unknown(&name))?;
+        if table.protocol == Protocol::Tcp {
+            return Err(Refusal::new(Reason::BadRequest, format!("{name} speaks tcp: call it at its own port")));
+        }
+        Ok(Way {
+            route: station.no_route.clone(),
+            service: table.name.clone(),
+            policy: table.policy.clone(),
+            to: To::Service(self.upstreams.service(&snapshot, &table)),
+        })
+    }
+
+    /// The service of this name; one that is not known yet is asked for and waited for, for a while.
+    pub(crate) async fn table(
+        &self,
+        station: &Station,
+        name: &ServiceName,
+    ) -> Option<(Arc<Snapshot>, Arc<ServiceTable>)> {
+        let known = || {
+            let published = station.snapshot.published();
+            let table = published.snapshot.service(name.as_str())?;
+            Some((published.snapshot.clone(), table.clone()))
+        };
+        if let Some(known) = known() {
+            return Some(known);
+        }
+        let now = clock::now();
+        if self.unknown.borrow().get(name).is_some_and(|until| *until > now) {
+            return None;
+        }
+        self.wanted.want(name);
+        let mut snapshots = station.snapshot.clone();
+        while clock::now().duration_since(now) < FIRST_CALL && self.wanted.known(name) != Some(false) {
+            tokio::select! {
+                () = snapshots.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if let Some(known) = known() {
+                return Some(known);
+            }
+        }
+        let mut unknown = self.unknown.borrow_mut();
+        if unknown.len() >= MAX_UNKNOWN {
+            unknown.clear();
+        }
+        unknown.insert(name.clone(), clock::now() + UNKNOWN_FOR);
+        None
+    }
+
+    /// Who calls is not for the service to say.
+    pub(crate) fn say_caller(&self, headers: &mut HeaderMap) {
+        headers.insert(CALLER, self.caller_value.clone());
+    }
+}
+
+fn unknown(name: &ServiceName) -> Refusal {
+    Refusal::new(Reason::UnknownService, format!("`{name}` is no service of this mesh"))
+}

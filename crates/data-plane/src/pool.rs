@@ -1,0 +1,249 @@
+//! Connections to upstreams, kept by one worker: bounded for each address, all of them made through `identity`.
+//!
+//! HTTP/1.1 takes the idle connection that was used last; HTTP/2 the one with the fewest open streams, and opens another
+//! when all are busy. Whoever holds a [`Lease`] uses a connection; [`Lease::done`] gives it back, dropping it does not.
+
+mod h1;
+mod h2;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use synego_identity::{ConnectError, Connector, Stream};
+use synego_model::Limits;
+use synego_model::process::ServiceAddress;
+use synego_runtime::{clock, tasks};
+
+use crate::hop::intake::TryBody;
+
+/// How often idle connections are looked at, while there are any.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speak {
+    Http1,
+    Http2,
+}
+
+/// At whose address connections are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Another part of the mesh.
+    Peer,
+    /// The service of one's own sidecar: never TLS.
+    Own,
+}
+
+/// All connections of one caller on one worker.
+pub(crate) struct Pool {
+    connector: Connector,
+    whom: Whom,
+    targets: RefCell<HashMap<ServiceAddress, Rc<Target>, RandomState>>,
+    sweeping: Cell<bool>,
+    this: Weak<Self>,
+}
+
+/// The connections to one address.
+pub(crate) struct Target {
+    pub(crate) address: ServiceAddress,
+    pool: Weak<Pool>,
+    idle_limit: Cell<Duration>,
+    h1: h1::Idle,
+    h2: h2::Group,
+}
+
+/// Why a request that was handed to a connection has no answer.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The connection was dead: nothing of the request left.
+    Unsent,
+    /// The other side says that it did not look at it (REFUSED_STREAM, GOAWAY).
+    Refused,
+    /// The answer breaks the rules of its protocol.
+    BadResponse(hyper::Error),
+    /// The client's own body broke off.
+    Client(hyper::Error),
+    /// The connection ended before the head of the answer; the request may have been processed.
+    Reset(hyper::Error),
+}
+
+/// A connection ready for one request.
+pub(crate) enum Ready {
+    Http1(h1::Ready),
+    Http2(h2::Ready),
+}
+
+/// The use of a connection, until the end of the answer.
+pub(crate) enum Lease {
+    Http1(h1::Lease),
+    /// Held for its count of open streams alone.
+    Http2 {
+        _open: h2::Lease,
+    },
+}
+
+impl Pool {
+    pub(crate) fn new(connector: Connector, whom: Whom) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            connector,
+            whom,
+            targets: RefCell::default(),
+            sweeping: Cell::new(false),
+            this: this.clone(),
+        })
+    }
+
+    /// The connections to `address`; they stay idle for at most `idle_limit` from now on.
+    pub(crate) fn target(&self, address: &ServiceAddress, idle_limit: Duration) -> Rc<Target> {
+        if let Some(target) = self.targets.borrow().get(address) {
+            target.idle_limit.set(idle_limit);
+            return target.clone();
+        }
+        let target = Rc::new(Target {
+            address: address.clone(),
+            pool: self.this.clone(),
+            idle_limit: Cell::new(idle_limit),
+            h1: h1::Idle::default(),
+            h2: h2::Group::default(),
+        });
+        self.targets.borrow_mut().insert(address.clone(), target.clone());
+        target
+    }
+
+    /// Closes what is idle at an address that takes no more requests.
+    pub(crate) fn empty(&self, address: &ServiceAddress) {
+        if let Some(target) = self.targets.borrow_mut().remove(address) {
+            target.h1.clear();
+            target.h2.clear();
+        }
+    }
+
+    /// A bare connection, for bytes.
+    pub(crate) async fn connect(&self, address: &ServiceAddress, limit: Duration) -> Result<Stream, ConnectError> {
+        match (self.whom, address) {
+            (Whom::Peer, ServiceAddress::Tcp(address)) => self.connector.connect(address, limit).await,
+            _ => self.connector.connect_service(address, limit).await,
+        }
+    }
+
+    /// Looks at idle connections from time to time until there are none.
+    fn sweep(&self) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let pool = self.this.clone();
+        tasks::spawn_local("pool-sweep", tasks::Kind::Connection, async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let now = clock::now();
+                let mut idle = 0;
+                pool.targets.borrow_mut().retain(|_, target| {
+                    let kept =
+                        target.h1.sweep(target.idle_limit.get(), now) + target.h2.sweep(target.idle_limit.get(), now);
+                    idle += kept;
+                    kept > 0 || Rc::strong_count(target) > 1
+                });
+                if idle == 0 {
+                    pool.sweeping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Target {
+    /// A connection for one request: an idle one, or a new one made within `limit`.
+    ///
+    /// - `fresh`: only a new one, because an idle one turned out to be dead.
+    pub(crate) async fn ready(
+        self: &Rc<Self>,
+        speak: Speak,
+        limits: &Limits,
+        limit: Duration,
+        fresh: bool,
+    ) -> Result<Ready, ConnectError> {
+        match speak {
+            Speak::Http1 => h1::ready(self, limits, limit, fresh).await.map(Ready::Http1),
+            Speak::Http2 => h2::ready(self, limits, limit, fresh).await.map(Ready::Http2),
+        }
+    }
+
+    async fn connect(&self, limit: Duration) -> Result<Stream, ConnectError> {
+        match self.pool.upgrade() {
+            Some(pool) => pool.connect(&self.address, limit).await,
+            None => Err(ConnectError::TimedOut { address: self.address.to_string(), limit }),
+        }
+    }
+
+    fn note_idle(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.sweep();
+        }
+    }
+}
+
+impl Ready {
+    /// Whether it was used before: then it may have died unseen.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(ready) => ready.is_reused,
+            Self::Http2(ready) => ready.is_reused,
+        }
+    }
+
+    pub(crate) async fn send(self, request: Request<TryBody>) -> Result<(Response<Incoming>, Lease), SendError> {
+        match self {
+            Self::Http1(ready) => ready.send(request).await.map(|(answer, lease)| (answer, Lease::Http1(lease))),
+            Self::Http2(ready) => {
+                ready.send(request).await.map(|(answer, open)| (answer, Lease::Http2 { _open: open }))
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// The answer was read to its end: the connection may take another request.
+    pub(crate) fn done(self) {
+        match self {
+            Self::Http1(lease) => lease.done(),
+            Self::Http2 { .. } => {}
+        }
+    }
+}
+
+impl SendError {
+    /// What an error of hyper means for the request that it struck.
+    fn of(error: hyper::Error) -> Self {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = source {
+            if let Some(cause) = cause.downcast_ref::<::h2::Error>() {
+                let refused = cause.reason() == Some(::h2::Reason::REFUSED_STREAM);
+                // Streams above the last one that a graceful GOAWAY names; those below it go on.
+                let above = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(::h2::Reason::NO_ERROR);
+                if refused || above {
+                    return Self::Refused;
+                }
+                if cause.is_remote() && cause.is_reset() {
+                    return Self::Reset(error);
+                }
+                break;
+            }
+            source = cause.source();
+        }
+        if error.is_parse() {
+            Self::BadResponse(error)
+        } else if error.is_user() {
+            Self::Client(error)
+        } else {
+            Self::Reset(error)
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Routes prepared for lookup: by host, then by the segments of the path. Built once for each set of routes.
+//!
+//! A lookup costs a few hash lookups for each segment of the request's path, however many routes there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use http::{HeaderMap, HeaderName, Method};
+use synego_model::{HostPattern, PathPattern, Policy, Route, Segment, ServiceName};
+
+use crate::hop::path;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// What of a request a route may look at.
+pub(crate) struct Asked<'a> {
+    /// Host, lower case, without port.
+    pub(crate) host: &'a str,
+    /// Canonical path.
+    pub(crate) path: &'a str,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// A route, ready to be compared with a request.
+pub(crate) struct Prepared {
+    /// Its place as text: the label of metrics and logs.
+    pub(crate) label: Arc<str>,
+    pub(crate) service: ServiceName,
+    pub(crate) policy: Option<Arc<Policy>>,
+    methods: Vec<Method>,
+    headers: Vec<(HeaderName, String)>,
+    query: Vec<(String, String)>,
+}
+
+/// All routes of a snapshot.
+#[derive(Default)]
+pub(crate) struct Router {
+    exact: Map<String, Tree>,
+    suffixes: Map<String, Tree>,
+    any: Tree,
+}
+
+/// The routes of one host pattern by path; node 0 is `/`.
+#[derive(Default)]
+struct Tree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Default)]
+struct Node {
+    literals: Map<Box<str>, usize>,
+    param: Option<usize>,
+    /// Routes of exactly this path; the one that wins first.
+    exact: Vec<Prepared>,
+    /// Routes of this path and all below it; the one that wins first.
+    prefix: Vec<Prepared>,
+}
+
+impl Router {
+    /// Prepares `routes`, which are in the order in which they win.
+    pub(crate) fn new(routes: &[Route]) -> Self {
+        let mut router = Self::default();
+        for route in routes {
+            let Some(prepared) = Prepared::of(route) else { continue };
+            let tree = match &route.place.host {
+                HostPattern::Any => &mut router.any,
+                HostPattern::Suffix(name) => router.suffixes.entry(name.clone()).or_default(),
+                HostPattern::Exact(name) => router.exact.entry(name.clone()).or_default(),
+            };
+            tree.insert(&route.place.path, route.exact, prepared);
+        }
+        router
+    }
+
+    /// The route that wins among those that match; `None`: no route matches.
+    pub(crate) fn find(&self, asked: &Asked<'_>) -> Option<&Prepared> {
+        if let Some(found) = self.exact.get(asked.host).and_then(|tree| tree.find(asked)) {
+            return Some(found);
+        }
+        if !self.suffixes.is_empty() {
+            let mut rest = asked.host;
+            // From the longest suffix to the shortest; each has a label before it.
+            while let Some((_, suffix)) = rest.split_once('.') {
+                if let Some(found) = self.suffixes.get(suffix).and_then(|tree| tree.find(asked)) {
+                    return Some(found);
+                }
+                rest = suffix;
+            }
+        }
+        self.any.find(asked)
+    }
+}
+
+impl Tree {
+    fn insert(&mut self, pattern: &PathPattern, exact: bool, route: Prepared) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let mut at = 0;
+        for segment in &pattern.segments {
+            let fresh = self.nodes.len();
+            let Some(node) = self.nodes.get_mut(at) else { return };
+            at = match segment {
+                Segment::Literal(text) => *node.literals.entry(path::canonical_segment(text).into()).or_insert(fresh),
+                Segment::Param(_) => *node.param.get_or_insert(fresh),
+            };
+            if at == fresh {
+                self.nodes.push(Node::default());
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(at) {
+            if exact { node.exact.push(route) } else { node.prefix.push(route) }
+        }
+    }
+
+    fn find(&self, asked: &Asked<'_>) -> Option<&Prepared> {
+        let root = self.nodes.first()?;
+        self.whole(root, Rest::of(asked.path), asked)
+            .or_else(|| self.longest(root, Rest::of(asked.path), 0, asked).map(|(_, route)| route))
+    }
+
+    /// The exact route of the whole path, literals before parameters from the left.
+    fn whole<'a>(&'a self, node: &'a Node, rest: Rest<'_>, asked: &Asked<'_>) -> Option<&'a Prepared> {
+        let Some((first, rest)) = rest.split() else {
+            return node.exact.iter().find(|route| route.takes(asked));
+        };
+        (self.literal(node, first).and_then(|child| self.whole(child, rest, asked)))
+            .or_else(|| self.param(node, first).and_then(|child| self.whole(child, rest, asked)))
+    }
+
+    /// The deepest prefix that takes the request; at equal depth literals before parameters from the left.
+    fn longest<'a>(
+        &'a self,
+        node: &'a Node,
+        rest: Rest<'_>,
+        depth: usize,
+        asked: &Asked<'_>,
+    ) -> Option<(usize, &'a Prepared)> {
+        let mut best = None;
+        if let Some((first, rest)) = rest.split() {
+            best = self.literal(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
+            let other = self.param(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
+            if other.as_ref().map(|found| found.0) > best.as_ref().map(|found| found.0) {
+                best = other;
+            }
+        }
+        best.or_else(|| node.prefix.iter().find(|route| route.takes(asked)).map(|route| (depth, route)))
+    }
+
+    fn literal(&self, node: &Node, segment: &str) -> Option<&Node> {
+        node.literals.get(segment).and_then(|child| self.nodes.get(*child))
+    }
+
+    fn param(&self, node: &Node, segment: &str) -> Option<&Node> {
+        if segment.is_empty() { None } else { node.param.and_then(|child| self.nodes.get(child)) }
+    }
+}
+
+/// The segments that are left of a path; `None`: none.
+#[derive(Clone, Copy)]
+struct Rest<'a>(Option<&'a str>);
+
+impl<'a> Rest<'a> {
+    /// As `segments_of` of the model: a trailing slash adds none.
+    fn of(path: &'a str) -> Self {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        Self((!path.is_empty()).then_some(path))
+    }
+
+    fn split(self) -> Option<(&'a str, Self)> {
+        let text = self.0?;
+        Some(text.split_once('/').map_or((text, Self(None)), |(first, rest)| (first, Self(Some(rest)))))
+    }
+}
+
+impl Prepared {
+    /// `None` for a route that no request can match: a method or header that cannot exist.
+    fn of(route: &Route) -> Option<Self> {
+        let header = |(name, value): &(String, String)| Some((name.parse::<HeaderName>().ok()?, value.clone()));
+        Some(Self {
+            label: route.place.to_string().into(),
+            service: route.service.clone(),
+            policy: route.policy.clone(),
+            methods: route.methods.iter().map(|method| method.parse().ok()).collect::<Option<_>>()?,
+            headers: route.headers.iter().map(header).collect::<Option<_>>()?,
+            query: route.query.clone(),
+        })
+    }
+
+    /// Whether the conditions beside host and path hold.
+    fn takes(&self, asked: &Asked<'_>) -> bool {
+        (self.methods.is_empty() || self.methods.contains(asked.method))
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| asked.headers.get_all(name).iter().any(|have| have.as_bytes() == value.as_bytes()))
+            && self.query.iter().all(|(name, value)| {
+                asked.query.is_some_and(|query| path::query_values(query, name).any(|have| have == value.as_str()))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Services that speak neither HTTP nor gRPC: balanced when they are connected to, then copied byte by byte.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Version;
+use synego_balance::{Failure, Slot};
+use synego_identity::{ConnectError, Peer, Stream};
+use synego_model::process::ServiceAddress;
+use synego_model::{Protocol, Reason, ServiceName};
+use synego_runtime::clock;
+
+use crate::hop::connection;
+use crate::hop::copy;
+use crate::hop::record::Exchange;
+use crate::hop::station::{Station, Table};
+use crate::hop::watched::Pace;
+use crate::upstreams::Flight;
+
+/// Time for a connection to the own service.
+const OWN_CONNECT: Duration = Duration::from_millis(300);
+
+/// Serves a connection to an outbound listener of one service: by what that service speaks.
+pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: Peer) {
+    if let Table::Outbound(outbound) = &station.table
+        && let Some(fixed) = &outbound.fixed
+        && let Some((_, table)) = outbound.table(&station, fixed).await
+        && table.protocol == Protocol::Tcp
+    {
+        let exchange = begin(&station, &table.name, &outbound.caller_value);
+        return tunnel(&station, stream, exchange).await;
+    }
+    connection::serve(station, stream, peer).await;
+}
+
+/// Serves a connection to the inbound of a service that speaks bytes.
+pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer) {
+    let Table::Inbound(inbound) = &station.table else { return };
+    let exchange = begin(&station, &inbound.service, &http::HeaderValue::from_static("-"));
+    tunnel(&station, stream, exchange).await;
+}
+
+fn begin(station: &Rc<Station>, service: &ServiceName, caller: &http::HeaderValue) -> Exchange {
+    let active = Pace::new(clock::now()).begin();
+    let mut exchange = Exchange::begin(station, active, Version::HTTP_11, clock::now());
+    exchange.speaks_bytes(caller.clone());
+    exchange.routed(station.no_route.clone(), service.clone());
+    exchange
+}
+
+async fn tunnel(station: &Rc<Station>, mut client: Stream, mut exchange: Exchange) {
+    exchange.is_stream();
+    let work = async {
+        let connected = match &station.table {
+            Table::Outbound(_) => to_peer(station, &mut exchange).await,
+            _ => to_own(station, &mut exchange).await,
+        };
+        let (mut upstream, idle, flight) = match connected {
+            Ok(connected) => connected,
+            Err(reason) => return exchange.answered(reason.status(), Some(reason), None),
+        };
+        exchange.answered(200, None, None);
+        let carried = copy::two_way(&mut client, &mut upstream, idle).await;
+        drop(flight);
+        exchange.tunnelled(carried.there, carried.back);
+        if carried.complete {
+            exchange.finish(true);
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = station.server.cut.cancelled() => {}
+    }
+}
+
+type Connected = (Stream, Duration, Option<Flight>);
+
+/// pick, send: to one instance, to another one if that takes no connection.
+async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected, Reason> {
+    let Table::Outbound(outbound) = &station.table else { return Err(Reason::Internal) };
+    let fixed = outbound.fixed.as_ref().ok_or(Reason::UnknownService)?;
+    let (snapshot, table) = outbound.table(station, fixed).await.ok_or(Reason::UnknownService)?;
+    let service = outbound.upstreams.service(&snapshot, &table);
+    let policy = &table.policy;
+    let mut tried: Vec<Slot> = Vec::new();
+    loop {
+        let picked = service.pick(None, &tried, clock::now(), &mut station.rng.borrow_mut());
+        let mut picked =
+            picked.map_err(|_| if tried.is_empty() { Reason::NoReadyEndpoint } else { Reason::ConnectFailed })?;
+        exchange.tried(Some(picked.id));
+        tried.push(picked.flight.slot);
+        let began = clock::now();
+        let made = station.pool.connect(&picked.address, policy.connect).await;
+        let mut rng = station.rng.borrow_mut();
+        match made {
+            Ok(stream) => {
+                picked.flight.answered(clock::now().duration_since(began), false, &mut *rng);
+                return Ok((stream, policy.idle, Some(picked.flight)));
+            }
+            Err(_) => picked.flight.failed(Failure::Connect, &mut *rng),
+        }
+        if tried.len() > policy.retries as usize {
+            return Err(Reason::ConnectFailed);
+        }
+    }
+}
+
+async fn to_own(station: &Station, exchange: &mut Exchange) -> Result<Connected, Reason> {
+    let Table::Inbound(inbound) = &station.table else { return Err(Reason::Internal) };
+    let target = inbound.target.load_full();
+    inbound.takes_requests(&target).map_err(|refusal| refusal.reason)?;
+    if station.server.is_draining() {
+        return Err(Reason::Draining);
+    }
+    let limits = station.limits();
+    let mut permit = inbound.admit(station, &limits).map_err(|refusal| refusal.reason)?;
+    permit.becomes_stream();
+    exchange.admitted(Some(permit));
+    exchange.tried(None);
+    let address: &ServiceAddress = target.tcp.as_ref().ok_or(Reason::Starting)?;
+    let made: Result<Stream, ConnectError> = station.pool.connect(address, OWN_CONNECT).await;
+    made.map(|stream| (stream, target.policy.idle, None)).map_err(|_| Reason::ConnectFailed)
+}

@@ -1,0 +1,196 @@
+//! Whom one caller calls, on one worker: the services with their balancers and budgets, and the connections to them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use synego_balance::{Balancer, Ejected, Failure, PickError, RetryBudget, Slot};
+use synego_identity::Connector;
+use synego_model::process::ServiceAddress;
+use synego_model::{Endpoint, InstanceId, Limits, ServiceName, ServiceTable, Snapshot};
+use synego_runtime::clock;
+
+use crate::calls::{CallBook, Page};
+use crate::metrics::{HopKind, WorkerMetrics};
+use crate::pool::{Pool, Whom};
+
+/// All that one caller keeps on one worker; its listeners on that worker share it.
+pub(crate) struct Upstreams {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) page: Rc<Page>,
+    kind: HopKind,
+    metrics: Rc<WorkerMetrics>,
+    services: RefCell<HashMap<ServiceName, Rc<Service>, RandomState>>,
+    /// The snapshot by which services that left were forgotten last.
+    pruned: Cell<*const Snapshot>,
+}
+
+/// One service as one caller on one worker sees it.
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    kind: HopKind,
+    metrics: Rc<WorkerMetrics>,
+    page: Rc<Page>,
+    balancer: RefCell<Balancer>,
+    pub(crate) budget: RefCell<RetryBudget>,
+    table: RefCell<Arc<ServiceTable>>,
+    /// Whether others were told of instances that are left out.
+    has_told: Cell<bool>,
+}
+
+/// One request in flight to one instance.
+pub(crate) struct Flight {
+    service: Rc<Service>,
+    pub(crate) slot: Slot,
+    heard: bool,
+}
+
+/// An instance that was picked.
+pub(crate) struct Picked {
+    pub(crate) flight: Flight,
+    pub(crate) id: InstanceId,
+    pub(crate) address: ServiceAddress,
+}
+
+impl Upstreams {
+    pub(crate) fn new(
+        kind: HopKind,
+        connector: Connector,
+        book: &CallBook,
+        worker: usize,
+        metrics: Rc<WorkerMetrics>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            pool: Pool::new(connector, Whom::Peer),
+            page: Rc::new(book.page(worker)),
+            kind,
+            metrics,
+            services: RefCell::default(),
+            pruned: Cell::new(std::ptr::null()),
+        })
+    }
+
+    /// The service of `table`, which is taken up if it is another than the last one.
+    pub(crate) fn service(&self, snapshot: &Arc<Snapshot>, table: &Arc<ServiceTable>) -> Rc<Service> {
+        let known = self.services.borrow().get(&table.name).cloned();
+        let service = match known {
+            Some(service) => service,
+            None => {
+                let fresh = Rc::new(self.fresh(table, snapshot.limits()));
+                self.services.borrow_mut().insert(table.name.clone(), fresh.clone());
+                fresh
+            }
+        };
+        service.take_up(table, snapshot.limits(), &self.pool);
+        if !std::ptr::eq(self.pruned.replace(Arc::as_ptr(snapshot)), Arc::as_ptr(snapshot)) {
+            self.services.borrow_mut().retain(|name, _| snapshot.service(name.as_str()).is_some());
+        }
+        service
+    }
+
+    fn fresh(&self, table: &Arc<ServiceTable>, limits: &Limits) -> Service {
+        let policy = &table.policy;
+        let mut balancer = Balancer::new(&policy.balance, policy.eject.as_ref(), limits.in_flight);
+        balancer.update(table, limits.in_flight, clock::now(), clock::unix_ms());
+        Service {
+            name: table.name.clone(),
+            kind: self.kind,
+            metrics: self.metrics.clone(),
+            page: self.page.clone(),
+            balancer: RefCell::new(balancer),
+            budget: RefCell::default(),
+            table: RefCell::new(table.clone()),
+            has_told: Cell::new(false),
+        }
+    }
+}
+
+impl Service {
+    fn take_up(&self, table: &Arc<ServiceTable>, limits: &Limits, pool: &Pool) {
+        if Arc::ptr_eq(&self.table.borrow(), table) {
+            return;
+        }
+        let former = self.table.replace(table.clone());
+        let now = clock::now();
+        self.balancer.borrow_mut().update(table, limits.in_flight, now, clock::unix_ms());
+        let takes = |endpoint: &&Endpoint| endpoint.state.takes_requests();
+        for gone in former.endpoints.iter().filter(takes) {
+            if !table.endpoints.iter().filter(takes).any(|endpoint| endpoint.address == gone.address) {
+                pool.empty(&ServiceAddress::Tcp(gone.address));
+            }
+        }
+        if self.has_told.get() {
+            self.tell(now);
+        }
+    }
+
+    /// One instance for a request; those in `not` were tried already.
+    pub(crate) fn pick(
+        self: &Rc<Self>,
+        key: Option<u64>,
+        not: &[Slot],
+        now: Instant,
+        rng: &mut SmallRng,
+    ) -> Result<Picked, PickError> {
+        let mut balancer = self.balancer.borrow_mut();
+        let slot = balancer.pick(key, not, now, rng)?;
+        let endpoint = balancer.endpoint(slot).ok_or(PickError::NoEndpoint { known: 0 })?;
+        let (id, address) = (endpoint.id.clone(), ServiceAddress::Tcp(endpoint.address));
+        balancer.begin(slot, now);
+        drop(balancer);
+        self.metrics.in_flight(self.kind, self.name.as_str(), 1);
+        Ok(Picked { flight: Flight { service: self.clone(), slot, heard: false }, id, address })
+    }
+
+    fn heard(&self, ejected: Option<Ejected>, now: Instant) {
+        if let Some(ejected) = ejected {
+            self.metrics.ejected(self.kind, self.name.as_str());
+            tracing::warn!(service = %self.name, instance = %ejected.id, cause = ejected.failure.word(),
+                seconds = ejected.remaining.as_secs(), "instance left out");
+            self.tell(now);
+        } else if self.has_told.get() {
+            self.tell(now);
+        }
+    }
+
+    fn tell(&self, now: Instant) {
+        let ejections = self.balancer.borrow().ejections(now);
+        self.has_told.set(!ejections.is_empty());
+        self.page.leave_out(&self.name, ejections);
+    }
+}
+
+impl Flight {
+    /// The head of an answer came after `latency`.
+    pub(crate) fn answered(&mut self, latency: Duration, failed: bool, rng: &mut impl Rng) {
+        let now = clock::now();
+        self.heard = true;
+        let ejected = self.service.balancer.borrow_mut().answered(self.slot, latency, failed, now, rng);
+        self.service.heard(ejected, now);
+    }
+
+    /// No head of an answer came.
+    pub(crate) fn failed(&mut self, failure: Failure, rng: &mut impl Rng) {
+        let now = clock::now();
+        self.heard = true;
+        let ejected = self.service.balancer.borrow_mut().failed(self.slot, failure, now, rng);
+        self.service.heard(ejected, now);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.heard {
+            // The draw decides on the length of an ejection, and nobody is left out for this.
+            let mut rng = SmallRng::seed_from_u64(0);
+            let _ = self.service.balancer.borrow_mut().failed(self.slot, Failure::Abandoned, clock::now(), &mut rng);
+        }
+        self.service.balancer.borrow_mut().end(self.slot);
+        self.service.metrics.in_flight(self.service.kind, self.service.name.as_str(), -1);
+    }
+}

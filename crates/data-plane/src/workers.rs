@@ -1,0 +1,257 @@
+//! Thread per core: each worker is one OS thread with a runtime, listeners, connections and figures of its own.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use synego_model::Protocol;
+use synego_runtime::tasks;
+use synego_runtime::telemetry::Metrics;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::hop::accept::{self, PerClient};
+use crate::hop::connection;
+use crate::hop::station::{Station, Table};
+use crate::inbound::{self, Inbound, InboundConfig};
+use crate::ingress::{Ingress, IngressConfig};
+use crate::metrics::{HopKind, Hub, WorkerMetrics};
+use crate::outbound::{Outbound, OutboundConfig};
+use crate::server::{Server, State};
+use crate::tcp;
+use crate::upstreams::Upstreams;
+
+/// Connections at once of one server, where the file limit allows them.
+const MAX_CONNECTIONS: u64 = 10_000;
+/// Files that are not for clients' connections.
+const OTHER_FILES: u64 = 100;
+
+/// How many workers, and what they share.
+pub struct WorkersConfig {
+    /// Threads, at least 1; the number of cores is right.
+    pub count: usize,
+    /// Open files that the process may have; clients get half of them, less 100, at most 10,000 for each server.
+    pub file_limit: u64,
+    /// Where the workers' metrics are shown.
+    pub metrics: Metrics,
+}
+
+/// The worker threads of a process.
+pub struct Workers {
+    handle: WorkersHandle,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Starts servers on the workers. Cheap to clone.
+#[derive(Clone)]
+pub struct WorkersHandle {
+    commands: Arc<[mpsc::UnboundedSender<Command>]>,
+    max_connections: u32,
+}
+
+/// What a server does.
+#[derive(Clone)]
+pub enum Hop {
+    /// The world, or Nginx, to services by routes.
+    Ingress(IngressConfig),
+    /// A service to other services.
+    Outbound(OutboundConfig),
+    /// Peers to a service; by its protocol as HTTP or as bytes.
+    Inbound(InboundConfig),
+}
+
+enum Command {
+    Serve { server: Arc<State>, listener: TcpListener, hop: Box<Hop>, per_client: PerClient, max_connections: u32 },
+    Stop,
+}
+
+/// Whom each caller of this thread calls, by hop and name of the caller.
+type Callers = HashMap<(HopKind, Arc<str>), Weak<Upstreams>>;
+
+/// What one thread keeps.
+struct Worker {
+    index: usize,
+    metrics: Rc<WorkerMetrics>,
+    /// Listeners of the same caller share whom it calls.
+    upstreams: RefCell<Callers>,
+}
+
+impl Workers {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the machine allows no more threads.
+    pub fn start(config: WorkersConfig) -> io::Result<Self> {
+        let hub = Hub::default();
+        config.metrics.register(hub.clone());
+        let (mut commands, mut threads) = (Vec::new(), Vec::new());
+        for index in 0..config.count.max(1) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let hub = hub.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            threads.push(tasks::thread("data-plane", tasks::Kind::Critical, move || {
+                let worker = Worker { index, metrics: WorkerMetrics::new(hub), upstreams: RefCell::default() };
+                LocalSet::new().block_on(&runtime, worker.run(receiver));
+            })?);
+            commands.push(sender);
+        }
+        let max_connections = (config.file_limit / 2).saturating_sub(OTHER_FILES).clamp(OTHER_FILES, MAX_CONNECTIONS);
+        let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
+        Ok(Self { handle: WorkersHandle { commands: commands.into(), max_connections }, threads })
+    }
+
+    /// By which servers are started.
+    #[must_use]
+    pub fn handle(&self) -> WorkersHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the threads; what their servers still do is cut off, so drain them first.
+    pub async fn shutdown(self) {
+        for commands in &*self.handle.commands {
+            let _ = commands.send(Command::Stop);
+        }
+        let threads = self.threads;
+        let joined = tasks::spawn_blocking("join-workers", move || {
+            for thread in threads {
+                // A panic was logged and counted where it happened.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+    }
+}
+
+impl WorkersHandle {
+    /// How many workers there are: what a [`crate::LoadMeter`] wants to know.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Starts a server on every worker.
+    ///
+    /// - `address`: port 0 takes a free one, the same for all workers.
+    ///
+    /// # Errors
+    /// When the address is taken or cannot be had; nothing was started then.
+    pub fn serve(&self, address: SocketAddr, hop: Hop) -> io::Result<Server> {
+        // Sockets that share a port would share it with another process as well: the first one takes it alone.
+        let address = synego_identity::listen(address, false)?.local_addr()?;
+        let listeners: Vec<TcpListener> =
+            self.commands.iter().map(|_| synego_identity::listen(address, true)).collect::<io::Result<_>>()?;
+        let server = Server::new(address, self.commands.len());
+        let (limits, per_client) = match &hop {
+            Hop::Ingress(config) => (config.snapshot.load(), Ingress::per_client()),
+            Hop::Outbound(config) => (config.snapshot.load(), PerClient::default()),
+            Hop::Inbound(config) => (config.snapshot.load(), PerClient::default()),
+        };
+        let max_connections = limits.limits().connections.unwrap_or(self.max_connections);
+        for (commands, listener) in self.commands.iter().zip(listeners) {
+            let command = Command::Serve {
+                server: server.0.clone(),
+                listener,
+                hop: Box::new(hop.clone()),
+                per_client: per_client.clone(),
+                max_connections,
+            };
+            commands.send(command).map_err(|_| io::Error::other("the workers have ended"))?;
+        }
+        Ok(server)
+    }
+}
+
+impl Worker {
+    async fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        while let Some(Command::Serve { server, listener, hop, per_client, max_connections }) = commands.recv().await {
+            let listener = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(address = %server.address, cause = %error, "cannot serve");
+                    continue;
+                }
+            };
+            let bytes = matches!(&*hop, Hop::Inbound(config) if config.protocol == Protocol::Tcp);
+            let station = Rc::new(self.station(*hop, server, per_client, max_connections));
+            match (&station.table, bytes) {
+                (Table::Outbound(outbound), _) if outbound.fixed.is_some() => {
+                    start(accept::run(station, listener, tcp::serve_outbound));
+                }
+                (_, true) => start(accept::run(station, listener, tcp::serve_inbound)),
+                (_, false) => start(accept::run(station, listener, connection::serve)),
+            }
+        }
+    }
+
+    fn station(&self, hop: Hop, server: Arc<State>, per_client: PerClient, max_connections: u32) -> Station {
+        let (kind, node, snapshot, acceptor, log) = match &hop {
+            Hop::Ingress(c) => (HopKind::Ingress, &c.name, &c.snapshot, &c.acceptor, &c.access),
+            Hop::Outbound(c) => (HopKind::Outbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
+            Hop::Inbound(c) => (HopKind::Inbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
+        };
+        let (node, snapshot, acceptor, log) = (node.clone(), snapshot.clone(), acceptor.clone(), log.clone());
+        let (table, pool, calls) = match hop {
+            Hop::Ingress(config) => {
+                let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
+                let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
+                let table = Ingress { upstreams, trusted: config.trusted, hosts: config.hosts };
+                (Table::Ingress(table), pool, Some(page))
+            }
+            Hop::Outbound(config) => {
+                let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
+                let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
+                (Table::Outbound(Outbound::new(&config, upstreams)), pool, Some(page))
+            }
+            Hop::Inbound(config) => {
+                let table = Inbound { service: config.service, target: config.target, load: config.load };
+                (Table::Inbound(table), inbound::pool(config.connector), None)
+            }
+        };
+        let cells = server.cells.get(self.index).cloned().unwrap_or_default();
+        Station {
+            kind,
+            node,
+            table,
+            snapshot,
+            acceptor,
+            pool,
+            calls,
+            server,
+            cells,
+            metrics: self.metrics.clone(),
+            log,
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            max_connections,
+            per_client,
+            worker: self.index,
+            no_route: "".into(),
+        }
+    }
+
+    fn upstreams(
+        &self,
+        kind: HopKind,
+        name: &Arc<str>,
+        config: impl FnOnce() -> (synego_identity::Connector, crate::CallBook),
+    ) -> Rc<Upstreams> {
+        let mut known = self.upstreams.borrow_mut();
+        known.retain(|_, upstreams| upstreams.strong_count() > 0);
+        let key = (kind, name.clone());
+        if let Some(upstreams) = known.get(&key).and_then(Weak::upgrade) {
+            return upstreams;
+        }
+        let (connector, book) = config();
+        let fresh = Upstreams::new(kind, connector, &book, self.index, self.metrics.clone());
+        known.insert(key, Rc::downgrade(&fresh));
+        fresh
+    }
+}
+
+fn start(listening: impl Future<Output = ()> + 'static) {
+    tasks::spawn_local("listener", tasks::Kind::Connection, listening);
+}
