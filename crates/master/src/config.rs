@@ -1,0 +1,73 @@
+//! What a master runs on.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use synego_manifest::Manifest;
+use synego_model::NodeName;
+use synego_runtime::admin::BindAddr;
+use synego_runtime::config as machine;
+
+use crate::args::Args;
+
+/// What a master runs on.
+#[derive(Debug, Clone)]
+pub struct MasterConfig {
+    /// Name of this machine.
+    pub node: NodeName,
+    /// What was declared.
+    pub manifest: Manifest,
+    /// Where Nginx reaches it.
+    pub ingress: SocketAddr,
+    /// Addresses at which it faces the world itself, where there is no Nginx.
+    pub public: Vec<SocketAddr>,
+    /// Where sidecars of other processes reach it; `None`: nowhere.
+    pub mesh: Option<SocketAddr>,
+    /// Where people reach it.
+    pub admin: Vec<BindAddr>,
+    /// Whether the ingress opens only once the sidecars had time to report: for a daemon that comes back.
+    pub settle: bool,
+}
+
+impl MasterConfig {
+    /// The configuration that a command line and a manifest say.
+    ///
+    /// # Errors
+    /// Every problem at once, each naming its flag, the value and what was expected.
+    pub fn from_args(args: &Args, manifest: Manifest) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut address = |flag: &str, text: Option<&str>, said: SocketAddr| match text {
+            None => said,
+            Some(text) => parse(text).unwrap_or_else(|| {
+                problems.push(format!("{flag}: `{text}` is no address: expected PORT or IP:PORT"));
+                said
+            }),
+        };
+        let ingress = address("--ingress", args.ingress.as_deref(), manifest.masters.ingress);
+        let mesh = address("--mesh", args.mesh.as_deref(), manifest.masters.mesh);
+        let admin = address("--admin", args.admin.as_deref(), manifest.masters.admin);
+        let node = match NodeName::new(&args.node.clone().unwrap_or_else(machine::host_name)) {
+            Ok(node) => Some(node),
+            Err(error) => {
+                problems.push(format!("--node: {error}"));
+                None
+            }
+        };
+        match node {
+            Some(node) if problems.is_empty() => Ok(Self {
+                node,
+                manifest,
+                ingress,
+                public: Vec::new(),
+                mesh: Some(mesh),
+                admin: vec![BindAddr::Tcp(admin)],
+                settle: true,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<SocketAddr> {
+    let port = text.parse::<u16>().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    port.or_else(|| text.parse().ok())
+}

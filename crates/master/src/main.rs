@@ -1,0 +1,42 @@
+//! Entry point of the master.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use synego_master::args::Args;
+use synego_master::{Master, MasterConfig, Workers, WorkersConfig, start};
+use synego_runtime::{Host, HostConfig};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let manifest = match start::manifest(&args) {
+        Ok(manifest) => manifest,
+        Err(problems) => return synego_runtime::usage_error(&problems),
+    };
+    let config = match MasterConfig::from_args(&args, manifest) {
+        Ok(config) if args.check => return synego_runtime::print_effective(&start::settings(&config)),
+        Ok(config) => config,
+        Err(problems) => return synego_runtime::usage_error(&problems),
+    };
+    let host = HostConfig { logs: start::logs(&args), ..HostConfig::new("synego-master") };
+    synego_runtime::run(host, |host| async move {
+        match run(config, &host).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(cause = format!("{error:#}"), "cannot start");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn run(config: MasterConfig, host: &Host) -> anyhow::Result<()> {
+    let count = synego_runtime::config::cores();
+    let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
+    let access = start::access(&config)?;
+    let master = Master::bind(config, &workers.handle(), access, host).await?;
+    tracing::info!(ingress = %master.ingress(), mesh = ?master.mesh(), admin = ?master.admin(), "bound");
+    let outcome = master.serve(host.stop()).await;
+    workers.shutdown().await;
+    outcome
+}

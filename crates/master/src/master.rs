@@ -1,0 +1,260 @@
+//! Builds a master from the leaves up, serves, and drains it: the one place where the two planes meet.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use synego_control_plane::master::{
+    InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
+};
+use synego_data_plane::{
+    CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
+};
+use synego_identity::{Acceptor, Connector};
+use synego_model::{HostPattern, Snapshot};
+use synego_runtime::admin::{self, BindAddr, Listener};
+use synego_runtime::logs::AccessLog;
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
+
+use crate::config::MasterConfig;
+use crate::planner::ManifestPlanner;
+
+/// Time for the requests that are in flight at the stop.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long a master that comes back waits for the sidecars before it takes requests.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// How often the ingress tells whom it leaves out.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A master with every port taken.
+pub struct Master {
+    handle: MasterHandle,
+    control: MasterControl,
+    mesh: Option<TcpListener>,
+    admin: Vec<Listener>,
+    ingress: Ingress,
+    servers: Vec<Server>,
+    waiting: Option<SocketAddr>,
+    snapshots: SnapshotWriter,
+    calls: CallBook,
+    readiness: Readiness,
+    host: Host,
+    addresses: Addresses,
+}
+
+struct Addresses {
+    ingress: SocketAddr,
+    public: Vec<SocketAddr>,
+    mesh: Option<SocketAddr>,
+    admin: Vec<BindAddr>,
+}
+
+/// What every listener of the ingress shares.
+struct Ingress {
+    workers: WorkersHandle,
+    name: Arc<str>,
+    snapshot: SnapshotReader,
+    access: AccessLog,
+    calls: CallBook,
+    hosts: Vec<HostPattern>,
+}
+
+impl Ingress {
+    /// Serves behind Nginx, which runs on this machine, or `facing` the world itself.
+    fn serve(&self, address: SocketAddr, facing: bool) -> anyhow::Result<Server> {
+        let hop = Hop::Ingress(IngressConfig {
+            name: self.name.clone(),
+            snapshot: self.snapshot.clone(),
+            acceptor: Acceptor::plain(),
+            connector: Connector::plain(),
+            access: self.access.clone(),
+            calls: self.calls.clone(),
+            trusted: if facing { Vec::new() } else { Network::loopback() },
+            hosts: if facing { self.hosts.clone() } else { Vec::new() },
+        });
+        self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
+    }
+}
+
+impl Master {
+    /// Takes the ports and builds all parts.
+    ///
+    /// # Errors
+    /// A port or socket that cannot be taken, with its name.
+    pub async fn bind(
+        config: MasterConfig,
+        workers: &WorkersHandle,
+        access: AccessLog,
+        host: &Host,
+    ) -> anyhow::Result<Self> {
+        let name = format!("master@{}", config.node);
+        let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
+        let calls = CallBook::default();
+        let ingress = Ingress {
+            workers: workers.clone(),
+            name: name.as_str().into(),
+            snapshot,
+            access,
+            calls: calls.clone(),
+            hosts: config.manifest.gateway.hosts.clone(),
+        };
+        let mut servers = Vec::new();
+        // A free port must be known now; a fixed one may wait until the sidecars have reported.
+        let waits = config.settle && config.ingress.port() != 0;
+        let mut own = config.ingress;
+        if !waits {
+            let server = ingress.serve(config.ingress, false)?;
+            own = server.local_addr();
+            servers.push(server);
+        }
+        let mut public = Vec::new();
+        for address in &config.public {
+            let server = ingress.serve(*address, true)?;
+            public.push(server.local_addr());
+            servers.push(server);
+        }
+        let mesh = match config.mesh {
+            Some(address) => {
+                Some(synego_identity::listen(address, false).with_context(|| format!("mesh API {address}"))?)
+            }
+            None => None,
+        };
+        let mut admin = Vec::new();
+        for address in &config.admin {
+            admin.push(admin::bind(address).await.with_context(|| format!("admin API {address}"))?);
+        }
+        let addresses = Addresses {
+            ingress: own,
+            public,
+            mesh: mesh.as_ref().map(TcpListener::local_addr).transpose()?,
+            admin: admin.iter().map(Listener::address).collect(),
+        };
+        let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
+        let (control, handle) = MasterControl::new(ControlConfig {
+            name,
+            declaration: config.manifest.declaration.clone(),
+            facts: MasterFacts {
+                ingress: Some(own),
+                mesh: addresses.mesh,
+                admin: addresses.admin.iter().find_map(|address| match address {
+                    BindAddr::Tcp(address) => Some(*address),
+                    BindAddr::Unix(_) => None,
+                }),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started_unix_ms: clock::unix_ms(),
+            },
+            planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            metrics: host.metrics(),
+        });
+        Ok(Self {
+            handle,
+            control,
+            mesh,
+            admin,
+            ingress,
+            servers,
+            waiting: waits.then_some(own),
+            snapshots,
+            calls,
+            readiness: host.readiness(),
+            host: host.clone(),
+            addresses,
+        })
+    }
+
+    /// What the rest of the process asks and tells the control plane.
+    #[must_use]
+    pub fn handle(&self) -> MasterHandle {
+        self.handle.clone()
+    }
+
+    /// The way to this master for sidecars of the same process.
+    #[must_use]
+    pub fn in_process(&self) -> InProcessMaster {
+        self.handle.in_process()
+    }
+
+    /// Where Nginx reaches it.
+    #[must_use]
+    pub fn ingress(&self) -> SocketAddr {
+        self.addresses.ingress
+    }
+
+    /// Where it faces the world itself.
+    #[must_use]
+    pub fn public(&self) -> Vec<SocketAddr> {
+        self.addresses.public.clone()
+    }
+
+    /// Where sidecars of other processes reach it.
+    #[must_use]
+    pub fn mesh(&self) -> Option<SocketAddr> {
+        self.addresses.mesh
+    }
+
+    /// Where people reach it.
+    #[must_use]
+    pub fn admin(&self) -> Vec<BindAddr> {
+        self.addresses.admin.clone()
+    }
+
+    /// Runs until the stop, then lets the requests in flight finish. The mesh and admin APIs end last.
+    ///
+    /// # Errors
+    /// When the ingress cannot be opened.
+    pub async fn serve(mut self, stop: Stop) -> anyhow::Result<()> {
+        let (end, life) = stop.outliving();
+        let guard = self.readiness.guard("ingress");
+        let mut latest = self.handle.snapshots();
+        let snapshots = self.snapshots;
+        tasks::spawn("snapshots", Kind::Critical, async move {
+            loop {
+                snapshots.publish(latest.borrow_and_update().clone());
+                if latest.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        tasks::spawn("ingress-report", Kind::Critical, {
+            let (handle, calls, life) = (self.handle.clone(), self.calls.clone(), life.clone());
+            async move {
+                let mut every = tokio::time::interval(REPORT_EVERY);
+                loop {
+                    tokio::select! {
+                        _ = every.tick() => handle.ingress_report(calls.ejections(), calls.take_figures()),
+                        () = life.stopped() => return,
+                    }
+                }
+            }
+        });
+        let router = self.handle.admin_router().merge(admin::router(self.host.metrics(), self.readiness.clone()));
+        let api = tasks::spawn("admin", Kind::Critical, {
+            let life = life.clone();
+            async move { admin::serve(self.admin, router, life).await }
+        });
+        let control = tasks::spawn("control", Kind::Critical, {
+            let listeners = self.mesh.into_iter().collect();
+            let life = life.clone();
+            async move { self.control.run(listeners, Acceptor::plain(), life).await }
+        });
+        if let Some(address) = self.waiting {
+            self.handle.settled(SETTLE).await;
+            self.servers.push(self.ingress.serve(address, false)?);
+        }
+        drop(guard);
+        stop.stopped().await;
+        self.readiness.fail("stopping");
+        let drains = self.servers.iter().map(|server| server.drain(DRAIN));
+        tokio::select! {
+            _ = futures_util::future::join_all(drains) => {}
+            () = stop.cut() => {}
+        }
+        end.stop();
+        end.cut();
+        // What they failed with has been reported by their tasks.
+        let _outcomes = (control.await, api.await);
+        Ok(())
+    }
+}

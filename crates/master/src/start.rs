@@ -1,0 +1,75 @@
+//! What the program needs between its command line and its master.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use synego_manifest::{Manifest, OsDisk, Request};
+use synego_runtime::config::{self as machine, Setting};
+use synego_runtime::logs::{AccessLog, Format, LineConfig, LogConfig, To};
+
+use crate::args::Args;
+use crate::config::MasterConfig;
+
+/// The manifest that the command line names, or the one that is found from this folder upward; without any, defaults.
+///
+/// # Errors
+/// Every mistake in it, drawn.
+pub fn manifest(args: &Args) -> Result<Manifest, Vec<String>> {
+    let folder = std::env::current_dir().map_err(|error| vec![format!("this folder: {error}")])?;
+    let environment = machine::environment();
+    let outcome = synego_manifest::load(&Request {
+        start: &folder,
+        file: args.file.as_deref(),
+        profile: args.profile.as_deref(),
+        environment: &environment,
+        cores: u32::try_from(machine::cores()).unwrap_or(u32::MAX),
+        disk: &OsDisk,
+        strict: false,
+    });
+    if !outcome.found {
+        return Ok(Manifest::defaults(&folder));
+    }
+    outcome.manifest.ok_or_else(|| outcome.diagnostics.iter().map(synego_model::Diagnostic::render).collect())
+}
+
+/// How the program logs.
+#[must_use]
+pub fn logs(args: &Args) -> LogConfig {
+    LogConfig {
+        format: if args.log_format == "text" { Format::Text } else { Format::Json },
+        level: args.log_level.clone(),
+        ..LogConfig::default()
+    }
+}
+
+/// Where access lines go: the folder of state.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn access(config: &MasterConfig) -> anyhow::Result<AccessLog> {
+    let dir = machine::state_dir(config.manifest.declaration.mesh.as_str()).context("the folder of state")?;
+    let port = config.ingress.port();
+    let log = AccessLog::open(LineConfig::to(To::Dir { dir: dir.clone(), name: format!("access-master-{port}") }))
+        .with_context(|| format!("access log in {}", Path::new(&dir).display()))?;
+    Ok(log.for_the_process())
+}
+
+/// The settings in force, for `--check`.
+#[must_use]
+pub fn settings(config: &MasterConfig) -> Vec<Setting> {
+    let mut settings: Vec<Setting> = [
+        ("node", config.node.to_string()),
+        ("ingress", config.ingress.to_string()),
+        ("mesh-api", config.mesh.map_or_else(|| "none".to_owned(), |address| address.to_string())),
+        ("admin", config.admin.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    ]
+    .map(|(name, value)| Setting { name: name.into(), value, origin: "flags and manifest".into(), secret: false })
+    .into();
+    settings.extend(config.manifest.effective().into_iter().map(|value| Setting {
+        name: value.key,
+        value: value.value,
+        origin: value.origin,
+        secret: value.secret,
+    }));
+    settings
+}
