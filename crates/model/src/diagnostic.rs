@@ -30,7 +30,7 @@ impl Severity {
 pub struct Diagnostic {
     /// The file as the user named it.
     pub file: String,
-    /// Line, from 1.
+    /// Line, from 1; 0: in no line, the file itself is meant.
     pub line: u32,
     /// Column in characters, from 1.
     pub column: u32,
@@ -56,6 +56,9 @@ impl Diagnostic {
     /// The drawing that people see: place, line, marks and help, without a newline at the end.
     #[must_use]
     pub fn render(&self) -> String {
+        if self.line == 0 {
+            return self.render_placeless();
+        }
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
         let shown = self.source.replace('\t', "→");
@@ -77,5 +80,61 @@ impl Diagnostic {
             let _ = write!(text, "\n  {gutter} = help: {}", self.help);
         }
         text
+    }
+
+    /// The same for a mistake that stands in no line, such as a file that is not there.
+    fn render_placeless(&self) -> String {
+        let mut text = format!("{}: {}[{}]: {}", self.file, self.severity.word(), self.code, self.message);
+        if !self.expected.is_empty() {
+            let _ = write!(text, "\n  = {}", self.expected);
+        }
+        if !self.help.is_empty() {
+            let _ = write!(text, "\n  = help: {}", self.help);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(line: u32) -> Diagnostic {
+        Diagnostic {
+            file: "synego.yaml".into(),
+            line,
+            column: 16,
+            width: 2,
+            severity: Severity::Error,
+            code: "no_unit".into(),
+            message: "a duration needs its unit".into(),
+            source: "      timeout: 30".into(),
+            expected: "expected a duration".into(),
+            nearest: None,
+            help: "write `30s`".into(),
+        }
+    }
+
+    #[test]
+    fn the_bars_stand_below_each_other_whatever_the_line() {
+        let drawn = "synego.yaml:12:16: error[no_unit]: a duration needs its unit\n  12 |       timeout: 30\n     |                ^^ \
+                     expected a duration\n     = help: write `30s`";
+        assert_eq!(unit(12).render(), drawn);
+        assert_eq!(unit(4).render().lines().nth(1), Some("  4 |       timeout: 30"));
+        assert_eq!(unit(4).render().lines().nth(2), Some("    |                ^^ expected a duration"));
+    }
+
+    #[test]
+    fn a_mistake_in_no_line_has_no_drawing() {
+        assert_eq!(
+            unit(0).render(),
+            "synego.yaml: error[no_unit]: a duration needs its unit\n  = expected a duration\n  = help: write `30s`"
+        );
+    }
+
+    #[test]
+    fn a_tab_is_drawn_as_one_arrow() {
+        let tab = Diagnostic { source: "\trun: a".into(), column: 1, width: 1, ..unit(3) };
+        assert_eq!(tab.render().lines().nth(1), Some("  3 | →run: a"));
     }
 }

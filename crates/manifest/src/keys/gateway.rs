@@ -1,0 +1,427 @@
+//! Keys of `gateway`: what faces the world.
+
+use super::limits::EDGE_LIMITS;
+use super::policy::FIELD_KEYS;
+use super::shape::{Keys, Shape, Short};
+use super::{Effect, Key, Section, key};
+
+use Effect::{Edge, Own, Socket};
+
+const DAY: u64 = 86_400_000;
+
+static TEXT: Shape = Shape::Text("text");
+static BOOL: Shape = Shape::Bool;
+static FILE: Shape = Shape::Path("file");
+static FOLDER: Shape = Shape::Path("folder");
+static CACHE: Shape = Shape::Duration { min: 0, max: 365 * DAY };
+static CIDRS: Shape = Shape::List { of: &Shape::Cidr, max: 256 };
+
+const fn places(of: &'static Shape, pair: &'static str) -> Shape {
+    Shape::Named { noun: "place", keys: Keys::Places, of, max: 256, shorts: &[], pair }
+}
+
+static LISTEN: Section = Section {
+    shorts: &[Short::Scalar("address")],
+    many: true,
+    ..Section::of(
+        "listener",
+        "gateway.listen",
+        &[
+            key(
+                "address",
+                &Shape::Bind,
+                "",
+                Socket,
+                "address: 127.0.0.1:8080",
+                "where; a bare port binds every interface",
+            ),
+            key(
+                "protocol",
+                &Shape::Word {
+                    what: "protocol",
+                    built: &["http", "grpc"],
+                    later: &["https", "grpcs", "tcp", "tls", "udp"],
+                },
+                "",
+                Socket,
+                "protocol: grpc",
+                "what is spoken there; the names `http`, `https`, `grpc` and `grpcs` imply it",
+            ),
+            key("to", &Shape::Name, "", Socket, "to: db-proxy", "the service behind a listener of bytes").later(),
+            key(
+                "proxy_protocol",
+                &CIDRS,
+                "[]",
+                Socket,
+                "proxy_protocol: [10.0.0.0/8]",
+                "proxies whose PROXY line is believed",
+            )
+            .later(),
+        ],
+    )
+};
+
+static NGINX: Section = Section::of(
+    "nginx",
+    "gateway.nginx",
+    &[
+        key("binary", &FILE, "nginx", Edge, "binary: /usr/sbin/nginx", "the program"),
+        key(
+            "workers",
+            &Shape::Count { min: 1, max: 1_024, words: &["auto"] },
+            "auto",
+            Edge,
+            "workers: 4",
+            "its worker processes",
+        ),
+        key("user", &TEXT, "", Edge, "user: www-data", "whose rights its workers have"),
+        key("include", &FILE, "", Edge, "include: ./own.conf", "a file of your own, tested by `nginx -t` only"),
+    ],
+);
+
+static ACME: Section = Section {
+    shorts: &[Short::Scalar("email")],
+    ..Section::of(
+        "acme",
+        "gateway.tls.acme",
+        &[
+            key("email", &TEXT, "", Edge, "email: ops@example.com", "whom the authority writes to"),
+            key("directory", &Shape::Url, "", Edge, "directory: https://acme.example.com/directory", "the authority"),
+            key(
+                "challenge",
+                &Shape::Word { what: "challenge", built: &["http", "tls_alpn"], later: &[] },
+                "http",
+                Edge,
+                "challenge: http",
+                "how the name is proved",
+            ),
+        ],
+    )
+};
+
+static CERTIFICATE: Section = Section {
+    many: true,
+    ..Section::of(
+        "certificate",
+        "gateway.tls.certificates",
+        &[
+            key("cert", &FILE, "", Edge, "cert: ./tls/cert.pem", "the chain"),
+            key("key", &FILE, "", Edge, "key: ./tls/key.pem", "its key"),
+        ],
+    )
+};
+
+static TLS: Section = Section {
+    either: &[&["acme", "certificates", "self_signed"]],
+    ..Section::of(
+        "tls",
+        "gateway.tls",
+        &[
+            key(
+                "acme",
+                &Shape::Map(&ACME),
+                "",
+                Edge,
+                "acme: ops@example.com",
+                "certificates fetched and renewed by themselves",
+            ),
+            key(
+                "certificates",
+                &Shape::List { of: &Shape::Map(&CERTIFICATE), max: 256 },
+                "",
+                Edge,
+                "certificates: [{ cert: a.pem, key: a.key }]",
+                "certificates from files",
+            ),
+            key("self_signed", &BOOL, "", Edge, "self_signed: true", "one that no client trusts by itself"),
+            key(
+                "min",
+                &Shape::Word { what: "TLS version", built: &["1.2", "1.3"], later: &[] },
+                "1.2",
+                Edge,
+                "min: 1.3",
+                "the oldest version that is spoken",
+            ),
+            key("hsts", &CACHE, "", Edge, "hsts: 180d", "how long browsers insist on TLS"),
+            key("client_ca", &FILE, "", Edge, "client_ca: ./clients.pem", "whose clients alone are let in"),
+        ],
+    )
+};
+
+static REDIRECT: Section = Section {
+    shorts: &[Short::Scalar("to")],
+    many: true,
+    ..Section::of(
+        "redirect",
+        "gateway.redirects",
+        &[
+            key("to", &Shape::Url, "", Edge, "to: https://shop.example.com/", "where it leads"),
+            key("code", &Shape::Count { min: 301, max: 308, words: &[] }, "308", Edge, "code: 302", "the status"),
+        ],
+    )
+};
+
+static STATIC: Section = Section {
+    shorts: &[Short::Scalar("dir")],
+    many: true,
+    ..Section::of(
+        "static folder",
+        "gateway.static",
+        &[
+            key("dir", &FOLDER, "", Edge, "dir: ./public", "the folder"),
+            key("index", &TEXT, "index.html", Edge, "index: index.html", "the file that is served for a folder"),
+            key("cache", &CACHE, "1h", Edge, "cache: 30d", "how long a client may keep a file"),
+            key("list", &BOOL, "false", Edge, "list: true", "whether a folder without index is listed"),
+        ],
+    )
+};
+
+static SPA: Section = Section {
+    shorts: &[Short::Scalar("dir")],
+    many: true,
+    ..Section::of(
+        "single-page application",
+        "gateway.spa",
+        &[
+            key("dir", &FOLDER, "", Edge, "dir: ./web/dist", "the folder"),
+            key("index", &TEXT, "index.html", Edge, "index: index.html", "the file that unknown paths get"),
+        ],
+    )
+};
+
+static NOTIFY: Section = Section {
+    shorts: &[Short::Scalar("service")],
+    ..Section::of(
+        "notify",
+        "gateway.uploads",
+        &[
+            key("service", &Shape::Name, "", Edge, "service: media", "the service that is told"),
+            key("path", &Shape::UrlPath, "/", Edge, "path: /uploaded", "its path"),
+        ],
+    )
+};
+
+static UPLOAD: Section = Section {
+    many: true,
+    ..Section::of(
+        "upload",
+        "gateway.uploads",
+        &[
+            key("dir", &FOLDER, "", Edge, "dir: ./uploads", "where files are put"),
+            key(
+                "max_size",
+                &Shape::Size { min: 1, max: 1 << 44 },
+                "100MiB",
+                Edge,
+                "max_size: 100MiB",
+                "the largest file",
+            ),
+            key(
+                "types",
+                &Shape::List { of: &TEXT, max: 64 },
+                "[]",
+                Edge,
+                "types: [image/png]",
+                "media types that are taken",
+            ),
+            key("keep", &CACHE, "", Edge, "keep: 30d", "how long a file is kept"),
+            key("notify", &Shape::Map(&NOTIFY), "", Edge, "notify: media", "who is told"),
+            key("serve", &Shape::Place, "", Edge, "serve: /files", "where they can be fetched"),
+        ],
+    )
+};
+
+static GZIP: Section = Section::of(
+    "gzip",
+    "gateway.gzip",
+    &[
+        key("types", &Shape::List { of: &TEXT, max: 64 }, "[]", Edge, "types: [text/css]", "media types"),
+        key(
+            "min_size",
+            &Shape::Size { min: 1, max: 1 << 30 },
+            "1KiB",
+            Edge,
+            "min_size: 4KiB",
+            "smaller answers stay as they are",
+        ),
+        key("level", &Shape::Count { min: 1, max: 9, words: &[] }, "5", Edge, "level: 6", "effort"),
+    ],
+);
+
+static CORS: Section = Section {
+    many: true,
+    ..Section::of(
+        "CORS rule",
+        "gateway.cors",
+        &[
+            key(
+                "origins",
+                &Shape::List { of: &TEXT, max: 64 },
+                "",
+                Edge,
+                "origins: [https://a.example.com]",
+                "who may call from a browser",
+            ),
+            key(
+                "methods",
+                &Shape::List { of: &Shape::Method, max: 16 },
+                "[GET, HEAD, POST]",
+                Edge,
+                "methods: [GET, PUT]",
+                "methods",
+            ),
+            key("headers", &Shape::List { of: &TEXT, max: 64 }, "[]", Edge, "headers: [x-user]", "request headers"),
+            key("credentials", &BOOL, "false", Edge, "credentials: true", "whether cookies go along"),
+            key("max_age", &CACHE, "1h", Edge, "max_age: 24h", "how long a browser remembers"),
+        ],
+    )
+};
+
+static JWT: Section = Section::of(
+    "jwt",
+    "gateway.login",
+    &[
+        key("issuer", &TEXT, "", Edge, "issuer: https://id.example.com", "who signs"),
+        key("jwks", &Shape::Url, "", Edge, "jwks: https://id.example.com/keys", "where its keys are"),
+        key("audience", &TEXT, "", Edge, "audience: shop", "whom it must be made for"),
+    ],
+);
+
+static LOGIN: Section = Section {
+    many: true,
+    either: &[&["users", "jwt"]],
+    ..Section::of(
+        "login",
+        "gateway.login",
+        &[
+            key("users", &FILE, "", Edge, "users: ./users.txt", "names and hashed passwords"),
+            key(
+                "jwt",
+                &Shape::Map(&JWT),
+                "",
+                Effect::Live,
+                "jwt: { issuer: https://id.example.com, audience: shop }",
+                "signed tokens",
+            ),
+        ],
+    )
+};
+
+static FIELD_RULE: Section = Section { many: true, ..Section::of("header rule", "gateway.headers", FIELD_KEYS) };
+
+static KEYS: &[Key] = &[
+    key(
+        "engine",
+        &Shape::Word { what: "engine", built: &["nginx", "master"], later: &[] },
+        "",
+        Own,
+        "engine: master",
+        "who serves; without it Nginx where it is found, else the master, which knows routes only",
+    ),
+    key(
+        "nodes",
+        &super::mesh::SELECTOR,
+        "",
+        Own,
+        "nodes: { role: edge }",
+        "machines that face the world; those with a master if nothing is said",
+    )
+    .later(),
+    key("nginx", &Shape::Map(&NGINX), "", Edge, "nginx: { workers: 4 }", "the program and what is yours in it").later(),
+    key(
+        "listen",
+        &Shape::Named {
+            noun: "listener",
+            keys: Keys::Listeners,
+            of: &Shape::Map(&LISTEN),
+            max: 32,
+            shorts: &[Short::Scalar("http")],
+            pair: "NAME: address",
+        },
+        "{ http: 8080 }",
+        Socket,
+        "listen: { http: 80, grpc: 8081 }",
+        "addresses that face the world; a bare port binds every interface",
+    ),
+    key(
+        "hosts",
+        &Shape::List { of: &Shape::Host, max: 1_024 },
+        "[]",
+        Edge,
+        "hosts: [shop.example.com]",
+        "hosts that are served; others get 404 `no_route`",
+    ),
+    key("tls", &Shape::Map(&TLS), "", Edge, "tls: { acme: ops@example.com }", "certificates of the edge").later(),
+    key("redirect_http", &BOOL, "", Edge, "redirect_http: false", "plain HTTP leads to HTTPS").later(),
+    key(
+        "redirects",
+        &REDIRECTS,
+        "{}",
+        Edge,
+        "redirects: { www.shop.example.com/: https://shop.example.com/ }",
+        "places that lead elsewhere",
+    )
+    .later(),
+    key("static", &STATICS, "{}", Edge, "static: { /static: ./public }", "folders of files"),
+    key("spa", &SPAS, "{}", Edge, "spa: { /: ./web/dist }", "single-page applications: unknown paths get the index"),
+    key("uploads", &UPLOADS, "{}", Edge, "uploads: { /upload: { dir: ./uploads } }", "places that take files").later(),
+    key("gzip", &Shape::Either(&[&BOOL, &Shape::Map(&GZIP)]), "true", Edge, "gzip: true", "compression of answers")
+        .later(),
+    key("headers", &FIELD_RULES, "{}", Edge, "headers: { /: { set: { x-frame-options: DENY } } }", "fields of answers")
+        .later(),
+    key(
+        "cors",
+        &CORS_RULES,
+        "{}",
+        Edge,
+        "cors: { /api: { origins: [https://a.example.com] } }",
+        "who may call from a browser",
+    )
+    .later(),
+    key(
+        "allow",
+        &CIDR_RULES,
+        "{}",
+        Edge,
+        "allow: { /admin: [203.0.113.0/24] }",
+        "client addresses that alone are let in",
+    )
+    .later(),
+    key("deny", &CIDR_RULES, "{}", Edge, "deny: { /: [198.51.100.0/24] }", "client addresses that are kept out")
+        .later(),
+    key("login", &LOGINS, "{}", Edge, "login: { /admin: { users: ./users.txt } }", "places behind a login").later(),
+    key("trusted_proxies", &CIDRS, "[]", Edge, "trusted_proxies: [10.0.0.0/8]", "whose `X-Forwarded-*` count").later(),
+    key("limits", &Shape::Map(&EDGE_LIMITS), "", Edge, "limits: { rate: 50/s }", "bounds at the edge").later(),
+    key(
+        "error_pages",
+        &Shape::Named { noun: "status", keys: Keys::Free, of: &FILE, max: 64, shorts: &[], pair: "STATUS: FILE" },
+        "{}",
+        Edge,
+        "error_pages: { 5xx: ./sorry.html }",
+        "pages for those that accept HTML",
+    )
+    .later(),
+];
+
+static REDIRECTS: Shape = places(&Shape::Map(&REDIRECT), "PLACE: URL");
+static STATICS: Shape = places(&Shape::Map(&STATIC), "PLACE: folder");
+static SPAS: Shape = places(&Shape::Map(&SPA), "PLACE: folder");
+static UPLOADS: Shape = places(&Shape::Map(&UPLOAD), "PLACE: { dir: … }");
+static FIELD_RULES: Shape = places(&Shape::Map(&FIELD_RULE), "PLACE: { set: … }");
+static CORS_RULES: Shape = places(&Shape::Map(&CORS), "PLACE: { origins: … }");
+static CIDR_RULES: Shape = places(&CIDRS, "PLACE: [cidr]");
+static LOGINS: Shape = places(&Shape::Map(&LOGIN), "PLACE: { users: FILE }");
+
+/// `gateway`.
+pub(crate) static GATEWAY: Section = Section {
+    synonyms: &[
+        ("port", "listen"),
+        ("server_name", "hosts"),
+        ("domains", "hosts"),
+        ("ssl", "tls"),
+        ("root", "static"),
+        ("upload", "uploads"),
+        ("compression", "gzip"),
+    ],
+    ..Section::of("gateway", "gateway", KEYS)
+};

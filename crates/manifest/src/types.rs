@@ -1,0 +1,336 @@
+//! What a file can say, in long form, as types: they are read from what passed the checks, and the schema is made of
+//! them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+/// A duration as text; checked before.
+#[derive(Debug, Clone, Copy, JsonSchema)]
+#[schemars(with = "String")]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::value::duration(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no duration"))
+    }
+}
+
+/// A size, or a size a second, as text; checked before.
+#[derive(Debug, Clone, Copy, JsonSchema)]
+#[schemars(with = "String")]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let text = text.strip_suffix("/s").unwrap_or(&text);
+        crate::value::size(text).map(Self).ok_or_else(|| serde::de::Error::custom("no size"))
+    }
+}
+
+/// A share as text; checked before.
+#[derive(Debug, Clone, Copy, JsonSchema)]
+#[schemars(with = "String")]
+pub(crate) struct Percent(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::value::percent(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no share"))
+    }
+}
+
+/// A number, or a word such as `auto` or `cores`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum NumberOr {
+    /// The number.
+    Number(u32),
+    /// The word.
+    Word(String),
+}
+
+impl NumberOr {
+    /// The number; `None` for a word.
+    pub(crate) fn number(&self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Word(_) => None,
+        }
+    }
+}
+
+/// A mapping, or `false`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OrOff<T> {
+    /// Only `false` passes the checks.
+    Off(bool),
+    /// The mapping.
+    On(T),
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Manifest")]
+pub(crate) struct Manifest {
+    pub(crate) mesh: Option<String>,
+    #[expect(dead_code, reason = "the reader has followed it; here for the schema")]
+    pub(crate) include: Option<Vec<String>>,
+    #[expect(dead_code, reason = "one value so far; here for the schema")]
+    pub(crate) nodes: Option<String>,
+    pub(crate) masters: Option<Masters>,
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) telemetry: Option<Telemetry>,
+    #[expect(dead_code, reason = "the reader has laid every service over it; here for the schema")]
+    pub(crate) defaults: Option<Defaults>,
+    pub(crate) services: Option<BTreeMap<String, Service>>,
+}
+
+/// `masters`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Masters {
+    pub(crate) ingress: Option<String>,
+    pub(crate) mesh: Option<String>,
+    pub(crate) admin: Option<String>,
+    pub(crate) join: Option<Vec<String>>,
+    pub(crate) report: Option<Time>,
+    pub(crate) suspect: Option<Time>,
+    pub(crate) gone: Option<Time>,
+}
+
+/// `gateway`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Gateway {
+    pub(crate) engine: Option<String>,
+    pub(crate) listen: Option<BTreeMap<String, Listen>>,
+    pub(crate) hosts: Option<Vec<String>>,
+    #[serde(rename = "static")]
+    pub(crate) static_places: Option<BTreeMap<String, Static>>,
+    pub(crate) spa: Option<BTreeMap<String, Spa>>,
+}
+
+/// One of `gateway.listen`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    pub(crate) address: Option<String>,
+    pub(crate) protocol: Option<String>,
+}
+
+/// One of `gateway.static`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Static {
+    pub(crate) dir: Option<String>,
+    pub(crate) index: Option<String>,
+    pub(crate) cache: Option<Time>,
+    pub(crate) list: Option<bool>,
+}
+
+/// One of `gateway.spa`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Spa {
+    pub(crate) dir: Option<String>,
+    pub(crate) index: Option<String>,
+}
+
+/// `limits`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) headers: Option<Bytes>,
+    pub(crate) header: Option<Bytes>,
+    pub(crate) header_count: Option<u32>,
+    pub(crate) target: Option<Bytes>,
+    pub(crate) streams: Option<u32>,
+    pub(crate) window: Option<Bytes>,
+    pub(crate) connection_window: Option<Bytes>,
+    pub(crate) resets: Option<u32>,
+    pub(crate) handshake: Option<Time>,
+    pub(crate) header_read: Option<Time>,
+    pub(crate) body_idle: Option<Time>,
+    pub(crate) body_rate: Option<Bytes>,
+    pub(crate) write_stall: Option<Time>,
+    pub(crate) client_idle: Option<Time>,
+    pub(crate) pool_idle: Option<Time>,
+    pub(crate) connection_age: Option<Time>,
+    pub(crate) connections: Option<NumberOr>,
+    pub(crate) in_flight: Option<u32>,
+    pub(crate) ping: Option<Time>,
+    pub(crate) replay: Option<Bytes>,
+}
+
+/// `telemetry`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Telemetry {
+    pub(crate) logs: Option<Logs>,
+}
+
+/// `telemetry.logs`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Logs {
+    pub(crate) dir: Option<String>,
+    pub(crate) level: Option<String>,
+    pub(crate) format: Option<String>,
+    pub(crate) keep: Option<Time>,
+    pub(crate) max_size: Option<Bytes>,
+    pub(crate) access: Option<String>,
+}
+
+/// `defaults`: what a service can leave to all.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "the reader has laid every service over it; here for the schema")]
+pub(crate) struct Defaults {
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    pub(crate) env_file: Option<Vec<String>>,
+    pub(crate) instances: Option<NumberOr>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) health: Option<Health>,
+    pub(crate) ready: Option<Ready>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) policy: Option<Policy>,
+}
+
+/// One of `services`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) run: Option<Vec<String>>,
+    pub(crate) address: Option<OneOrMany>,
+    pub(crate) build: Option<Vec<String>>,
+    pub(crate) version: Option<String>,
+    pub(crate) port: Option<NumberOr>,
+    pub(crate) routes: Option<Vec<Route>>,
+    pub(crate) uses: Option<BTreeMap<String, Use>>,
+    pub(crate) after: Option<Vec<String>>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    pub(crate) env_file: Option<Vec<String>>,
+    pub(crate) instances: Option<NumberOr>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) health: Option<Health>,
+    pub(crate) ready: Option<Ready>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) policy: Option<Policy>,
+}
+
+/// One text or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text.clone()],
+            Self::Many(texts) => texts.clone(),
+        }
+    }
+}
+
+/// One of `uses`: nothing more can be said of it so far.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Use {}
+
+/// One of `routes`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) host: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) exact: Option<bool>,
+    pub(crate) method: Option<Vec<String>>,
+    pub(crate) headers: Option<BTreeMap<String, String>>,
+    pub(crate) query: Option<BTreeMap<String, String>>,
+    pub(crate) policy: Option<Policy>,
+}
+
+/// `health`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Health {
+    pub(crate) http: Option<String>,
+    pub(crate) grpc: Option<String>,
+    pub(crate) tcp: Option<String>,
+    pub(crate) exec: Option<Vec<String>>,
+    pub(crate) every: Option<Time>,
+    pub(crate) timeout: Option<Time>,
+    pub(crate) down: Option<u32>,
+    pub(crate) up: Option<u32>,
+}
+
+/// `ready`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ready {
+    pub(crate) port: Option<String>,
+    pub(crate) notify: Option<String>,
+    pub(crate) http: Option<String>,
+    pub(crate) grpc: Option<String>,
+    pub(crate) tcp: Option<String>,
+    pub(crate) exec: Option<Vec<String>>,
+    pub(crate) log: Option<String>,
+    pub(crate) within: Option<Time>,
+}
+
+/// `policy`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Policy {
+    pub(crate) timeout: Option<Time>,
+    pub(crate) try_timeout: Option<Time>,
+    pub(crate) connect: Option<Time>,
+    pub(crate) idle: Option<Time>,
+    pub(crate) balance: Option<Balance>,
+    pub(crate) eject: Option<OrOff<Eject>>,
+}
+
+/// `policy.balance`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Balance {
+    pub(crate) by: Option<String>,
+    pub(crate) hash: Option<Hash>,
+    pub(crate) slow_start: Option<Time>,
+    pub(crate) panic: Option<Percent>,
+}
+
+/// `policy.balance.hash`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Hash {
+    pub(crate) header: Option<String>,
+    pub(crate) cookie: Option<String>,
+    pub(crate) query: Option<String>,
+}
+
+/// `policy.eject`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Eject {
+    pub(crate) failures: Option<u32>,
+    pub(crate) first: Option<Time>,
+    pub(crate) max: Option<Time>,
+    pub(crate) at_most: Option<Percent>,
+}
