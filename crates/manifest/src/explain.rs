@@ -155,7 +155,7 @@ mod tests {
     fn every_page_says_meaning_cause_and_remedy() {
         for (code, page) in PAGES {
             assert!(page.starts_with(&format!("# {code}\n")), "{code}");
-            for part in ["**Meaning.**", "**Cause.**", "**Remedy.**", "```yaml"] {
+            for part in ["## Meaning\n", "## Cause\n", "## Remedy\n", "## Example\n", "```yaml\n"] {
                 assert!(page.contains(part), "{code} lacks {part}");
             }
         }

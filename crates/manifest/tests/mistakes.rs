@@ -1,8 +1,8 @@
 //! Every mistake gives its exact message: `mistakes/NN-name.yaml` in, `mistakes/NN-name.txt` out.
 //!
 //! A line `# file: NAME` begins a further file; `# profile: NAME` lays its overlay over the rest; `# set: NAME=VALUE` sets
-//! a variable. These lines are no part of the files, so that line numbers are those that people see. `UPDATE=1` writes
-//! the expected texts anew.
+//! a variable. These lines are no part of the files, so that line numbers are those that people see. Built
+//! with `SYNEGO_UPDATE_GOLDEN` set, the test writes the expected texts anew.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test panics")]
 
 mod common;
