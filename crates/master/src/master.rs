@@ -129,7 +129,7 @@ impl Master {
             ingress: own,
             public,
             mesh: mesh.as_ref().map(TcpListener::local_addr).transpose()?,
-            admin: admin.iter().map(Listener::address).collect(),
+            admin: admin.iter().map(Listener::address).collect::<Result<_, _>>()?,
         };
         let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
         let (control, handle) = MasterControl::new(ControlConfig {

@@ -65,7 +65,7 @@ pub fn settings(config: &MasterConfig) -> Vec<Setting> {
     ]
     .map(|(name, value)| Setting { name: name.into(), value, origin: "flags and manifest".into(), secret: false })
     .into();
-    settings.extend(config.manifest.effective().into_iter().map(|value| Setting {
+    settings.extend(config.manifest.effective().iter().cloned().map(|value| Setting {
         name: value.key,
         value: value.value,
         origin: value.origin,

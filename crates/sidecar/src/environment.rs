@@ -9,25 +9,25 @@ use synego_model::{InstanceName, ServiceName};
 
 /// Everything that the variables follow from.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub(crate) struct Told<'a> {
     /// Where the process shall listen.
-    pub address: &'a ServiceAddress,
+    pub(crate) address: &'a ServiceAddress,
     /// Name of the service.
-    pub service: &'a ServiceName,
+    pub(crate) service: &'a ServiceName,
     /// Name of the instance.
-    pub instance: &'a InstanceName,
+    pub(crate) instance: &'a InstanceName,
     /// Socket of the service protocol.
-    pub socket: &'a Path,
+    pub(crate) socket: &'a Path,
     /// The outbound that picks the service by `Host`.
-    pub outbound: SocketAddr,
+    pub(crate) outbound: SocketAddr,
     /// A port of its own for each used service.
-    pub used: &'a [(ServiceName, SocketAddr)],
+    pub(crate) used: &'a [(ServiceName, SocketAddr)],
 }
 
 /// The variables: `PORT` (or `SOCKET`), `SYNEGO_SERVICE`, `SYNEGO_INSTANCE`, `SYNEGO_SIDECAR`, `SYNEGO_OUTBOUND`, and
 /// `SYNEGO_URL_<SERVICE>` for each used service.
 #[must_use]
-pub fn variables(told: &Told<'_>) -> BTreeMap<String, String> {
+pub(crate) fn variables(told: &Told<'_>) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::from([
         ("SYNEGO_SERVICE".to_owned(), told.service.to_string()),
         ("SYNEGO_INSTANCE".to_owned(), told.instance.to_string()),

@@ -212,16 +212,24 @@ fn verdict(probe: &ProbeState, former: &View) -> Option<Result<(), Cause>> {
 
 async fn changed(process: Option<&mut watch::Receiver<ProcessState>>) {
     match process {
-        Some(process) if process.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+        Some(process) => {
+            if process.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 
 /// Waits until the probe has looked again.
 async fn looked(prober: Option<&mut Watched>) {
     match prober {
-        Some(watched) if watched.state.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+        Some(watched) => {
+            if watched.state.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

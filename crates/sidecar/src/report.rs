@@ -16,7 +16,8 @@ pub(crate) struct Sources {
     pub(crate) view: watch::Receiver<View>,
     pub(crate) meter: LoadMeter,
     pub(crate) calls: CallBook,
-    pub(crate) process: Option<watch::Receiver<ProcessState>>,
+    /// Set once the process is started by this sidecar; its figures change without waking anyone.
+    pub(crate) process: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     pub(crate) attachment: watch::Receiver<Attachment>,
     /// Set as soon as there is one; a report before that tells no age.
     pub(crate) uplink: Arc<OnceLock<UplinkHandle>>,
@@ -42,7 +43,7 @@ impl Sources {
         if let Some(said) = &self.attachment.borrow().load {
             load.utilization = Some(said.utilization);
         }
-        match &self.process {
+        match self.process.get() {
             Some(process) => {
                 let process = process.borrow();
                 load.memory_bytes = process.memory_bytes;

@@ -19,7 +19,7 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::logs::AccessLog;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
-use synego_runtime::{Readiness, Stop, Stopper, clock};
+use synego_runtime::{Readiness, Stop, clock};
 use synego_supervise::{ExitOutcome, OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
 use tokio::sync::watch;
 
@@ -73,6 +73,7 @@ pub struct Sidecar {
     announcement: watch::Sender<Announcement>,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
+    supervised: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     output: OutputSink,
     used: Vec<(ServiceName, SocketAddr)>,
 }
@@ -120,6 +121,7 @@ impl Sidecar {
         let (announcement, announced) = watch::channel(announcement(&config, &id, inbound.local_addr(), &address));
         let (view, viewed) = watch::channel(View::default());
         let (process, processed) = watch::channel(None);
+        let supervised: Arc<OnceLock<_>> = Arc::default();
         // The report needs the uplink's figures, and the uplink the report.
         let link: Arc<OnceLock<UplinkHandle>> = Arc::default();
         let outbound =
@@ -134,19 +136,19 @@ impl Sidecar {
             socket: config.runtime_dir.join(format!("{}.sock", config.instance)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             report_every: REPORT_EVERY,
-            parent_of: config.process.is_some().then(|| pid_of(processed.clone())),
+            parent_of: config.process.is_some().then(|| pid_of(processed)),
             log_level: LogLevel::Info,
             output: Some(output::link_sink(output.clone())),
             metrics: shared.metrics.clone(),
         };
         let socket = attach.socket.clone();
         let (attach, attached) =
-            AttachServer::bind(attach).with_context(|| format!("service protocol {}", socket.display()))?;
+            AttachServer::bind(attach).await.with_context(|| format!("service protocol {}", socket.display()))?;
         let sources = Sources {
             view: viewed,
             meter,
             calls,
-            process: config.process.is_some().then(|| processed.clone()),
+            process: supervised.clone(),
             attachment: attached.attachment(),
             uplink: link.clone(),
         };
@@ -157,12 +159,13 @@ impl Sidecar {
             used.push((service.clone(), own.local_addr()));
             outbounds.push(own);
         }
+        let incarnation = announced.borrow().incarnation.clone();
         let (uplink, linked) = Uplink::new(UplinkConfig {
             mesh: config.mesh.clone(),
             node: config.node.clone(),
             zone: config.zone.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            incarnation: announced.borrow().incarnation.clone(),
+            incarnation,
             masters: config.masters.clone(),
             connector: Connector::plain(),
             snapshot_file: config.state_dir.as_ref().map(|folder| folder.join(format!("snapshot-{}", config.instance))),
@@ -198,6 +201,7 @@ impl Sidecar {
             announcement,
             view,
             process,
+            supervised,
             output,
             used,
         })
@@ -343,6 +347,8 @@ impl Sidecar {
             run_dir: self.config.runtime_dir.clone(),
         };
         let (supervisor, state) = Supervisor::start(spec, self.output.clone(), life);
+        // Started once.
+        let _first = self.supervised.set(state.clone());
         let shown = self.process.clone();
         let mut states = state.clone();
         tasks::spawn("process-state", Kind::Connection, async move {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_control_plane::attach::{Attachment, Listener, ListenerProtocol};
+use synego_control_plane::attach::{Attachment, ListenerProtocol, ServiceListener};
 use synego_data_plane::InboundTarget;
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, InstanceState, Policy, Protocol};
@@ -34,7 +34,7 @@ pub(crate) fn of(basis: Basis<'_>) -> InboundTarget {
     let listeners = basis.attachment.hello.as_ref().map(|hello| hello.listeners.as_slice()).unwrap_or_default();
     let said = |protocol: ListenerProtocol| listeners.iter().find(|listener| listener.protocol == protocol);
     let own = |protocol: Protocol| (listeners.is_empty() && basis.protocol == protocol).then(|| basis.address.clone());
-    let address = |listener: Option<&Listener>| listener.map(|listener| listener.address.clone());
+    let address = |listener: Option<&ServiceListener>| listener.map(|listener| listener.address.clone());
     let http1 = said(ListenerProtocol::Http1);
     let http2 = said(ListenerProtocol::Http2);
     InboundTarget {
