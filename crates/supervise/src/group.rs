@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
+use crate::spec::StopBy;
 use crate::stat;
 
 /// Sends a signal to every process of a group; a group that is gone is no error.
@@ -13,9 +14,13 @@ pub(crate) fn signal(group: u32, signal: Signal) {
     }
 }
 
-/// TERM, and CONT so that one that is stopped hears it.
-pub(crate) fn terminate(group: u32) {
-    signal(group, Signal::TERM);
+/// TERM (or what takes its part), and CONT so that one that is stopped hears it.
+pub(crate) fn terminate(group: u32, by: StopBy) {
+    let term = match by {
+        StopBy::Term => Signal::TERM,
+        StopBy::Quit => Signal::QUIT,
+    };
+    signal(group, term);
     signal(group, Signal::CONT);
 }
 

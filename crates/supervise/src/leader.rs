@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use synego_runtime::clock;
 use tokio::process::Child;
 
+use crate::spec::StopBy;
 use crate::state::ExitOutcome;
 use crate::{group, guard};
 
@@ -43,9 +44,9 @@ impl Leader {
     }
 
     /// Ends the whole group: TERM, then KILL once `grace` is over or `cut` is done.
-    pub(crate) async fn end(mut self, grace: Duration, cut: impl Future<Output = ()>) -> ExitOutcome {
+    pub(crate) async fn end(mut self, by: StopBy, grace: Duration, cut: impl Future<Output = ()>) -> ExitOutcome {
         let began = clock::now();
-        group::terminate(self.pid);
+        group::terminate(self.pid, by);
         let in_time = tokio::select! {
             exit = self.exited() => Some(exit),
             () = tokio::time::sleep(grace) => None,
@@ -69,7 +70,7 @@ impl Leader {
         self.is_over = true;
         let mut was_clean = true;
         if group::is_alive(self.pid) {
-            group::terminate(self.pid);
+            group::terminate(self.pid, StopBy::Term);
             was_clean = gone_within(self.pid, grace).await;
             if !was_clean {
                 group::signal(self.pid, Signal::KILL);

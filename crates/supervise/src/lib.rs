@@ -33,6 +33,6 @@ pub use port::free_port;
 pub use probe::{ProbeContext, run as probe};
 pub use prober::{ProbeState, Prober};
 pub use restart::RestartPolicy;
-pub use spec::ProcessSpec;
+pub use spec::{ProcessSpec, StopBy};
 pub use state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
 pub use supervisor::Supervisor;

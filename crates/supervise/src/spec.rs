@@ -34,8 +34,44 @@ pub struct ProcessSpec {
     pub health: Option<HealthSpec>,
     /// Time from TERM to KILL.
     pub grace: Duration,
+    /// The signal that takes the part of TERM.
+    pub stop_by: StopBy,
     /// What follows its end.
     pub restart: RestartPolicy,
     /// Private folder for its notify socket; its whole path stays below 100 bytes.
     pub run_dir: PathBuf,
+}
+
+impl ProcessSpec {
+    /// A process with nothing but a command: no address, no build, ready once started (within 30 s), 5 s of grace, started
+    /// again when it ends. Fill in the rest by struct update.
+    #[must_use]
+    pub fn new(name: &str, command: CommandLine, cwd: PathBuf, run_dir: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            command,
+            build: None,
+            cwd,
+            env: BTreeMap::new(),
+            user_env: BTreeMap::new(),
+            env_files: Vec::new(),
+            ready: ReadySpec { by: None, within: Duration::from_secs(30) },
+            address: None,
+            health: None,
+            grace: Duration::from_secs(5),
+            stop_by: StopBy::Term,
+            restart: RestartPolicy::default(),
+            run_dir,
+        }
+    }
+}
+
+/// The signal that asks a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StopBy {
+    /// TERM: what most programs take as "finish and end".
+    #[default]
+    Term,
+    /// QUIT: Nginx finishes what it does on this one, and drops it on TERM.
+    Quit,
 }

@@ -1,11 +1,9 @@
 //! The smallest parent: supervises the command it is given until TERM or its end. For the tests of this crate, which
 //! kill it to see that nothing is left behind.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use synego_model::{CommandLine, ReadySpec};
+use synego_model::CommandLine;
 use synego_runtime::logs::LineWriter;
 use synego_runtime::{HostConfig, usage_error};
 use synego_supervise::{OutputSink, ProcessSpec, RestartPolicy, Supervisor};
@@ -16,21 +14,9 @@ fn main() -> ExitCode {
     }
     let mut args = std::env::args().skip(1);
     let Some(program) = args.next() else { return usage_error(&["expected a command"]) };
-    let spec = ProcessSpec {
-        name: "one".to_owned(),
-        command: CommandLine { program, args: args.collect() },
-        build: None,
-        cwd: std::env::current_dir().unwrap_or_default(),
-        env: BTreeMap::new(),
-        user_env: BTreeMap::new(),
-        env_files: Vec::new(),
-        ready: ReadySpec { by: None, within: Duration::from_secs(5) },
-        address: None,
-        health: None,
-        grace: Duration::from_secs(5),
-        restart: RestartPolicy::never(),
-        run_dir: std::env::temp_dir(),
-    };
+    let command = CommandLine { program, args: args.collect() };
+    let (cwd, run_dir) = (std::env::current_dir().unwrap_or_default(), std::env::temp_dir());
+    let spec = ProcessSpec { restart: RestartPolicy::never(), ..ProcessSpec::new("one", command, cwd, run_dir) };
     synego_runtime::run(HostConfig::new("synego-supervise-one"), |host| async move {
         let output = OutputSink::new("one", "one", LineWriter::discard());
         let (mut supervisor, _state) = Supervisor::start(spec, output, host.stop());

@@ -185,7 +185,7 @@ impl Course {
 
     async fn end(&self, leader: Leader, grace: Duration) -> ExitOutcome {
         self.set(|state| state.phase = Phase::Stopping);
-        leader.end(grace, self.stop.cut()).await
+        leader.end(self.spec.stop_by, grace, self.stop.cut()).await
     }
 
     fn hear(&self, words: Vec<Said>) {

@@ -1,6 +1,5 @@
 //! What the tests with real processes share.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use synego_model::process::ServiceAddress;
 use synego_model::{CommandLine, ReadySpec};
 use synego_runtime::logs::LineWriter;
 use synego_runtime::{Stop, Stopper};
-use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor, stat};
+use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, Supervisor, stat};
 use tokio::sync::watch;
 
 /// Longest wait for a condition; only a failed test waits so long.
@@ -25,21 +24,8 @@ pub(crate) fn sh(script: &str) -> CommandLine {
 
 /// A process without address, port or build: ready once started.
 pub(crate) fn spec(command: CommandLine, dir: &Path) -> ProcessSpec {
-    ProcessSpec {
-        name: "users-1".to_owned(),
-        command,
-        build: None,
-        cwd: dir.to_owned(),
-        env: BTreeMap::new(),
-        user_env: BTreeMap::new(),
-        env_files: Vec::new(),
-        ready: ReadySpec { by: None, within: LONG },
-        address: None,
-        health: None,
-        grace: Duration::from_secs(5),
-        restart: RestartPolicy::default(),
-        run_dir: dir.to_owned(),
-    }
+    let ready = ReadySpec { by: None, within: LONG };
+    ProcessSpec { ready, ..ProcessSpec::new("users-1", command, dir.to_owned(), dir.to_owned()) }
 }
 
 /// A process that is told its port.
