@@ -136,6 +136,7 @@ impl LinkTask {
             tokio::select! {
                 () = tokio::time::sleep(tasks::jittered(pause)) => {}
                 () = stop.stopped() => return,
+                () = self.news.closed() => return,
             }
         }
     }
@@ -180,6 +181,8 @@ impl LinkTask {
                     send(&to, Up::Subscribe(pb::Subscribe { active: wanted.active, service })).await?;
                 }
                 () = stop.stopped() => break,
+                // The uplink was dropped, so no one is there for whom this link could speak.
+                () = self.news.closed() => return Err(LinkError::Stopped),
             }
         }
         drop(followed);

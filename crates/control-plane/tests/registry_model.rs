@@ -165,8 +165,7 @@ proptest! {
                 let silent = now - found.heard;
                 let expected = match found.said {
                     _ if silent >= 10_000 => None,
-                    None => Some(InstanceState::Starting),
-                    Some(InstanceState::Gone) => None,
+                    None | Some(InstanceState::Gone) => None,
                     Some(said) if said.takes_requests() && silent >= 3_000 => Some(InstanceState::Degraded),
                     Some(said) => Some(said),
                 };

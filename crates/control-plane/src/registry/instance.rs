@@ -167,9 +167,10 @@ impl Instance {
         (self.state, self.cause, self.shown) = (state, cause, Some(state));
     }
 
-    /// How callers see it; `None` when it is gone.
+    /// How callers see it; `None` when it is gone, or said nothing of its state yet: callers that know it from another
+    /// master go on with what they know.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        let utilization = self.report.as_ref().and_then(|report| report.load.utilization);
+        let utilization = self.report.as_ref()?.load.utilization;
         (self.state != InstanceState::Gone).then(|| Endpoint {
             id: self.announcement.id.clone(),
             address: self.announcement.address,
