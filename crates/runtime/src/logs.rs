@@ -13,6 +13,7 @@ use std::time::Duration;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+pub use daily::prune;
 pub use event::MAX_FIELD;
 pub use line::{LineConfig, LineWriter, QUEUE, To, dropped_lines, flush_all, reopen_all};
 

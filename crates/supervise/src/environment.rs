@@ -23,14 +23,18 @@ pub(crate) fn of(spec: &ProcessSpec) -> Result<BTreeMap<String, String>, String>
         all.remove(name);
     }
     for file in &spec.env_files {
-        all.extend(read(file)?);
+        all.extend(read_variables(file)?);
     }
     all.extend(spec.user_env.clone());
     all.extend(spec.env.clone());
     Ok(all)
 }
 
-fn read(file: &Path) -> Result<BTreeMap<String, String>, String> {
+/// The variables of a file (`NAME=value` lines, as `env_file` takes them).
+///
+/// # Errors
+/// When it cannot be read or is larger than 1 MiB, or a line of it is none: file and line are named.
+pub fn read_variables(file: &Path) -> Result<BTreeMap<String, String>, String> {
     let named = |problem: &dyn std::fmt::Display| format!("cannot read `{}`: {problem}", file.display());
     let size = std::fs::metadata(file).map_err(|error| named(&error))?.len();
     if size > MAX_FILE {
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = read(Path::new("/nowhere/.env")).unwrap_err();
+        let error = read_variables(Path::new("/nowhere/.env")).unwrap_err();
         assert!(error.starts_with("cannot read `/nowhere/.env`: "), "{error}");
     }
 }

@@ -28,6 +28,7 @@ pub mod stat;
 mod state;
 mod supervisor;
 
+pub use environment::read_variables;
 pub use output::{Level, OutputLine, OutputSink};
 pub use port::free_port;
 pub use probe::{ProbeContext, run as probe};

@@ -96,6 +96,7 @@ async fn events_arrive_one_by_one_as_they_happen() {
         assert_eq!(frame.data_ref().map(|data| &data[..]), Some(event.as_bytes()));
         master.seen.next_event.notify_one();
     }
+    drop(body);
     edge.stop().await;
     master.kill().await;
 }

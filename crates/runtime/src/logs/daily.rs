@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -74,32 +74,47 @@ impl DailyFile {
         Ok(())
     }
 
-    /// Removes what is too old, then the oldest until the rest is small enough; never the file that is written.
     fn prune(&self) {
-        let Ok(mut files) = self.files() else { return };
-        files.sort_by_key(|found| std::cmp::Reverse((found.day, found.part)));
-        let days = i64::try_from(self.keep.as_secs() / 86_400).unwrap_or(i64::MAX);
-        let mut total = 0;
-        for found in files {
-            total += found.size;
-            let age = self.day.since(found.day).map_or(0, |span| i64::from(span.get_days()));
-            let is_open = found.day == self.day && found.part == self.part;
-            if !is_open && (age > days || total > self.max_size) {
-                // Another process may have removed it; the next pruning tries again.
-                let _gone = std::fs::remove_file(self.dir.join(file_name(&self.name, found.day, found.part)));
-            }
-        }
+        prune_except(&self.dir, &self.name, self.keep, self.max_size, self.day, self.part);
     }
 
     fn files(&self) -> io::Result<Vec<Found>> {
-        let entries = std::fs::read_dir(&self.dir)?.flatten();
-        Ok(entries
-            .filter_map(|entry| {
-                let (day, part) = parse_name(&self.name, entry.file_name().to_str()?)?;
-                Some(Found { day, part, size: entry.metadata().ok()?.len() })
-            })
-            .collect())
+        files(&self.dir, &self.name)
     }
+}
+
+/// Removes the files `NAME-DATE.log` in `dir` that are older than `keep`, then the oldest until all together are at most
+/// `max_size` bytes; never that of today. For files that another program writes: a [`LineWriter`](super::LineWriter)
+/// prunes its own.
+pub fn prune(dir: &Path, name: &str, keep: Duration, max_size: u64) {
+    // A program that names its files by the date alone writes the first part.
+    prune_except(dir, name, keep, max_size, clock::local_date(clock::unix_ms()), 1);
+}
+
+fn prune_except(dir: &Path, name: &str, keep: Duration, max_size: u64, today: Date, open: u32) {
+    let Ok(mut files) = files(dir, name) else { return };
+    files.sort_by_key(|found| std::cmp::Reverse((found.day, found.part)));
+    let days = i64::try_from(keep.as_secs() / 86_400).unwrap_or(i64::MAX);
+    let mut total = 0;
+    for found in files {
+        total += found.size;
+        let age = today.since(found.day).map_or(0, |span| i64::from(span.get_days()));
+        let is_open = found.day == today && found.part == open;
+        if !is_open && (age > days || total > max_size) {
+            // Another process may have removed it; the next pruning tries again.
+            let _gone = std::fs::remove_file(dir.join(file_name(name, found.day, found.part)));
+        }
+    }
+}
+
+fn files(dir: &Path, name: &str) -> io::Result<Vec<Found>> {
+    let entries = std::fs::read_dir(dir)?.flatten();
+    Ok(entries
+        .filter_map(|entry| {
+            let (day, part) = parse_name(name, entry.file_name().to_str()?)?;
+            Some(Found { day, part, size: entry.metadata().ok()?.len() })
+        })
+        .collect())
 }
 
 struct Found {
