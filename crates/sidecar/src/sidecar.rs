@@ -343,6 +343,7 @@ impl Sidecar {
             address: Some(self.address.clone()),
             health: self.config.health.clone(),
             grace: self.config.stop,
+            stop_by: synego_supervise::StopBy::Term,
             restart: RestartPolicy::default(),
             run_dir: self.config.runtime_dir.clone(),
         };
