@@ -71,6 +71,9 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// All files that were read.
     pub files: Vec<LoadedFile>,
+    /// The value of each variable that the files name, where it has one: with these, the same texts mean the same
+    /// elsewhere.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Outcome {
@@ -195,7 +198,16 @@ fn assemble(
         diagnostics.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
     }
     let refused = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Outcome { found: true, manifest: manifest.filter(|_| !refused), diagnostics, files }
+    let variables = named(&files, environment);
+    Outcome { found: true, manifest: manifest.filter(|_| !refused), diagnostics, files, variables }
+}
+
+/// The variables of the environment that the texts name.
+fn named(files: &[LoadedFile], environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let references = files.iter().flat_map(|file| file.text.split("${").skip(1));
+    let name = |rest: &str| rest.split([':', '}']).next().map(str::to_owned);
+    let names = references.filter_map(name);
+    names.filter_map(|name| environment.get(&name).cloned().map(|value| (name, value))).collect()
 }
 
 /// The tree of a file in long form, and the index of the file.
