@@ -1,5 +1,6 @@
 // The way of one HTTP request through a service: count, context, route, time, run, write.
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Logger } from "pino";
 import type { Activity } from "./activity.js";
 import { bindEmitter, type Ctx, readContext, runWith } from "./context.js";
@@ -40,6 +41,23 @@ export function answerer(parts: AnswerParts): RequestListener {
     if (!("value" in found) && answerHealth(request, response, parts)) return;
     const exchange = new Exchange(request, response, "value" in found ? found.value : undefined, parts);
     void exchange.run(found);
+  };
+}
+
+/** Gives an upgraded connection (a WebSocket) its context, and counts it as a stream; its signal aborts at a drain. */
+export function upgrader(activity: Activity, log: Logger): (request: IncomingMessage, socket: Socket, run: () => void) => void {
+  return (request, socket, run) => {
+    const abort = new AbortController();
+    const ended = activity.begin();
+    const off = activity.stream(() => abort.abort(meshError("draining", "the service drains")));
+    socket.once("close", () => {
+      off();
+      ended();
+      abort.abort(new SynegoError("cancelled", "the client went away"));
+    });
+    const context = readContext(headerOf(request, true), { protocol: "http", signal: abort.signal, log });
+    bindEmitter(socket, context);
+    runWith(context, run);
   };
 }
 

@@ -167,7 +167,7 @@ export class Link implements LinkStatus {
     this.#stream = stream;
     let end: StreamEnd = "closed";
     let failure: ServiceError | undefined;
-    const welcomed = setTimeout(() => stream.cancel(), welcomeWithinMs);
+    const welcomed = setTimeout(() => stream.cancel(), welcomeWithinMs).unref();
     stream.on("data", (message: ToService) => {
       clearTimeout(welcomed);
       if (message.is?.$case === "moved") {

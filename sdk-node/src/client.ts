@@ -15,11 +15,18 @@ import {
   readEnvironment,
   urlVariable,
 } from "./options.js";
+import { type Codec, encodeMessage } from "./rpc.js";
 
 /** A class of stubs, as ts-proto and grpc-js make them. */
 export interface StubClass<Stub extends GrpcClient> {
   new (address: string, creds: ReturnType<typeof credentials.createInsecure>, options?: object): Stub;
   readonly service: ServiceDefinition;
+}
+
+/** How a call by name is made. */
+export interface RpcCallOptions<Value = unknown, Result = unknown> extends CallOptions {
+  /** Speaks protobuf instead of JSON. */
+  readonly codec?: Codec<Value, Result>;
 }
 
 /** What a client is made of; services and `dial` make them. */
@@ -62,23 +69,25 @@ export class Client {
   }
 
   /**
-   * Calls a service's `rpc(name, …)` with a JSON value and gives its JSON answer. A name that begins with a slash is a
-   * path, such as `/shop.v1.Orders/Get`. Rejects with a `SynegoError` when the service refuses.
+   * Calls a service's `rpc(name, …)` with a JSON value, or with protobuf where a codec is given, and gives its answer. A
+   * name that begins with a slash is a path, such as `/shop.v1.Orders/Get`. Rejects with a `SynegoError` when refused.
    */
-  async call<Result = unknown>(
+  async call<Result = unknown, Value = unknown>(
     service: string,
     name: string,
-    input: unknown = {},
-    options: CallOptions = {},
+    input: Value = {} as Value,
+    options: RpcCallOptions<Value, Result> = {},
   ): Promise<Result> {
     if (!isServiceName(service)) throw new TypeError(`${JSON.stringify(service)} is no name of a service`);
+    const { codec, ...rest } = options;
     const response = await this.#send(service, rpcPattern(name).slice("POST ".length), "connect", {
-      ...options,
+      ...rest,
       method: "POST",
-      headers: { "content-type": "application/json", "connect-protocol-version": "1" },
-      body: JSON.stringify(input),
+      headers: { "content-type": codec === undefined ? "application/json" : "application/proto", "connect-protocol-version": "1" },
+      body: codec === undefined ? JSON.stringify(input) : encodeMessage(codec.request, input),
     });
     if (!response.ok) throw await SynegoError.fromResponse(response, service);
+    if (codec !== undefined) return codec.response.decode(new Uint8Array(await response.arrayBuffer()));
     return (await response.json()) as Result;
   }
 

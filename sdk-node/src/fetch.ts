@@ -49,6 +49,9 @@ export interface Call extends FetchOptions {
   readonly agent: Agent;
 }
 
+/** Methods whose requests have no body unless one is given. */
+const bodyless = new Set(["GET", "HEAD", "DELETE", "OPTIONS", "TRACE"]);
+
 /** Makes one call. Rejects with a `SynegoError`, or with the reason of the caller's own signal. */
 export async function send(call: Call): Promise<Response> {
   const around = ctx();
@@ -59,6 +62,8 @@ export async function send(call: Call): Promise<Response> {
   for (const [name, value] of Object.entries(carry(around, call.priority))) headers.set(name, value);
   for (const [name, value] of Object.entries(timeoutHeaders(leftMs, call.transport))) headers.set(name, value);
   const body = openBody(call.body, headers);
+  if (body instanceof Readable) headers.set("transfer-encoding", "chunked");
+  else if (body === undefined && !bodyless.has(call.method ?? "GET")) headers.set("content-length", "0");
 
   const request = httpRequest({
     host: call.target.host,

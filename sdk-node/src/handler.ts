@@ -85,7 +85,7 @@ export async function readBody(
 ): Promise<unknown> {
   const isJson = /^application\/(.+\+)?json\b/i.test(request.headers["content-type"] ?? "");
   if (schema === undefined && !isJson) return undefined;
-  const text = await readText(request, limit);
+  const text = (await readBytes(request, limit)).toString("utf8");
   let value: unknown;
   try {
     value = text === "" ? undefined : JSON.parse(text);
@@ -107,7 +107,8 @@ function describeIssue({ message, path }: SchemaIssue): string {
   return keys.length === 0 ? message : `${keys.join(".")}: ${message}`;
 }
 
-async function readText(request: IncomingMessage, limit: number): Promise<string> {
+/** All bytes of a body; more than `limit` are refused before they are held in memory. */
+export async function readBytes(request: IncomingMessage, limit: number): Promise<Buffer> {
   const tooLarge = (): SynegoError =>
     new SynegoError("resource_exhausted", `the body is larger than ${limit} bytes`, {
       reason: "body_too_large",
@@ -128,7 +129,7 @@ async function readText(request: IncomingMessage, limit: number): Promise<string
     if (failure instanceof SynegoError) throw failure;
     throw new SynegoError("cancelled", "the body was cut short", { cause: failure });
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
 }
 
 /** Writes what a handler gave back. `stop` aborts when a drain begins. */

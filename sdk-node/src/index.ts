@@ -1,6 +1,6 @@
 // All that this package exports; the test mesh is at `synegobase/testing`.
 export { type LinkState, type LinkStatus } from "./attach.js";
-export { Client, dial, type DialOptions, type StubClass } from "./client.js";
+export { Client, dial, type DialOptions, type RpcCallOptions, type StubClass } from "./client.js";
 export { type Blame, type Code, type Retry } from "./codes.js";
 export { ctx, type Ctx, type Priority } from "./context.js";
 export { SynegoError, type SynegoErrorOptions } from "./errors.js";
@@ -22,7 +22,8 @@ export { type LoadFunction } from "./load.js";
 export { type ClientOptions, type Environment, type ServiceOptions } from "./options.js";
 export { type Params } from "./pattern.js";
 export { type Reason } from "./reasons.js";
+export { type Codec, type MessageCodec, type RpcOptions } from "./rpc.js";
 export { serve, type ServeOptions, wrap } from "./serve.js";
-export { type Drain, type DrainCause, type RpcOptions, type RunOptions, Service } from "./service.js";
+export { type Drain, type DrainCause, type RunOptions, Service } from "./service.js";
 export { type EventStream, sse, type SseEvent, type SseOptions } from "./sse.js";
 export { type Trace } from "./trace.js";

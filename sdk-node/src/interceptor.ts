@@ -155,6 +155,7 @@ export function outgoing(defaultMs: number): Interceptor {
       start: (metadata, listener, start) => {
         for (const [name, value] of Object.entries(carry(around))) metadata.set(name, value);
         around?.signal.addEventListener("abort", cancel, { once: true });
+        if (around?.signal.aborted === true) queueMicrotask(cancel);
         start(metadata, {
           onReceiveMetadata: (received, pass) => pass(received),
           onReceiveMessage: (message, pass) => pass(message),

@@ -2,7 +2,7 @@
 import type { RequestListener } from "node:http";
 import type { Logger } from "pino";
 import type { Activity } from "./activity.js";
-import type { Route } from "./answer.js";
+import { type Route, upgrader } from "./answer.js";
 import { Link, type LinkStatus } from "./attach.js";
 import { meshError } from "./errors.js";
 import { Phase, DrainCause as WireCause, type Drain as WireDrain, type Hello } from "./gen/synego/v1/sidecar.js";
@@ -138,7 +138,7 @@ export class Life {
         (path) => this.#health(path),
         () => this.#phase === "draining",
       );
-      this.#listening.push(await listenHttp(this.#mounted?.server ?? newServer(), host, port, activity, answer));
+      this.#listening.push(await listenHttp(this.#mounted?.server ?? newServer(), host, port, answer, upgrader(activity, log)));
     }
     if (options.grpc !== undefined) {
       const grpcHost = hostOf(options.grpc);

@@ -1,9 +1,8 @@
 // Where a service listens: its own HTTP server, or one that the user made, and a gRPC server beside it.
-import { createServer, type IncomingMessage, type RequestListener, Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, Server } from "node:http";
 import type { Socket } from "node:net";
 import { Readable } from "node:stream";
 import { type Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
-import type { Activity } from "./activity.js";
 import { writeResponse } from "./handler.js";
 import type { DeclaredListener } from "./hello.js";
 
@@ -86,25 +85,26 @@ export interface Listening {
   close(): void;
 }
 
-/** Begins to listen for HTTP; `answer` gets every request, upgraded connections count as streams. */
+type UpgradeListener = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
+
+/** Begins to listen for HTTP; `answer` gets every request, `upgrade` every one that leaves HTTP, to run its listeners. */
 export async function listenHttp(
   server: Server,
   host: string,
   port: number,
-  activity: Activity,
-  answer: (request: IncomingMessage, response: ServerResponse) => void,
+  answer: RequestListener,
+  upgrade: (request: IncomingMessage, socket: Socket, run: () => void) => void,
 ): Promise<Listening> {
   const upgraded = new Set<Socket>();
   server.on("request", answer);
-  if (server.listenerCount("upgrade") > 0) {
-    server.prependListener("upgrade", (_request, socket: Socket) => {
-      const ended = activity.begin();
-      const off = activity.stream(() => undefined); // its own server knows how to say goodbye on it
+  const listeners = server.listeners("upgrade") as UpgradeListener[];
+  if (listeners.length > 0) {
+    server.removeAllListeners("upgrade");
+    server.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
       upgraded.add(socket);
-      socket.once("close", () => {
-        upgraded.delete(socket);
-        off();
-        ended();
+      socket.once("close", () => upgraded.delete(socket));
+      upgrade(request, socket, () => {
+        for (const listener of listeners) listener.call(server, request, socket, head);
       });
     });
   }

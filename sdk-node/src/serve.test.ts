@@ -43,7 +43,11 @@ test("a Fastify instance keeps its routing and gets the context", async () => {
 
 test("an http.Server keeps its listeners and its upgrades, and a drain waits for an open one", async () => {
   const server = createServer((request, response) => response.end(`${request.url} ${ctx()?.requestId}`));
+  const contexts: (string | undefined)[] = [];
   server.on("upgrade", (_request, socket) => {
+    contexts.push(ctx()?.requestId);
+    ctx()?.signal.addEventListener("abort", () => contexts.push("drains"));
+    socket.on("data", () => contexts.push(ctx()?.requestId));
     socket.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
     socket.pipe(socket);
   });
@@ -51,7 +55,7 @@ test("an http.Server keeps its listeners and its upgrades, and a drain waits for
   assert.equal(await (await m.fetch("http://app/x", asked)).text(), "/x r-1");
   const address = m.seen("app").hellos[0]?.listeners[0]?.address ?? "";
   const socket = connect(Number(address.split(":")[1]), "127.0.0.1");
-  socket.write("GET /ws HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+  socket.write("GET /ws HTTP/1.1\r\nhost: app\r\nx-request-id: r-2\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
   await once(socket, "data");
   await m.until("app", ({ loads }) => loads.at(-1)?.openStreams === 1);
   socket.write("hello");
@@ -62,6 +66,7 @@ test("an http.Server keeps its listeners and its upgrades, and a drain waits for
   assert.equal(String((await once(socket, "data"))[0]), "still here");
   socket.end();
   await drained;
+  assert.deepEqual(contexts, ["r-2", "r-2", "drains", "r-2"]);
 });
 
 test("a fetch handler gets a Request and gives a Response, cookies apart", async () => {

@@ -4,19 +4,20 @@ import { Activity } from "./activity.js";
 import { answerer, type Route } from "./answer.js";
 import type { LinkStatus } from "./attach.js";
 import { Client } from "./client.js";
-import { type HandleOptions, type Handler, type StandardSchema } from "./handler.js";
+import { type HandleOptions, type Handler } from "./handler.js";
 import { type CheckFunction, type CheckOptions, Checks } from "./health.js";
 import { rpcPattern } from "./hello.js";
 import { type Drain, type DrainCause, type DrainHook, Life, type RunOptions, type StartHook, type StopHook } from "./life.js";
 import { type LoadFunction, LoadMeter } from "./load.js";
 import { newLogger } from "./log.js";
-import { isServiceName, readEnvironment, type ServiceOptions } from "./options.js";
+import { isServiceName, type ServiceOptions } from "./options.js";
 import { type Params, parsePattern, Router } from "./pattern.js";
+import { rpcHandler, type RpcOptions } from "./rpc.js";
 
-export type { Drain, DrainCause, RunOptions };
+export type { Drain, DrainCause, RpcOptions, RunOptions };
 
-/** How a call by name is to be run. */
-export type RpcOptions<Value = unknown> = Omit<HandleOptions<Value>, "streaming">;
+/** Largest body that is read unless the options say otherwise: 10 MiB. */
+const bodyLimit = 10 * 1024 * 1024;
 
 /** What answers: handlers under a name, with checks, load figures and hooks. */
 export class Service {
@@ -50,7 +51,7 @@ export class Service {
 
   /** Name of this instance, such as `users-1`; undefined without a sidecar. */
   get instance(): string | undefined {
-    return this.#life === undefined ? readEnvironment(this.#options.env ?? process.env).instance : this.#life.instance;
+    return this.#life === undefined ? (this.#options.env ?? process.env)["SYNEGO_INSTANCE"] || undefined : this.#life.instance;
   }
 
   /** The link to the sidecar. */
@@ -79,12 +80,16 @@ export class Service {
    * Answers calls by name: `client.call("prices", "quote", input)`, or `POST /rpc/quote` with JSON from anywhere. A name
    * that begins with a slash is a path, such as `/shop.v1.Orders/Get`.
    */
-  rpc<Value = unknown>(name: string, fn: (input: Value) => unknown): this;
-  rpc<Value = unknown>(name: string, options: RpcOptions<Value>, fn: (input: Value) => unknown): this;
-  rpc(name: string, options: RpcOptions | ((input: never) => unknown), fn?: (input: never) => unknown): this {
-    const [how, run] = typeof options === "function" ? [{}, options] : [options, fn];
-    const answer: Handler = async ({ body }) => (await run?.(body as never)) ?? {};
-    return this.#add(rpcPattern(name), { ...how, body: how.body ?? anything }, answer, "connect");
+  rpc<Value = unknown, Result = unknown>(name: string, fn: (input: Value) => Result | Promise<Result>): this;
+  rpc<Value = unknown, Result = unknown>(
+    name: string,
+    options: RpcOptions<Value, Result>,
+    fn: (input: Value) => Result | Promise<Result>,
+  ): this;
+  rpc(name: string, options: RpcOptions | ((input: unknown) => unknown), fn?: (input: unknown) => unknown): this {
+    const [how, run] = typeof options === "function" ? [{}, options] : [options, fn as (input: unknown) => unknown];
+    const timeout = how.timeoutMs === undefined ? {} : { timeoutMs: how.timeoutMs };
+    return this.#add(rpcPattern(name), timeout, rpcHandler(run, how, this.#options.bodyLimit ?? bodyLimit), "connect");
   }
 
   /** Checks something the service needs, every 5 s with a limit of 1 s; a failed one makes it degraded or unhealthy. */
@@ -140,7 +145,7 @@ export class Service {
         answerer({
           activity,
           log: this.log,
-          bodyLimit: this.#options.bodyLimit ?? 10 * 1024 * 1024,
+          bodyLimit: this.#options.bodyLimit ?? bodyLimit,
           find: (method, target) => this.#router.find(method, target),
           app,
           health,
@@ -163,8 +168,3 @@ export class Service {
     return this;
   }
 }
-
-/** Takes any JSON value: a call by name without a schema still has a body. */
-const anything: StandardSchema = {
-  "~standard": { version: 1, vendor: "synegobase", validate: (value) => ({ value: value ?? {} }) },
-};

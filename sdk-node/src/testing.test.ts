@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { status as Status } from "@grpc/grpc-js";
 import { ctx, dial, Service, SynegoError } from "./index.js";
-import { DrainCause, Feature } from "./gen/synego/v1/sidecar.js";
+import { DrainCause, Feature, Handler, Problem } from "./gen/synego/v1/sidecar.js";
 import { LogLevel } from "./gen/synego/v1/common.js";
 import { type Lines, logLines } from "./testing/lines.js";
 import { Phase, TestMesh, type TestMeshOptions } from "./testing.js";
@@ -126,6 +126,20 @@ test("an RPC by name gives its value, or the error with which the other side ref
     return true;
   });
   await assert.rejects(m.client.call("prices", "unknown"), { status: 404, reason: "no_handler" });
+});
+
+test("an RPC by name speaks protobuf where both sides have the messages, and JSON all the same", async () => {
+  const codec = { request: Handler, response: Problem };
+  const prices = service("prices").made.rpc("/shop.v1.Prices/Check", { codec }, ({ pattern, limit }) => Problem.create({ path: pattern, message: `limit ${limit}` }));
+  const m = await start(prices);
+  const input = Handler.create({ pattern: "GET /", limit: 7 });
+  assert.deepEqual(await m.client.call("prices", "/shop.v1.Prices/Check", input, { codec }), { path: "GET /", message: "limit 7" });
+  assert.deepEqual(await m.client.call("prices", "/shop.v1.Prices/Check", { pattern: "x", timeoutMs: 1 }), { path: "x", message: "limit 0" });
+  const send = (type: string, body: string): Promise<Response> =>
+    m.fetch("http://prices/shop.v1.Prices/Check", { method: "POST", headers: { "content-type": type }, body });
+  assert.equal((await send("application/proto", "\xff\xff")).status, 400);
+  const other = await send("text/xml", "<a/>");
+  assert.deepEqual([other.status, ((await other.json()) as { code: string }).code], [415, "invalid_argument"]);
 });
 
 test("stubs stand in for services that are not under test", async () => {
