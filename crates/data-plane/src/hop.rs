@@ -42,6 +42,9 @@ use record::Exchange;
 use send::{Outgoing, Sent};
 use station::{Station, Table};
 
+/// Bytes of a refused request's body that are still read, so that its client sees the answer.
+const DISCARD: u64 = 256 * 1024;
+
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
 async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
     let form = Form::of(&request);
@@ -53,6 +56,9 @@ async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Inc
         Err(_) => Refusal::new(Reason::Internal, "the mesh failed on this request"),
     };
     let answer = answer::refuse(&refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
+    if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
+        intake.discard(DISCARD).await;
+    }
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     exchange.answered(refusal.reason.status(), Some(refusal.reason), grpc);
     exchange.finish(true);
@@ -83,12 +89,15 @@ async fn relay(
     }
     let head = Head::check(&request, &client.limits)?;
     exchange.checked(&head);
-    if station.server.is_draining() {
-        return Err(Refusal::new(Reason::Draining, "this instance is draining"));
-    }
     let upgrade = head.is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
+    let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
+    let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
+    exchange.taking(intake.clone());
+    if station.server.is_draining() {
+        return Err(Refusal::new(Reason::Draining, "this instance is draining"));
+    }
 
     // route: which service, under which policy.
     let way = station.table.route(station, &head, &headers).await?;
@@ -105,9 +114,6 @@ async fn relay(
     if upgrade.is_some() {
         headers::ask_for_websocket(&mut headers);
     }
-    let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
-    let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
-    exchange.taking(intake.clone());
     let outgoing = Outgoing { head, headers, intake: intake.clone(), deadline };
     let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
     intake.settle();

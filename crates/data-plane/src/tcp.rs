@@ -11,7 +11,7 @@ use synego_model::{Protocol, Reason, ServiceName};
 use synego_runtime::clock;
 
 use crate::hop::connection;
-use crate::hop::copy;
+use crate::hop::copy::{self, Silence};
 use crate::hop::record::Exchange;
 use crate::hop::station::{Station, Table};
 use crate::hop::watched::Pace;
@@ -60,7 +60,8 @@ async fn tunnel(station: &Rc<Station>, mut client: Stream, mut exchange: Exchang
             Err(reason) => return exchange.answered(reason.status(), Some(reason), None),
         };
         exchange.answered(200, None, None);
-        let carried = copy::two_way(&mut client, &mut upstream, idle).await;
+        // A side that has said all may wait for the other as long as it likes: so do many protocols.
+        let carried = copy::two_way(&mut client, &mut upstream, Silence { both: idle, one: idle }).await;
         drop(flight);
         exchange.tunnelled(carried.there, carried.back);
         if carried.complete {

@@ -1,6 +1,6 @@
 //! Answers that the mesh itself makes: one table from a reason to what the caller sees, in the caller's own form.
 
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use rand::Rng;
 use serde::Serialize;
@@ -67,10 +67,25 @@ pub(crate) fn refuse(
         // Drawn, so that those who were refused together do not come back together.
         headers.insert(RETRY_AFTER, HeaderValue::from(rng.random_range(1..=RETRY_AFTER_MAX)));
     }
+    if closes(*reason) && !form.is_http2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if *reason == Reason::MethodNotAllowed {
         headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     answer
+}
+
+/// Whether it is not certain where the next request on the connection begins.
+fn closes(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BadRequest
+            | Reason::HeadersTooLarge
+            | Reason::TargetTooLong
+            | Reason::MethodNotAllowed
+            | Reason::ClientTooSlow
+    )
 }
 
 /// Trailers of a gRPC answer that ends here although its head has gone out.

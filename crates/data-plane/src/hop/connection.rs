@@ -130,8 +130,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(None)
         .max_headers(2 * limits.header_count as usize)
         .max_header_size(2 * usize::try_from(limits.headers).unwrap_or(usize::MAX / 2))
-        .half_close(false)
-        .pipeline_flush(true);
+        .half_close(false);
     builder
 }
 

@@ -43,15 +43,24 @@ struct Way {
     done: bool,
 }
 
-/// Copies until both directions have ended, one of them fails, or nothing moved for `idle`.
-pub(crate) async fn two_way<A, B>(first: &mut A, second: &mut B, idle: Duration) -> Carried
+/// How long nothing may move.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silence {
+    /// While both directions are open.
+    pub(crate) both: Duration,
+    /// Once one of them has ended.
+    pub(crate) one: Duration,
+}
+
+/// Copies until both directions have ended, one of them fails, or nothing moved for too long.
+pub(crate) async fn two_way<A, B>(first: &mut A, second: &mut B, silence: Silence) -> Carried
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut there, mut back) = (Way::default(), Way::default());
     let mut moved = clock::now();
-    let mut timer = std::pin::pin!(tokio::time::sleep_until((moved + idle).into()));
+    let mut timer = std::pin::pin!(tokio::time::sleep_until((moved + silence.both).into()));
     let complete = std::future::poll_fn(|cx| {
         let before = there.carried + back.carried;
         let ended = (there.poll(first, second, cx), back.poll(second, first, cx));
@@ -63,7 +72,8 @@ where
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(false),
             _ => {}
         }
-        silent(timer.as_mut(), moved + idle, cx).map(|()| false)
+        let limit = if there.done || back.done { silence.one } else { silence.both };
+        silent(timer.as_mut(), moved + limit, cx).map(|()| false)
     })
     .await;
     Carried { there: there.carried, back: back.carried, complete }
@@ -71,6 +81,9 @@ where
 
 /// Ready at `end`; a timer that is early is left alone until it fires.
 fn silent(mut timer: Pin<&mut tokio::time::Sleep>, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    if timer.deadline().into_std() > end {
+        timer.as_mut().reset(end.into());
+    }
     while timer.as_mut().poll(cx).is_ready() {
         if timer.deadline().into_std() >= end {
             return Poll::Ready(());
@@ -147,6 +160,10 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    fn silence(seconds: u64) -> Silence {
+        Silence { both: Duration::from_secs(seconds), one: Duration::from_secs(seconds) }
+    }
+
     #[tokio::test]
     async fn each_direction_ends_on_its_own_and_all_bytes_arrive() {
         let (mut client, mut near) = duplex(100);
@@ -154,7 +171,7 @@ mod tests {
         let data: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
         let expected = data.clone();
         let (carried, (), answered) = tokio::join!(
-            two_way(&mut near, &mut far, Duration::from_secs(5)),
+            two_way(&mut near, &mut far, silence(5)),
             async {
                 client.write_all(&data).await.expect("written");
                 client.shutdown().await.expect("ended");
@@ -179,7 +196,7 @@ mod tests {
         let (mut client, mut near) = duplex(100);
         let (mut far, mut service) = duplex(100);
         let began = clock::now();
-        let (carried, ()) = tokio::join!(two_way(&mut near, &mut far, Duration::from_secs(10)), async {
+        let (carried, ()) = tokio::join!(two_way(&mut near, &mut far, silence(10)), async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_secs(8)).await;
                 client.write_all(b"x").await.expect("written");

@@ -65,8 +65,17 @@ impl Deadline {
         }
     }
 
-    /// When to look again, and which limit is reached then if nothing has moved. Every limit that is reached already
-    /// lies at or before `now`.
+    /// When to look again whether a limit is reached. While the body still comes its end may set nearer ones than those
+    /// that hold now, but none before they have passed from now on.
+    pub(crate) fn look(&self, try_started: Instant, progress: Progress, now: Instant) -> Instant {
+        let (when, _) = self.next(try_started, progress);
+        match progress {
+            Progress::Ended { .. } => when,
+            _ => [self.total, self.one_try].into_iter().flatten().map(|limit| now + limit).fold(when, Instant::min),
+        }
+    }
+
+    /// When the next limit is reached if nothing moves, and which.
     pub(crate) fn next(&self, try_started: Instant, progress: Progress) -> (Instant, Lapse) {
         let mut nearest = match progress {
             Progress::Waiting { since } if self.is_grpc => (since + self.idle, Lapse::Idle),

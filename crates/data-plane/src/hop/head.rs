@@ -1,6 +1,6 @@
 //! The head of a request, checked: what may be read in two ways is refused before anything is decided on it.
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use synego_model::{Limits, Reason};
@@ -30,6 +30,9 @@ pub(crate) struct Form {
     pub(crate) is_grpc: bool,
     pub(crate) wants_problem: bool,
     pub(crate) is_head: bool,
+    pub(crate) is_http2: bool,
+    /// Whether it sends its body only after a word of ours (`Expect: 100-continue`).
+    pub(crate) waits: bool,
 }
 
 impl Form {
@@ -39,6 +42,8 @@ impl Form {
             is_grpc: is_grpc(request.headers()),
             wants_problem: request.headers().get_all(ACCEPT).iter().any(accepts),
             is_head: request.method() == Method::HEAD,
+            is_http2: request.version() == Version::HTTP_2,
+            waits: request.headers().contains_key(EXPECT),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +17,9 @@ use super::body::BodyError;
 
 /// After so much waiting for the client its body must come at the lowest rate allowed.
 const RATE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long the rest of a refused request's body is read.
+const DISCARD: Duration = Duration::from_secs(1);
 
 /// How far the body of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,23 @@ impl Intake {
         let mut inner = self.0.borrow_mut();
         inner.keeps = false;
         inner.drop_read();
+    }
+
+    /// Reads what is left and forgets it, at most `limit` bytes and [`DISCARD`] long: a client that still writes while
+    /// its connection is closed may never see the answer.
+    pub(crate) async fn discard(&self, limit: u64) {
+        self.settle();
+        let mut rest = self.next_try();
+        let end = self.bytes() + limit;
+        let all = std::future::poll_fn(|cx| {
+            loop {
+                match ready!(Pin::new(&mut rest).poll_frame(cx)) {
+                    Some(Ok(_)) if self.bytes() < end => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        });
+        let _ = tokio::time::timeout(DISCARD, all).await;
     }
 
     /// Bytes taken from the client.

@@ -117,6 +117,11 @@ impl Exchange {
         self.caller = Some(caller);
     }
 
+    /// The body of its request, once there is any.
+    pub(crate) fn intake(&self) -> Option<Intake> {
+        self.intake.clone()
+    }
+
     pub(crate) fn taking(&mut self, intake: Intake) {
         self.intake = Some(intake);
     }

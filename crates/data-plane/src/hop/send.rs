@@ -197,11 +197,11 @@ async fn attempt(
 async fn in_time<T>(answer: impl Future<Output = T>, outgoing: &Outgoing, began: Instant) -> Result<T, Lapse> {
     let mut answer = std::pin::pin!(answer);
     loop {
-        let (when, _) = outgoing.deadline.next(began, outgoing.intake.progress());
+        let look = outgoing.deadline.look(began, outgoing.intake.progress(), clock::now());
         tokio::select! {
             biased;
             answer = &mut answer => return Ok(answer),
-            () = tokio::time::sleep_until(when.into()) => {}
+            () = tokio::time::sleep_until(look.into()) => {}
         }
         let now = clock::now();
         if outgoing.intake.is_too_slow(now) {
