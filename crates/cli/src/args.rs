@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
-use crate::commands::{apply, check, completions, down, explain, get, init, logs, man, plan, show, status};
+use crate::commands::{apply, check, completions, down, explain, get, init, logs, man, nginx, plan, show, status, up};
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
 use crate::output::time::parse_duration;
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Show(show::Args),
     /// Print the JSON Schema of the manifest, for editors
     Schema,
+    #[command(visible_alias = "start")]
+    Up(up::Args),
     Down(down::Args),
     Status(status::Args),
     Get(get::Args),
@@ -120,6 +122,7 @@ pub(crate) enum Command {
     Explain(explain::Args),
     Plan(plan::Args),
     Apply(apply::Args),
+    Nginx(nginx::Args),
     Completions(completions::Args),
     Man(man::Args),
     /// Print version, commit and date of this program, and of each process of the mesh

@@ -9,10 +9,12 @@ pub(crate) mod get;
 pub(crate) mod init;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod nginx;
 pub(crate) mod plan;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod up;
 pub(crate) mod version;
 mod watching;
 
@@ -30,6 +32,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Check(args) => check::run(&args, context),
         Command::Show(args) => show::run(&args, context),
         Command::Schema => schema::run(context),
+        Command::Up(args) => up::run(args, context),
         Command::Down(args) => down::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Get(args) => get::run(&args, context),
@@ -37,6 +40,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Apply(args) => apply::run(&args, context),
+        Command::Nginx(args) => nginx::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
         Command::Version => version::run(context),

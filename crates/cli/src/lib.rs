@@ -16,6 +16,7 @@ mod manifest;
 mod mesh;
 mod misuse;
 mod output;
+mod up;
 mod version;
 mod view;
 
@@ -29,6 +30,9 @@ use crate::context::Context;
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = synego_supervise::exec::main() {
+        return code;
+    }
     clap_complete::CompleteEnv::with_factory(command).complete();
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use synego_model::Diagnostic;
 
+use crate::commands::nginx;
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
 use crate::manifest;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     });
     let Some(manifest) = &outcome.manifest else { return Ok(FAILED) };
     if args.nginx {
-        let _ = manifest;
+        nginx::test(manifest, context)?;
     }
     Ok(DONE)
 }

@@ -1,7 +1,5 @@
 //! `synego logs`: lines of the services' output, merged by time over all machines.
 
-use std::io::Write as _;
-
 use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
@@ -12,9 +10,8 @@ use crate::complete;
 use crate::context::Context;
 use crate::failure::{DONE, Failure};
 use crate::output::answer::Format;
-use crate::output::table::lose_middle;
+use crate::output::line::{self, Level};
 use crate::output::time::{parse_duration, rfc3339};
-use crate::output::{Tone, harmless};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,51 +51,6 @@ pub(crate) struct Args {
     /// Only lines of this request
     #[arg(long, value_name = "ID")]
     request: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-enum Level {
-    /// The finest
-    Trace,
-    /// For who looks for a mistake
-    Debug,
-    /// What happened
-    Info,
-    /// What may become a failure
-    Warn,
-    /// What failed
-    Error,
-}
-
-impl Level {
-    fn of(level: pb::LogLevel) -> Self {
-        match level {
-            pb::LogLevel::Trace => Self::Trace,
-            pb::LogLevel::Debug => Self::Debug,
-            pb::LogLevel::Unspecified | pb::LogLevel::Info => Self::Info,
-            pb::LogLevel::Warn => Self::Warn,
-            pb::LogLevel::Error => Self::Error,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-
-    fn tone(self) -> Option<Tone> {
-        match self {
-            Self::Trace | Self::Debug => Some(Tone::Dim),
-            Self::Info => None,
-            Self::Warn => Some(Tone::Warn),
-            Self::Error => Some(Tone::Bad),
-        }
-    }
 }
 
 /// Which lines are wanted, of those that come.
@@ -251,35 +203,11 @@ impl<'a> Writer<'a> {
             self.context.screen.print(&text);
         }
         self.follow_json = true;
-        let _ = std::io::stdout().flush();
     }
 
     fn drawn(&self, line: &pb::LogsLine) -> String {
-        let paint = self.context.screen.out;
-        let output = line.line.clone().unwrap_or_default();
-        let level = Level::of(output.level());
-        let at = self.context.clock.exact(output.unix_us / 1000, self.context.now());
-        let who = lose_middle(&line.instance, self.width, paint);
-        let mut text = format!("{} {who:<width$}  ", paint.tone(Tone::Dim, &at), width = self.width);
-        let word = format!("{:<5}", level.word());
-        text.push_str(&level.tone().map_or_else(|| word.clone(), |tone| paint.tone(tone, &word)));
-        text.push_str("  ");
-        text.push_str(&harmless(&output.message));
-        let mut fields: Vec<String> = Vec::new();
-        for (name, id, shown) in [("req", &output.request_id, 16), ("trace", &output.trace_id, 8)] {
-            if !id.is_empty() {
-                fields.push(format!("{name}={}", harmless(&id.chars().take(shown).collect::<String>())));
-            }
-        }
-        for (name, value) in fields_of(&output.fields_json) {
-            fields.push(harmless(&format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))));
-        }
-        if !fields.is_empty() {
-            text.push_str("  ");
-            text.push_str(&paint.tone(Tone::Dim, &fields.join(" ")));
-        }
-        text.push('\n');
-        text
+        let style = line::Style { paint: self.context.screen.out, clock: &self.context.clock, width: self.width };
+        line::draw(&style, self.context.now(), &line.instance, &line.line.clone().unwrap_or_default(), false)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_yaml::{Mapping, Value};
-use synego_manifest::EffectiveValue;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -29,16 +28,17 @@ pub(super) fn rewritten(from: Option<&Path>, folder: &Path, context: &Context) -
     let Some(read) = &outcome.manifest else {
         return Err(Failure::new(format!("there is no file {}", file.display())));
     };
-    let body = yaml(&read.effective());
+    let values = read.effective().iter().filter(|value| value.origin != "default" && !value.secret);
+    let body = yaml(values.map(|value| (value.key.as_str(), value.value.as_str())));
     Ok(Some(format!("# Written by `synego init` of {}.\n{body}", outcome.title())))
 }
 
-/// What was said (not what is a default), as nested YAML.
-fn yaml(values: &[EffectiveValue]) -> String {
+/// Keys and their values as nested YAML.
+fn yaml<'a>(said: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut root = Mapping::new();
-    for said in values.iter().filter(|value| value.origin != "default" && !value.secret) {
-        let value = serde_yaml::from_str(&said.value).unwrap_or_else(|_| Value::String(said.value.clone()));
-        let parts: Vec<&str> = said.key.split('.').collect();
+    for (key, value) in said {
+        let value = serde_yaml::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let parts: Vec<&str> = key.split('.').collect();
         put(&mut root, &parts, value);
     }
     serde_yaml::to_string(&Value::Mapping(root)).unwrap_or_default()
@@ -67,18 +67,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_said_is_written_and_nested_by_its_path() {
-        let value = |key: &str, value: &str, origin: &str| EffectiveValue {
-            key: key.into(),
-            value: value.into(),
-            origin: origin.into(),
-            secret: false,
-        };
-        let values = [
-            value("mesh", "shop", "default"),
-            value("masters.ingress", "127.0.0.1:3000", "synego.config.json:1"),
-            value("masters.join", "[m2:3001]", "synego.config.json:1"),
-        ];
-        assert_eq!(yaml(&values), "masters:\n  ingress: 127.0.0.1:3000\n  join:\n  - m2:3001\n");
+    fn what_was_said_is_nested_by_its_path() {
+        let values = [("mesh", "shop"), ("masters.ingress", "127.0.0.1:3000"), ("masters.join", "[m2:3001]")];
+        assert_eq!(yaml(values.into_iter()), "mesh: shop\nmasters:\n  ingress: 127.0.0.1:3000\n  join:\n  - m2:3001\n");
     }
 }

@@ -1,0 +1,16 @@
+//! `synego up`: the assembly of everything that runs on this machine, and what a person sees of it.
+//!
+//! [`assembly`] builds master, [`instances`] and [`gateway`]; [`console`] shows them ([`board`], [`terminal`]) through the
+//! same admin API that every other command uses; [`detach`] is the same in the background; [`joined`] is the admin API of
+//! a machine whose masters are elsewhere.
+
+pub(crate) mod assembly;
+mod board;
+mod console;
+pub(crate) mod detach;
+pub(crate) mod gateway;
+mod instances;
+mod joined;
+mod lock;
+mod ready;
+mod terminal;

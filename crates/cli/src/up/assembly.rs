@@ -1,0 +1,303 @@
+//! Assembles master, sidecars, services and Nginx of this machine in one process, and takes them apart again.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use synego_manifest::{Access, Manifest};
+use synego_master::{DownAsked, DownOutcome, DownStep, Master, MasterConfig, MasterHandle};
+use synego_model::NodeName;
+use synego_runtime::admin::BindAddr;
+use synego_runtime::logs::{AccessLog, LineConfig, LineWriter, To};
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Host, Stopper};
+use synego_sidecar::{MasterAddress, Shared, Workers, WorkersConfig};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::console::{self, Console, Line};
+use super::gateway::{self, Gateway, Nginx};
+use super::instances::{DRAIN, Gone, Ground, Instances};
+use super::lock::Lock;
+use super::ready::Judge;
+use crate::client::Mesh;
+use crate::context::Context;
+use crate::failure::{DONE, Failure};
+use crate::mesh::{Address, Note, SOCKET, Target};
+
+/// Of the whole drain, the share that Nginx has to refuse new connections and finish the open ones.
+const EDGE_SHARE: u32 = 4;
+
+/// What `up` was asked for, read and checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The manifest.
+    pub(crate) manifest: Manifest,
+    /// Its files, main file first; none: there is no manifest.
+    pub(crate) files: Vec<PathBuf>,
+    /// These services alone, if any are named.
+    pub(crate) only: Vec<String>,
+    /// Whether `build` is left out.
+    pub(crate) no_build: bool,
+    /// Masters elsewhere that this machine joins.
+    pub(crate) join: Vec<String>,
+}
+
+/// Runs it all until it is told to end; returns the exit code.
+pub(crate) async fn run(context: &Context, wanted: Wanted, host: Host) -> ExitCode {
+    match assemble(context, wanted, &host).await {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            context.screen.complain(&failure.render(context.screen.err));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn assemble(context: &Context, wanted: Wanted, host: &Host) -> Result<u8, Failure> {
+    let manifest = &wanted.manifest;
+    let mesh = manifest.declaration.mesh.as_str();
+    let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::new(what).cause(format!("{error:#}"));
+    let runtime_dir =
+        synego_runtime::config::runtime_dir(mesh).map_err(|error| cannot("cannot make the runtime folder", &error))?;
+    let state_dir = synego_runtime::config::state_dir(mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
+    let note = Note {
+        pid: std::process::id(),
+        mesh: mesh.to_owned(),
+        manifest: wanted.files.first().cloned(),
+        started_unix_ms: context.now(),
+    };
+    let _lock = Lock::take(&runtime_dir, &note, context)?;
+    let node = node(context)?;
+    let count = synego_runtime::config::cores();
+    let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
+        .map_err(|error| cannot("cannot start the workers", &error))?;
+    let access = access_log(manifest)?;
+    let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
+    let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
+
+    let front = if wanted.join.is_empty() { Gateway::decide(manifest).await? } else { Gateway::None };
+    let master = match wanted.join.is_empty() {
+        true => Some(
+            own_master(&wanted, &front, &node, &runtime_dir, &shared, host).await?,
+        ),
+        false => None,
+    };
+    let masters = match &master {
+        Some(master) => vec![MasterAddress::InProcess(master.in_process())],
+        None => wanted.join.iter().cloned().map(MasterAddress::Tcp).collect(),
+    };
+    let handle = master.as_ref().map(Master::handle);
+    let far = wanted.join.iter().any(|address| !is_loopback(address))
+        || (wanted.join.is_empty() && !manifest.masters.mesh.ip().is_loopback());
+    let ground = Ground {
+        shared,
+        node: node.clone(),
+        masters,
+        far,
+        runtime_dir: runtime_dir.clone(),
+        state_dir: state_dir.clone(),
+        no_build: wanted.no_build,
+        lines,
+    };
+    let ingress = master.as_ref().map(Master::ingress);
+    let public = master.as_ref().map(Master::public).unwrap_or_default();
+    let (end_master, master_life) = host.stop().outliving();
+    let served = master.map(|master| {
+        tasks::spawn("master", Kind::Critical, async move {
+            if let Err(error) = master.serve(master_life).await {
+                tracing::error!(cause = format!("{error:#}"), "the master failed");
+            }
+        })
+    });
+    let instances = Instances::start(manifest, &wanted.only, &ground, &host.stop())?;
+    let local_admin = match &handle {
+        Some(_) => None,
+        None => Some(super::joined::serve(manifest, &node, &instances, &runtime_dir, host).await?),
+    };
+    let nginx = match (&front, ingress) {
+        (Gateway::Nginx(binary), Some(ingress)) => {
+            let prefix = gateway::prefix(&state_dir);
+            let sink = gateway::sink(edge_log(manifest)?);
+            let status = front.status(manifest, &[]);
+            Some(Nginx::start(binary, manifest, vec![ingress], prefix, host, handle.clone(), status, sink).await?)
+        }
+        _ => None,
+    };
+    if let Some(handle) = &handle {
+        handle.warn(front.notices(manifest));
+        if nginx.is_none() {
+            handle.set_gateway(front.status(manifest, &public));
+        }
+    }
+    let downs = handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
+    let down = listen_for_down(downs, host.stopper());
+
+    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)) };
+    let mut client = Mesh::connect(context, target).await?;
+    let judge = Judge::new(manifest, &wanted.only);
+    let width = instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
+    let mut console = Console::new(context, judge, wanted.files.clone(), width);
+    let watched = console.run(&mut client, &mut shown, host.stop(), &host.stopper()).await;
+    // Whatever ended the console ends the rest as well.
+    host.stopper().stop();
+
+    let parts = Parts { nginx, instances, end_master, served, local_admin };
+    parts.end(context, &mut console, &mut shown, down).await;
+    workers.shutdown().await;
+    access.flush(Duration::from_millis(500));
+    watched.map(|()| DONE)
+}
+
+async fn own_master(
+    wanted: &Wanted,
+    front: &Gateway,
+    node: &NodeName,
+    runtime_dir: &std::path::Path,
+    shared: &Shared,
+    host: &Host,
+) -> Result<Master, Failure> {
+    let masters = &wanted.manifest.masters;
+    let config = MasterConfig {
+        node: node.clone(),
+        manifest: wanted.manifest.clone(),
+        ingress: masters.ingress,
+        public: front.public(&wanted.manifest),
+        mesh: Some(masters.mesh),
+        admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
+        settle: false,
+    };
+    Master::bind(config, &shared.workers, shared.access.clone(), host).await.map_err(|error| {
+        Failure::new("the master cannot start")
+            .cause(format!("{error:#}"))
+            .help("another mesh may run here: give this one ports of its own, `masters: { ingress: 0, mesh: 0, admin: 0 }` takes free ones")
+    })
+}
+
+/// Name of this machine.
+fn node(context: &Context) -> Result<NodeName, Failure> {
+    let name = context.globals.node.clone().unwrap_or_else(synego_runtime::config::host_name);
+    NodeName::new(&name).map_err(|error| Failure::misuse(format!("--node: {error}")))
+}
+
+fn access_log(manifest: &Manifest) -> Result<AccessLog, Failure> {
+    if manifest.logs.access == Access::Off {
+        return Ok(AccessLog::discard());
+    }
+    log_file(manifest, "access")
+}
+
+fn edge_log(manifest: &Manifest) -> Result<LineWriter, Failure> {
+    log_file(manifest, "gateway")
+}
+
+fn log_file(manifest: &Manifest, name: &str) -> Result<LineWriter, Failure> {
+    let logs = &manifest.logs;
+    let to = To::Dir { dir: logs.dir.clone(), name: name.to_owned() };
+    LineWriter::open(LineConfig { to, keep: logs.keep, max_size: logs.max_size })
+        .map(LineWriter::for_the_process)
+        .map_err(|error| Failure::new(format!("cannot write logs to {}", logs.dir.display())).cause(error.to_string()))
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The `synego down` that is being obeyed.
+type Asked = std::sync::Arc<std::sync::Mutex<Option<DownAsked>>>;
+
+/// Stops the process when `synego down` asks for it, and keeps what was asked.
+fn listen_for_down(downs: Option<mpsc::Receiver<DownAsked>>, stopper: Stopper) -> Asked {
+    let kept = Asked::default();
+    if let Some(mut downs) = downs {
+        let into = kept.clone();
+        tasks::spawn("down", Kind::Connection, async move {
+            while let Some(asked) = downs.recv().await {
+                if let Ok(mut kept) = into.lock() {
+                    kept.get_or_insert(asked);
+                }
+                stopper.stop();
+            }
+        });
+    }
+    kept
+}
+
+/// What has to be ended, in its order.
+struct Parts {
+    nginx: Option<Nginx>,
+    instances: Instances,
+    end_master: Stopper,
+    served: Option<JoinHandle<()>>,
+    local_admin: Option<super::joined::Served>,
+}
+
+impl Parts {
+    /// Nginx first, so that nothing new comes; then the services, callers before those they call; the master last.
+    async fn end(self, context: &Context, console: &mut Console<'_>, shown: &mut mpsc::Receiver<Line>, down: Asked) {
+        let asked = down.lock().ok().and_then(|mut kept| kept.take());
+        let within = match &asked {
+            Some(asked) if asked.now => Duration::ZERO,
+            Some(asked) => asked.within,
+            None => DRAIN,
+        };
+        let (said, mut steps) = mpsc::channel::<String>(64);
+        let now = if within.is_zero() { "ending now".to_owned() } else { format!("draining, at most {} s; Ctrl-C ends now", within.as_secs()) };
+        // The channel is empty and open.
+        let _ = said.send(now).await;
+        let told = asked.map(|asked| asked.steps);
+        let ending = async move {
+            let deadline = synego_runtime::clock::now() + within;
+            let left = || deadline.saturating_duration_since(synego_runtime::clock::now());
+            if let Some(nginx) = self.nginx {
+                step(told.as_ref(), "gateway", DownOutcome::Draining, (0, 0)).await;
+                nginx.end(within / EDGE_SHARE).await;
+                step(told.as_ref(), "gateway", DownOutcome::Ended, (0, 0)).await;
+            }
+            let (gone, mut ends) = mpsc::channel::<Gone>(64);
+            let telling = async {
+                while let Some(gone) = ends.recv().await {
+                    let outcome = if gone.cut == (0, 0) { DownOutcome::Ended } else { DownOutcome::CutOff };
+                    step(told.as_ref(), &gone.instance, outcome, gone.cut).await;
+                    // The console is there until the last step.
+                    let _ = said.send(words(&gone)).await;
+                }
+            };
+            tokio::join!(self.instances.end(left(), gone), telling);
+            step(told.as_ref(), "master", DownOutcome::Ended, (0, 0)).await;
+            drop(told);
+            if let Some(admin) = self.local_admin {
+                admin.end().await;
+            }
+            self.end_master.stop();
+            if let Some(served) = self.served {
+                let ended = tokio::time::timeout(left().max(Duration::from_secs(2)), served).await;
+                if ended.is_err() {
+                    self.end_master.cut();
+                }
+            }
+        };
+        tokio::join!(ending, console.drain(shown, &mut steps));
+        context.screen.note("ended");
+    }
+}
+
+fn words(gone: &Gone) -> String {
+    let cut = match gone.cut {
+        (0, 0) => String::new(),
+        (requests, streams) => format!(", cut off {requests} requests and {streams} streams"),
+    };
+    let exit = if gone.exit.is_empty() { String::new() } else { format!(" ({})", gone.exit) };
+    format!("{} ended{exit}{cut}", gone.instance)
+}
+
+async fn step(told: Option<&mpsc::Sender<DownStep>>, instance: &str, outcome: DownOutcome, open: (u32, u32)) {
+    if let Some(told) = told {
+        let step = DownStep { instance: instance.to_owned(), outcome, open_requests: open.0, open_streams: open.1 };
+        // Whoever asked may not care any more.
+        let _ = told.send(step).await;
+    }
+}
+

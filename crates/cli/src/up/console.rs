@@ -1,0 +1,334 @@
+//! What a person sees and presses while `synego up` runs: output on stdout, the board or plain words on stderr.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt as _;
+use synego_runtime::{Stop, Stopper};
+use synego_wire::pb;
+use tokio::sync::mpsc;
+
+use super::board::{self, Progress};
+use super::ready::{Judge, Verdict};
+use super::terminal::{Keys, Region, Restore};
+use crate::client::Mesh;
+use crate::commands::plan::Plan;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::manifest;
+use crate::output::line::{self, Style};
+use crate::output::paint::state_word;
+use crate::output::table::Layout;
+use crate::output::{Tone, time};
+use crate::view;
+
+/// How often ages on the board move on, and the files of the manifest are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// Lines that may wait to be shown.
+pub(crate) const QUEUE: usize = 4096;
+
+/// One line of an instance's output.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// Who printed it.
+    pub(crate) instance: String,
+    /// What.
+    pub(crate) line: pb::OutputLine,
+    /// Whether it was its build.
+    pub(crate) build: bool,
+}
+
+/// What a person sees.
+pub(crate) struct Console<'a> {
+    context: &'a Context,
+    judge: Judge,
+    progress: Progress,
+    view: pb::MeshView,
+    states: BTreeMap<String, String>,
+    files: BTreeMap<PathBuf, Option<SystemTime>>,
+    /// Whether the manifest on disk differs from the one in force, and can be taken.
+    waiting: bool,
+    region: Region,
+    layout: Layout,
+    /// Lines to print above the board.
+    above: String,
+    notes: Vec<String>,
+    is_live: bool,
+    only_logs: bool,
+    help: bool,
+    filter: String,
+    typing: bool,
+    width: usize,
+}
+
+impl<'a> Console<'a> {
+    /// For the mesh that begins now. `files`: those of the manifest, whose changes are announced.
+    pub(crate) fn new(context: &'a Context, judge: Judge, files: Vec<PathBuf>, width: usize) -> Self {
+        Self {
+            context,
+            judge,
+            progress: Progress { begun_unix_ms: context.now(), took: None },
+            view: pb::MeshView::default(),
+            states: BTreeMap::new(),
+            files: files.into_iter().map(|file| (file.clone(), modified(&file))).collect(),
+            waiting: false,
+            region: Region::default(),
+            layout: Layout::default(),
+            above: String::new(),
+            notes: Vec::new(),
+            is_live: context.screen.err_is_terminal && !context.screen.quiet,
+            only_logs: false,
+            help: false,
+            filter: String::new(),
+            typing: false,
+            width,
+        }
+    }
+
+    /// Shows the mesh until `stop`; `q` stops it.
+    pub(crate) async fn run(
+        &mut self,
+        mesh: &mut Mesh<'_>,
+        lines: &mut mpsc::Receiver<Line>,
+        stop: Stop,
+        stopper: &Stopper,
+    ) -> Result<(), Failure> {
+        let (keys, mut pressed) = match Keys::take().filter(|_| self.is_live) {
+            Some((keys, pressed)) => (Some(keys), Some(pressed)),
+            None => (None, None),
+        };
+        let restore: Option<Restore> = keys.as_ref().map(Keys::restore);
+        let mut views = mesh.watch(&[], Duration::from_millis(200)).await?;
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                Some(line) = lines.recv() => {
+                    self.take_line(&line);
+                    while let Ok(line) = lines.try_recv() {
+                        self.take_line(&line);
+                    }
+                }
+                Some(view) = views.next() => match view {
+                    Ok(view) => self.take_view(view),
+                    Err(status) if !stop.is_stopped() => return Err(mesh.failed(&status)),
+                    Err(_) => {}
+                },
+                Some(key) = key(&mut pressed) => self.take_key(key, mesh, stopper).await,
+                _ = tick.tick() => self.look_at_files(mesh).await,
+                () = stop.stopped() => break,
+            }
+            self.show();
+        }
+        if let Some(restore) = restore {
+            restore.now();
+        }
+        self.is_live = false;
+        self.region.draw("", "", 1);
+        Ok(())
+    }
+
+    /// Shows what comes while all is being ended.
+    pub(crate) async fn drain(&mut self, lines: &mut mpsc::Receiver<Line>, steps: &mut mpsc::Receiver<String>) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(line) = lines.recv() => self.take_line(&line),
+                step = steps.recv() => match step {
+                    Some(step) => self.notes.push(step),
+                    None => break,
+                },
+            }
+            self.show();
+        }
+        while let Ok(line) = lines.try_recv() {
+            self.take_line(&line);
+        }
+        self.show();
+    }
+
+    fn take_line(&mut self, line: &Line) {
+        let style = Style { paint: self.context.screen.out, clock: &self.context.clock, width: self.width };
+        let drawn = line::draw(&style, self.context.now(), &line.instance, &line.line, line.build);
+        if self.filter.is_empty() || drawn.to_lowercase().contains(&self.filter.to_lowercase()) {
+            self.above.push_str(&drawn);
+        }
+    }
+
+    fn take_view(&mut self, view: pb::MeshView) {
+        let first = self.progress.took.is_none();
+        if first && self.judge.look(&view, synego_runtime::clock::now()) == Verdict::Ready {
+            let took = Duration::from_millis(self.context.now().saturating_sub(self.progress.begun_unix_ms));
+            self.progress.took = Some(took);
+            if !self.is_live {
+                let url = view.gateway.as_ref().map(|gateway| gateway.url.clone()).filter(|url| !url.is_empty());
+                let url = url.map(|url| format!(" · {url}")).unwrap_or_default();
+                self.notes.push(format!("{}{url}", board::head(&view, self.progress)));
+            }
+        }
+        self.tell_changes(&view);
+        self.view = view;
+    }
+
+    /// Without a board each change of state is one line.
+    fn tell_changes(&mut self, view: &pb::MeshView) {
+        let mut now: BTreeMap<String, String> = BTreeMap::new();
+        for service in &view.service {
+            for instance in &service.instance {
+                let state = state_word(instance.state()).to_owned();
+                let cause = view::cause_line(instance.cause.as_ref());
+                let before = self.states.get(&instance.id);
+                if !self.is_live && before != Some(&state) {
+                    let from = before.map(|before| format!("{before} → ")).unwrap_or_default();
+                    let why = if cause.is_empty() || state == "ready" { String::new() } else { format!(" ({cause})") };
+                    self.notes.push(format!("{} {from}{state}{why}", instance.id));
+                }
+                now.insert(instance.id.clone(), state);
+            }
+        }
+        self.states = now;
+        for warning in &view.warning {
+            let known = self.view.warning.iter().any(|before| before.code == warning.code && before.message == warning.message);
+            if !known {
+                self.notes.push(format!("{} {}", self.context.screen.err.tone(Tone::Warn, "warning:"), warning.message));
+            }
+        }
+    }
+
+    async fn take_key(&mut self, key: char, mesh: &mut Mesh<'_>, stopper: &Stopper) {
+        if self.typing {
+            match key {
+                '\r' | '\n' => self.typing = false,
+                '\u{1b}' => (self.typing, self.filter) = (false, String::new()),
+                '\u{7f}' | '\u{8}' => {
+                    self.filter.pop();
+                }
+                key if !key.is_control() => self.filter.push(key),
+                _ => {}
+            }
+            return;
+        }
+        match key {
+            'q' => stopper.stop(),
+            'l' => self.only_logs = !self.only_logs,
+            '/' => (self.typing, self.filter) = (true, String::new()),
+            '?' => self.help = !self.help,
+            '\u{1b}' => self.filter.clear(),
+            'a' if self.waiting => {
+                let told = self.apply(mesh).await;
+                self.notes.push(told.unwrap_or_else(|failure| failure.render(self.context.screen.err).trim_end().to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    async fn apply(&mut self, mesh: &mut Mesh<'_>) -> Result<String, Failure> {
+        let outcome = manifest::wanted(self.context)?;
+        let plan = Plan::ask(self.context, mesh, &outcome).await?;
+        let request = manifest::request(&outcome, false, plan.revision);
+        match mesh.apply(request).await? {
+            crate::client::Applied::Answered(result) => {
+                self.waiting = false;
+                Ok(format!("applied: {} Revision {} is in force.", plan.sentence(), result.revision))
+            }
+            crate::client::Applied::Refused { reason, message, result } => {
+                Err(crate::commands::plan::refused(self.context, &reason, &message, &result, plan.epoch))
+            }
+        }
+    }
+
+    /// Announces a manifest that was changed on disk, with its plan's last line.
+    async fn look_at_files(&mut self, mesh: &mut Mesh<'_>) {
+        let mut changed = false;
+        for (file, before) in &mut self.files {
+            let now = modified(file);
+            changed |= now != *before;
+            *before = now;
+        }
+        if !changed {
+            return;
+        }
+        let told = match manifest::read(self.context) {
+            Err(failure) => Err(failure),
+            Ok(outcome) if outcome.manifest.is_none() => {
+                self.waiting = false;
+                Err(manifest::refusal(&outcome, "what runs stays in force").help("see `synego check`"))
+            }
+            Ok(outcome) => Plan::ask(self.context, mesh, &outcome).await.map(|plan| {
+                self.waiting = !plan.changes.is_empty();
+                if self.waiting { format!("{} changed: {}", outcome.title(), plan.sentence()) } else { String::new() }
+            }),
+        };
+        match told {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) if self.is_live => self.notes.push(format!("{text} Press `a` to apply it.")),
+            Ok(text) => self.notes.push(format!("{text} `synego apply` takes it.")),
+            Err(failure) => self.notes.push(failure.render(self.context.screen.err).trim_end().to_owned()),
+        }
+    }
+
+    fn show(&mut self) {
+        let notes: Vec<String> = std::mem::take(&mut self.notes);
+        let above = std::mem::take(&mut self.above);
+        let at = self.context.clock.at(self.context.now(), self.context.now());
+        let words: Vec<String> = notes.iter().map(|note| format!("{at} {note}")).collect();
+        if !self.is_live {
+            if !above.is_empty() {
+                self.context.screen.print(&above);
+            }
+            words.iter().for_each(|words| self.context.screen.note(words));
+            return;
+        }
+        if !words.is_empty() {
+            // Our own words scroll like the lines do, but on stderr.
+            self.region.draw("", "", 1);
+            words.iter().for_each(|words| self.context.screen.note(words));
+        }
+        let region = self.drawn();
+        self.region.draw(&self.context.screen.out.text(&above), &region, self.context.screen.rows());
+    }
+
+    fn drawn(&mut self) -> String {
+        let paint = self.context.screen.err;
+        let width = self.context.screen.columns();
+        let mut keys = vec!["q stop all", if self.only_logs { "l board" } else { "l logs only" }, "/ filter"];
+        if self.waiting {
+            keys.insert(0, "a apply");
+        }
+        keys.push("? keys");
+        let keys = match (self.typing, self.help) {
+            (true, _) => format!("filter: {}_", self.filter),
+            (_, true) => "q stop all · l logs only or board · / show only lines with a text, Esc all again · a apply a changed manifest · Ctrl-C drains, twice ends now".to_owned(),
+            _ if !self.filter.is_empty() => format!("filter: {} (Esc ends it)   {}", self.filter, keys.join("   ")),
+            _ => format!("{:>width$}", keys.join("   ")),
+        };
+        let keys = paint.text(&paint.tone(Tone::Dim, &keys));
+        if self.only_logs || self.view.mesh.is_empty() {
+            return format!("{keys}\n");
+        }
+        // Ages move on between two views.
+        self.view.unix_ms = self.view.unix_ms.max(self.context.now());
+        let board = board::draw(&self.view, self.progress, paint, width, &mut self.layout);
+        let room = self.context.screen.rows().saturating_sub(4).max(6);
+        let lines: Vec<&str> = board.lines().collect();
+        let cut = if lines.len() > room { format!("  {} more lines: synego status\n", lines.len() - room) } else { String::new() };
+        let body: String = lines.iter().take(room).flat_map(|line| [*line, "\n"]).collect();
+        format!("\n{body}{cut}{keys}\n")
+    }
+
+    /// How long it took until all was ready; `None`: it never was.
+    pub(crate) fn took(&self) -> Option<String> {
+        self.progress.took.map(time::age)
+    }
+}
+
+async fn key(pressed: &mut Option<mpsc::Receiver<char>>) -> Option<char> {
+    match pressed {
+        Some(pressed) => pressed.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn modified(file: &std::path::Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|found| found.modified()).ok()
+}

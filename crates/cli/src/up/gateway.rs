@@ -1,0 +1,284 @@
+//! What faces the world from this machine: Nginx where it is found, else the master itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use synego_manifest::{Access, Manifest};
+use synego_master::{GatewayStatus, MasterHandle, Notice};
+use synego_model::gateway::ListenProtocol;
+use synego_model::process::{ReadyBy, ServiceAddress};
+use synego_model::{Engine, InstanceState, ReadySpec};
+use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
+use synego_runtime::logs::LineWriter;
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::Host;
+use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
+use tokio::sync::watch;
+
+use crate::failure::Failure;
+
+/// Time for Nginx to take connections.
+const READY: Duration = Duration::from_secs(10);
+/// What a connection through Nginx may be silent for beyond the mesh's own limit, so that the mesh answers first.
+const SLACK: Duration = Duration::from_secs(30);
+/// Word of the warning that Nginx is missing.
+const MISSING: &str = "nginx_missing";
+
+/// Who serves the outside.
+#[derive(Debug, Clone)]
+pub(crate) enum Gateway {
+    /// Nobody: a bare master that was told of no gateway.
+    None,
+    /// The master; `missing`: only because there is no Nginx.
+    Master {
+        /// Whether Nginx was wanted.
+        missing: bool,
+    },
+    /// Nginx.
+    Nginx(NginxBinary),
+}
+
+impl Gateway {
+    /// Decides it, by the manifest and by what is installed.
+    ///
+    /// # Errors
+    /// When Nginx is asked for by name and is not there, or a port is taken.
+    pub(crate) async fn decide(manifest: &Manifest) -> Result<Self, Failure> {
+        let is_said = manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
+        if manifest.declaration.services.is_empty() && !is_said {
+            return Ok(Self::None);
+        }
+        let gateway = match (manifest.gateway.engine, manifest.gateway.engine == Some(Engine::Master)) {
+            (_, true) => Self::Master { missing: false },
+            (engine, false) => match (synego_nginx::find().await, engine) {
+                (Some(binary), _) => Self::Nginx(binary),
+                (None, Some(_)) => {
+                    return Err(Failure::new("there is no Nginx on this machine, and the manifest asks for it")
+                        .cause("`gateway.engine` is `nginx`; looked in PATH and the usual folders")
+                        .help("`apt install nginx`, or leave `engine` out: the master then serves dynamic routes"));
+                }
+                (None, None) => Self::Master { missing: true },
+            },
+        };
+        for listen in &manifest.gateway.listen {
+            is_free(listen.address, &listen.name)?;
+        }
+        Ok(gateway)
+    }
+
+    /// Addresses at which the master faces the world itself.
+    pub(crate) fn public(&self, manifest: &Manifest) -> Vec<SocketAddr> {
+        match self {
+            Self::Master { .. } => manifest.gateway.listen.iter().map(|listen| listen.address).collect(),
+            Self::None | Self::Nginx(_) => Vec::new(),
+        }
+    }
+
+    /// What a person should know of it.
+    pub(crate) fn notices(&self, manifest: &Manifest) -> Vec<Notice> {
+        let files = manifest.gateway.static_places.len() + manifest.gateway.spa_places.len();
+        match self {
+            Self::Master { missing } if *missing || files > 0 => {
+                let lost = if files > 0 { "; static files are not served" } else { "" };
+                let why = if *missing { "no Nginx is installed (`apt install nginx`)" } else { "`gateway.engine` is `master`" };
+                vec![Notice {
+                    code: MISSING.to_owned(),
+                    message: format!("{why}: the master itself serves dynamic routes{lost}"),
+                    service: None,
+                }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// How it is, as the board shows it. `listens`: where the master really listens.
+    pub(crate) fn status(&self, manifest: &Manifest, listens: &[SocketAddr]) -> Option<GatewayStatus> {
+        let spec = &manifest.gateway;
+        let addresses: Vec<SocketAddr> =
+            if listens.is_empty() { spec.listen.iter().map(|listen| listen.address).collect() } else { listens.to_vec() };
+        let http = spec.listen.iter().zip(&addresses).find(|(listen, _)| listen.protocol == ListenProtocol::Http);
+        let (engine, nginx_version, state) = match self {
+            Self::None => return None,
+            Self::Master { .. } => (Engine::Master, String::new(), InstanceState::Ready),
+            Self::Nginx(binary) => (Engine::Nginx, binary.version.clone(), InstanceState::Starting),
+        };
+        let is_nginx = engine == Engine::Nginx;
+        let places = |places: Vec<String>| if is_nginx { places } else { Vec::new() };
+        Some(GatewayStatus {
+            engine,
+            nginx_version,
+            listen: spec.listen.iter().zip(&addresses).map(|(listen, at)| format!("{} {at}", listen.name)).collect(),
+            state,
+            cause: None,
+            static_places: places(spec.static_places.iter().map(|place| place.place.to_string()).collect()),
+            spa_places: places(spec.spa_places.iter().map(|place| place.place.to_string()).collect()),
+            url: http.map(|(_, address)| url(*address)).unwrap_or_default(),
+        })
+    }
+}
+
+/// # Errors
+/// When another process listens there.
+fn is_free(address: SocketAddr, name: &str) -> Result<(), Failure> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Failure::new(format!("cannot listen on {address} (`gateway.listen`, {name})"))
+                .cause("ports below 1024 need a privilege")
+                .help("choose another, such as 8080, or allow it: `sysctl net.ipv4.ip_unprivileged_port_start=80`"))
+        }
+        Err(error) => Err(Failure::new(format!("cannot listen on {address} (`gateway.listen`, {name})"))
+            .cause(error.to_string())
+            .help(format!("see who does: `ss -ltnp 'sport = :{}'`, or choose another port", address.port()))),
+    }
+}
+
+/// The URL that a person on this machine opens.
+fn url(address: SocketAddr) -> String {
+    let ip = address.ip();
+    let host = if ip.is_unspecified() || ip.is_loopback() { "localhost".to_owned() } else { ip.to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    if address.port() == 80 { format!("http://{host}") } else { format!("http://{host}:{}", address.port()) }
+}
+
+/// The configuration that Nginx gets.
+///
+/// # Errors
+/// When no port is free for its own use.
+pub(crate) fn config(manifest: &Manifest, masters: Vec<SocketAddr>, file_limit: u64) -> Result<NginxConfig, Failure> {
+    let idle = manifest.declaration.services.values().map(|service| service.policy.idle).max().unwrap_or_default();
+    let own = synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?;
+    let config = NginxConfig::new(manifest.gateway.clone(), masters);
+    Ok(NginxConfig {
+        unreachable: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), own),
+        access: if manifest.logs.access == Access::Off { AccessTo::Off } else { AccessTo::Dir(manifest.logs.dir.clone()) },
+        idle: config.idle.max(idle + SLACK),
+        file_limit: file_limit.min(65_536),
+        workers: synego_runtime::config::cores(),
+        ..config
+    })
+}
+
+/// Nginx under supervision.
+pub(crate) struct Nginx {
+    supervisor: Supervisor,
+}
+
+impl Nginx {
+    /// Renders, tests and starts it; its state is told to the master from then on.
+    ///
+    /// # Errors
+    /// When the configuration is refused: by whom, and by which key.
+    pub(crate) async fn start(
+        binary: &NginxBinary,
+        manifest: &Manifest,
+        masters: Vec<SocketAddr>,
+        prefix: PathBuf,
+        host: &Host,
+        handle: Option<MasterHandle>,
+        status: Option<GatewayStatus>,
+        sink: OutputSink,
+    ) -> Result<Self, Failure> {
+        let wanted = config(manifest, masters, host.file_limit())?;
+        synego_nginx::update(binary, &wanted, &prefix, None).await.map_err(|error| refused(&error))?;
+        let listen = manifest.gateway.listen.first().map(|listen| local(listen.address));
+        let (end, life) = host.stop().outliving();
+        drop(end);
+        let spec = ProcessSpec {
+            name: "nginx".to_owned(),
+            command: synego_nginx::command(binary, &prefix),
+            build: None,
+            cwd: prefix.clone(),
+            env: std::collections::BTreeMap::new(),
+            user_env: std::collections::BTreeMap::new(),
+            env_files: Vec::new(),
+            ready: ReadySpec { by: Some(ReadyBy::Port), within: READY },
+            address: listen.map(ServiceAddress::Tcp),
+            health: None,
+            grace: Duration::from_secs(2),
+            stop_by: synego_supervise::StopBy::Quit,
+            restart: RestartPolicy::default(),
+            run_dir: prefix,
+        };
+        let (supervisor, state) = Supervisor::start(spec, sink, life);
+        if let (Some(handle), Some(status)) = (handle, status) {
+            tasks::spawn("gateway-status", Kind::Connection, tell(state, handle, status));
+        }
+        Ok(Self { supervisor })
+    }
+
+    /// Refuses new connections, lets those that are open finish within `within`, and ends.
+    pub(crate) async fn end(self, within: Duration) {
+        self.supervisor.stop(within).await;
+    }
+}
+
+/// Where an address is reached from this machine.
+fn local(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
+
+async fn tell(mut state: watch::Receiver<ProcessState>, handle: MasterHandle, mut status: GatewayStatus) {
+    loop {
+        let now = state.borrow_and_update().clone();
+        status.state = match now.phase {
+            Phase::Building | Phase::Starting => InstanceState::Starting,
+            Phase::Ready => InstanceState::Ready,
+            Phase::Stopping => InstanceState::Draining,
+            Phase::Paused | Phase::Backoff | Phase::CrashLoop => InstanceState::Unhealthy,
+            Phase::Stopped => InstanceState::Gone,
+        };
+        // That it starts is no news beside the state.
+        status.cause = now.cause.filter(|cause| !cause.message.is_empty());
+        handle.set_gateway(Some(status.clone()));
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What Nginx, or our own rules, have against a configuration.
+pub(crate) fn refused(error: &synego_nginx::UpdateError) -> Failure {
+    let failure = Failure::new("the configuration for Nginx is refused");
+    let text = error.to_string();
+    text.lines().fold(failure, |failure, line| failure.cause(line.to_owned())).help("see it with `synego nginx show`")
+}
+
+/// Where Nginx's own files of a mesh lie.
+pub(crate) fn prefix(state_dir: &Path) -> PathBuf {
+    state_dir.join("nginx")
+}
+
+/// A sink for what Nginx says of itself.
+pub(crate) fn sink(writer: LineWriter) -> OutputSink {
+    OutputSink::new("gateway", "nginx", writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_opens_localhost_unless_another_address_was_said() {
+        let url = |text: &str| url(text.parse().expect("an address"));
+        assert_eq!(url("0.0.0.0:8080"), "http://localhost:8080");
+        assert_eq!(url("127.0.0.1:80"), "http://localhost");
+        assert_eq!(url("10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_its_key() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("an address");
+        let failure = is_free(address, "http").expect_err("it is taken");
+        assert!(failure.what.contains(&address.to_string()) && failure.what.contains("gateway.listen"));
+    }
+}

@@ -1,0 +1,487 @@
+//! The services of this machine: a sidecar for each instance, started in order, ended callers first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use synego_manifest::Manifest;
+use synego_model::{InstanceId, InstanceName, LocalService, NodeName, ServiceName, Target};
+use synego_runtime::logs::{LineConfig, LineWriter, To};
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Stop, Stopper};
+use synego_sidecar::{Ended, MasterAddress, ProcessConfig, Shared, Sidecar, SidecarConfig};
+use synego_supervise::OutputSink;
+use synego_wire::pb;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::console::Line;
+use crate::failure::Failure;
+
+/// The one drain deadline of an instance.
+pub(crate) const DRAIN: Duration = Duration::from_secs(25);
+
+/// What every instance needs.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    /// Workers, metrics and access log.
+    pub(crate) shared: Shared,
+    /// Name of this machine.
+    pub(crate) node: NodeName,
+    /// The masters.
+    pub(crate) masters: Vec<MasterAddress>,
+    /// Whether other machines reach the instances.
+    pub(crate) far: bool,
+    /// Folder of sockets.
+    pub(crate) runtime_dir: PathBuf,
+    /// Folder of snapshots.
+    pub(crate) state_dir: PathBuf,
+    /// Whether `build` is left out.
+    pub(crate) no_build: bool,
+    /// Where lines are shown.
+    pub(crate) lines: mpsc::Sender<Line>,
+}
+
+/// How many instances of each service take requests.
+type Ready = BTreeMap<ServiceName, BTreeSet<String>>;
+
+/// One service of this machine, running.
+struct Running {
+    name: ServiceName,
+    uses: Vec<ServiceName>,
+    end: Stopper,
+    tasks: Vec<JoinHandle<(String, Result<Ended, String>)>>,
+}
+
+/// All services of this machine.
+pub(crate) struct Instances {
+    running: Vec<Running>,
+    sinks: BTreeMap<String, OutputSink>,
+    pictures: watch::Receiver<BTreeMap<String, Picture>>,
+}
+
+/// How one local instance is.
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    /// Its service.
+    pub(crate) service: ServiceName,
+    /// Its state and cause.
+    pub(crate) view: synego_sidecar::View,
+    /// Where its process listens.
+    pub(crate) listens: String,
+    /// Its inbound.
+    pub(crate) inbound: String,
+    /// When its process started: milliseconds since 1970-01-01 UTC; 0: not known.
+    pub(crate) started_unix_ms: u64,
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Its id.
+    pub(crate) instance: String,
+    /// Requests and streams that were cut off.
+    pub(crate) cut: (u32, u32),
+    /// How its process ended, in words; empty: it was not ours.
+    pub(crate) exit: String,
+}
+
+impl Instances {
+    /// Starts the services of `manifest` (of these alone, if `only` names any); each waits for those it comes after.
+    ///
+    /// # Errors
+    /// When `only` names none, or a file for output cannot be opened.
+    pub(crate) fn start(manifest: &Manifest, only: &[String], ground: &Ground, stop: &Stop) -> Result<Self, Failure> {
+        let chosen = chosen(manifest, only)?;
+        let here: BTreeSet<ServiceName> =
+            chosen.iter().filter(|local| local.instances() > 0).map(|local| local.spec.name.clone()).collect();
+        let (ready, _) = watch::channel(Ready::new());
+        let ready = Arc::new(ready);
+        let (pictures, pictured) = watch::channel(BTreeMap::new());
+        let pictures = Arc::new(pictures);
+        let mut all = Self { running: Vec::new(), sinks: BTreeMap::new(), pictures: pictured };
+        for local in chosen {
+            let writer = output_file(manifest, local)?;
+            let (end, life) = stop.outliving();
+            let (built, is_built) = watch::channel(false);
+            let built = Arc::new(built);
+            let mut tasks = Vec::new();
+            for index in 0..local.instances() {
+                let name = format!("{}-{}", local.spec.name, index + 1);
+                let instance: InstanceName = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
+                let id = InstanceId::new(&instance, &ground.node).to_string();
+                let sink = OutputSink::new(local.spec.name.as_str(), name, writer.clone());
+                show(&sink, id.clone(), ground.lines.clone());
+                all.sinks.insert(id.clone(), sink.clone());
+                let one = One {
+                    config: config(manifest, local, index, instance, ground),
+                    id: id.clone(),
+                    after: local.after.iter().filter(|name| here.contains(*name)).cloned().collect(),
+                    wanted: wanted(manifest, &local.after),
+                    is_first: index == 0,
+                    built: built.clone(),
+                    is_built: is_built.clone(),
+                    ready: ready.clone(),
+                    pictures: pictures.clone(),
+                    shared: ground.shared.clone(),
+                    sink,
+                };
+                let life = life.clone();
+                let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (id, one.run(life).await) });
+                tasks.push(task);
+            }
+            all.running.push(Running { name: local.spec.name.clone(), uses: local.spec.uses.clone(), end, tasks });
+        }
+        Ok(all)
+    }
+
+    /// How each instance is, and every change of it.
+    pub(crate) fn pictures(&self) -> watch::Receiver<BTreeMap<String, Picture>> {
+        self.pictures.clone()
+    }
+
+    /// The output of each instance.
+    pub(crate) fn sinks(&self) -> BTreeMap<String, OutputSink> {
+        self.sinks.clone()
+    }
+
+    /// Drains and ends all: a service once those that call it have ended, so that what is in flight can still reach it.
+    /// What is left after `within` is cut off. Each end is told.
+    pub(crate) async fn end(mut self, within: Duration, told: mpsc::Sender<Gone>) {
+        let deadline = synego_runtime::clock::now() + within;
+        while !self.running.is_empty() {
+            let wave = self.next_wave();
+            let left = deadline.saturating_duration_since(synego_runtime::clock::now());
+            let ends: Vec<_> = wave.into_iter().map(|service| service.end(left, told.clone())).collect();
+            futures_util::future::join_all(ends).await;
+        }
+    }
+
+    /// The services that nobody calls who still runs; in a circle, all that are left.
+    fn next_wave(&mut self) -> Vec<Running> {
+        let called: BTreeSet<ServiceName> = self
+            .running
+            .iter()
+            .flat_map(|service| service.uses.iter().filter(|used| **used != service.name))
+            .cloned()
+            .collect();
+        let (wave, rest): (Vec<Running>, Vec<Running>) =
+            std::mem::take(&mut self.running).into_iter().partition(|service| !called.contains(&service.name));
+        if wave.is_empty() {
+            return rest;
+        }
+        self.running = rest;
+        wave
+    }
+}
+
+impl Running {
+    async fn end(self, within: Duration, told: mpsc::Sender<Gone>) {
+        self.end.stop();
+        let cut = async {
+            tokio::time::sleep(within).await;
+            self.end.cut();
+            std::future::pending::<()>().await;
+        };
+        let ends = async {
+            for task in self.tasks {
+                let gone = match task.await {
+                    Ok((instance, Ok(ended))) => Gone {
+                        instance,
+                        cut: (ended.cut_requests, ended.cut_streams),
+                        exit: ended.exit.map(|exit| exit.to_string()).unwrap_or_default(),
+                    },
+                    Ok((instance, Err(problem))) => Gone { instance, cut: (0, 0), exit: problem },
+                    Err(_) => continue,
+                };
+                // Whoever wanted to know may have gone.
+                let _ = told.send(gone).await;
+            }
+        };
+        tokio::select! {
+            () = ends => {}
+            () = cut => {}
+        }
+    }
+}
+
+/// One instance on its way.
+struct One {
+    config: SidecarConfig,
+    id: String,
+    after: Vec<ServiceName>,
+    /// How many instances of each service before it must be ready.
+    wanted: BTreeMap<ServiceName, usize>,
+    is_first: bool,
+    built: Arc<watch::Sender<bool>>,
+    is_built: watch::Receiver<bool>,
+    ready: Arc<watch::Sender<Ready>>,
+    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
+    shared: Shared,
+    sink: OutputSink,
+}
+
+impl One {
+    async fn run(mut self, stop: Stop) -> Result<Ended, String> {
+        let has_build = self.config.process.as_ref().is_some_and(|process| process.build.is_some());
+        tokio::select! {
+            () = self.turn(has_build) => {}
+            () = stop.stopped() => return Ok(Ended::default()),
+        }
+        if let (false, Some(process)) = (self.is_first, &mut self.config.process) {
+            // One build serves all instances of the service.
+            process.build = None;
+        }
+        let service = self.config.service.clone();
+        let sidecar = match Sidecar::bind(self.config, self.shared, self.sink.clone()).await {
+            Ok(sidecar) => sidecar,
+            Err(error) => {
+                let problem = format!("{error:#}");
+                tracing::error!(instance = self.id, cause = problem, "cannot bind the sidecar");
+                self.sink.push(problem_line(&problem));
+                stop.stopped().await;
+                return Err(problem);
+            }
+        };
+        let watching = tasks::spawn(
+            "instance-picture",
+            Kind::Connection,
+            follow(Followed {
+                id: self.id,
+                service,
+                view: sidecar.view(),
+                announcement: sidecar.announcement(),
+                process: sidecar.process(),
+                built: self.is_first.then_some(self.built),
+                ready: self.ready,
+                pictures: self.pictures,
+            }),
+        );
+        let ended = sidecar.serve(stop).await;
+        watching.abort();
+        Ok(ended)
+    }
+
+    /// Returns when those it comes after are ready, and its service is built.
+    async fn turn(&mut self, has_build: bool) {
+        let mut ready = self.ready.subscribe();
+        let (after, wanted) = (&self.after, &self.wanted);
+        let all = |ready: &Ready| {
+            after.iter().all(|name| ready.get(name).map_or(0, BTreeSet::len) >= wanted.get(name).copied().unwrap_or(1))
+        };
+        // The sender is this very struct's: it cannot be gone.
+        let _ = ready.wait_for(all).await;
+        if has_build && !self.is_first {
+            let _ = self.is_built.wait_for(|built| *built).await;
+        }
+    }
+}
+
+struct Followed {
+    id: String,
+    service: ServiceName,
+    view: watch::Receiver<synego_sidecar::View>,
+    announcement: watch::Receiver<synego_model::Announcement>,
+    process: watch::Receiver<Option<synego_supervise::ProcessState>>,
+    built: Option<Arc<watch::Sender<bool>>>,
+    ready: Arc<watch::Sender<Ready>>,
+    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
+}
+
+/// Keeps what others wait for: who is ready, what is built, how it is.
+async fn follow(mut of: Followed) {
+    loop {
+        let view = of.view.borrow_and_update().clone();
+        let announced = of.announcement.borrow_and_update().clone();
+        let pid = of.process.borrow_and_update().as_ref().map_or(0, |process| process.pid);
+        if let (Some(built), true) = (&of.built, pid != 0) {
+            built.send_if_modified(|built| !std::mem::replace(built, true));
+        }
+        let takes = view.state.takes_requests();
+        of.ready.send_if_modified(|ready| {
+            let instances = ready.entry(of.service.clone()).or_default();
+            if takes { instances.insert(of.id.clone()) } else { instances.remove(&of.id) }
+        });
+        let picture = Picture {
+            service: of.service.clone(),
+            view,
+            listens: announced.listens,
+            inbound: announced.address.to_string(),
+            started_unix_ms: announced.started_unix_ms,
+        };
+        of.pictures.send_modify(|pictures| {
+            pictures.insert(of.id.clone(), picture);
+        });
+        tokio::select! {
+            changed = of.view.changed() => if changed.is_err() { return },
+            Ok(()) = of.announcement.changed() => {}
+            Ok(()) = of.process.changed() => {}
+        }
+    }
+}
+
+/// The services that are started.
+fn chosen<'a>(manifest: &'a Manifest, only: &[String]) -> Result<Vec<&'a LocalService>, Failure> {
+    let names: Vec<&str> = manifest.local.iter().map(|local| local.spec.name.as_str()).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        let near = synego_model::text::nearest(unknown, names.iter().copied());
+        return Err(Failure::misuse(format!("no service `{unknown}` in {}", manifest.title))
+            .cause(near.map(|near| format!("nearest: `{near}`")).unwrap_or_default()));
+    }
+    let wanted = |local: &&LocalService| only.is_empty() || only.iter().any(|name| name == local.spec.name.as_str());
+    Ok(manifest.local.iter().filter(wanted).collect())
+}
+
+fn wanted(manifest: &Manifest, after: &[ServiceName]) -> BTreeMap<ServiceName, usize> {
+    let of = |name: &ServiceName| manifest.local.iter().find(|local| local.spec.name == *name);
+    after.iter().map(|name| (name.clone(), of(name).map_or(1, LocalService::instances))).collect()
+}
+
+fn output_file(manifest: &Manifest, local: &LocalService) -> Result<LineWriter, Failure> {
+    let logs = &manifest.logs;
+    let to = To::Dir { dir: logs.dir.clone(), name: local.spec.name.to_string() };
+    LineWriter::open(LineConfig { to, keep: logs.keep, max_size: logs.max_size })
+        .map(LineWriter::for_the_process)
+        .map_err(|error| Failure::new(format!("cannot write logs to {}", logs.dir.display())).cause(error.to_string()))
+}
+
+fn config(manifest: &Manifest, local: &LocalService, index: usize, instance: InstanceName, ground: &Ground) -> SidecarConfig {
+    let spec = &local.spec;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (address, process) = match &local.target {
+        Target::Run { command, build, port } => {
+            let process = ProcessConfig {
+                command: command.clone(),
+                build: build.clone().filter(|_| !ground.no_build),
+                cwd: local.cwd.clone(),
+                env: local.env.clone(),
+                env_files: local.env_files.clone(),
+                ready: local.ready.clone(),
+            };
+            let address = port.map(|port| synego_model::process::ServiceAddress::Tcp(SocketAddr::new(loopback, port)));
+            (address, Some(process))
+        }
+        Target::Found(addresses) => (addresses.get(index).and_then(|address| address.parse().ok()), None),
+    };
+    let everywhere = IpAddr::V4(if ground.far { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST });
+    SidecarConfig {
+        mesh: Some(manifest.declaration.mesh.clone()),
+        node: ground.node.clone(),
+        zone: String::new(),
+        service: spec.name.clone(),
+        instance,
+        protocol: spec.protocol,
+        version: local.version.clone(),
+        labels: spec.labels.clone(),
+        // The master has the manifest's routes by itself.
+        routes: None,
+        uses: spec.uses.clone(),
+        address,
+        process,
+        health: spec.health.clone(),
+        masters: ground.masters.clone(),
+        inbound: SocketAddr::new(everywhere, 0),
+        advertise: None,
+        outbound: SocketAddr::new(loopback, 0),
+        admin: None,
+        state_dir: Some(ground.state_dir.clone()),
+        runtime_dir: ground.runtime_dir.clone(),
+        stop: DRAIN,
+    }
+}
+
+/// Shows what an instance prints.
+fn show(sink: &OutputSink, instance: String, lines: mpsc::Sender<Line>) {
+    let (_, mut following) = sink.follow(0);
+    tasks::spawn("show-output", Kind::Connection, async move {
+        loop {
+            match following.recv().await {
+                Ok(line) => {
+                    let line = Line { instance: short(&instance).to_owned(), build: line.build, line: told(&line) };
+                    if lines.send(line).await.is_err() {
+                        return;
+                    }
+                }
+                // The terminal is slower than the service: what was missed is in the file.
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+/// On one machine the part before the `@` says it all.
+fn short(instance: &str) -> &str {
+    instance.split('@').next().unwrap_or(instance)
+}
+
+/// A line as the admin API has it.
+pub(crate) fn told(line: &synego_supervise::OutputLine) -> pb::OutputLine {
+    use synego_supervise::Level;
+    pb::OutputLine {
+        unix_us: line.unix_us,
+        level: match line.level {
+            Level::Trace => pb::LogLevel::Trace,
+            Level::Debug => pb::LogLevel::Debug,
+            Level::Info => pb::LogLevel::Info,
+            Level::Warn => pb::LogLevel::Warn,
+            Level::Error => pb::LogLevel::Error,
+        }
+        .into(),
+        message: line.message.clone(),
+        stderr: line.stderr,
+        pid: line.pid,
+        request_id: line.request_id.clone(),
+        trace_id: line.trace_id.clone(),
+        fields_json: line.fields_json.clone(),
+    }
+}
+
+fn problem_line(problem: &str) -> synego_supervise::OutputLine {
+    synego_supervise::OutputLine {
+        unix_us: synego_runtime::clock::unix_us(),
+        level: synego_supervise::Level::Error,
+        message: format!("the sidecar cannot start: {problem}"),
+        stderr: true,
+        build: false,
+        pid: 0,
+        request_id: String::new(),
+        trace_id: String::new(),
+        fields_json: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(name: &str, uses: &[&str]) -> Running {
+        let (end, _) = Stopper::new();
+        let uses = uses.iter().map(|name| name.parse().expect("a name")).collect();
+        Running { name: name.parse().expect("a name"), uses, end, tasks: Vec::new() }
+    }
+
+    fn waves(services: Vec<Running>) -> Vec<Vec<String>> {
+        let (_, pictures) = watch::channel(BTreeMap::new());
+        let mut all = Instances { running: services, sinks: BTreeMap::new(), pictures };
+        let mut waves = Vec::new();
+        while !all.running.is_empty() {
+            waves.push(all.next_wave().iter().map(|service| service.name.to_string()).collect());
+        }
+        waves
+    }
+
+    #[test]
+    fn callers_end_before_those_they_call() {
+        let services = vec![running("inventory", &[]), running("orders", &["users", "inventory"]), running("users", &[])];
+        assert_eq!(waves(services), [vec!["orders"], vec!["inventory", "users"]]);
+    }
+
+    #[test]
+    fn services_that_call_each_other_end_together() {
+        let services = vec![running("a", &["b"]), running("b", &["a"]), running("front", &["a"]), running("own", &["own"])];
+        assert_eq!(waves(services), [vec!["front", "own"], vec!["a", "b"]]);
+    }
+}

@@ -1,0 +1,273 @@
+//! The admin API of a machine that only joins masters elsewhere: what this machine itself knows and can do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use synego_manifest::Manifest;
+use synego_master::{DownAsked, DownOutcome, DownStep};
+use synego_model::{LocalService, NodeName};
+use synego_runtime::admin::{self, BindAddr};
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Host, Stopper};
+use synego_supervise::OutputSink;
+use synego_wire::pb::{self, InstanceState};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use super::instances::{DRAIN, Instances, Picture, told};
+use crate::failure::Failure;
+use crate::mesh::SOCKET;
+
+/// Most recent lines of an instance that are given at once.
+const MOST_LINES: u32 = 10_000;
+
+/// The running admin API.
+pub(crate) struct Served {
+    downs: Mutex<Option<mpsc::Receiver<DownAsked>>>,
+    end: Stopper,
+    task: JoinHandle<()>,
+}
+
+impl Served {
+    /// Where `synego down` arrives; once.
+    pub(crate) fn downs(&self) -> Option<mpsc::Receiver<DownAsked>> {
+        self.downs.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(self) {
+        self.end.stop();
+        // It has nothing to say about its end.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.task).await;
+        self.end.cut();
+    }
+}
+
+/// Serves it on the socket of the runtime folder.
+///
+/// # Errors
+/// When the socket cannot be taken.
+pub(crate) async fn serve(
+    manifest: &Manifest,
+    node: &NodeName,
+    instances: &Instances,
+    runtime_dir: &Path,
+    host: &Host,
+) -> Result<Served, Failure> {
+    let (asks, downs) = mpsc::channel(1);
+    let local = Local {
+        mesh: manifest.declaration.mesh.to_string(),
+        node: node.clone(),
+        services: manifest.local.clone(),
+        pictures: instances.pictures(),
+        sinks: Arc::new(instances.sinks()),
+        asks,
+    };
+    let address = BindAddr::Unix(runtime_dir.join(SOCKET));
+    let listener = admin::bind(&address)
+        .await
+        .map_err(|error| Failure::new(format!("cannot listen on {address}")).cause(error.to_string()))?;
+    let routes = Routes::new(pb::admin_server::AdminServer::new(local)).prepare().into_axum_router();
+    let router = routes.merge(admin::router(host.metrics(), host.readiness()));
+    let (end, life) = host.stop().outliving();
+    let task = tasks::spawn("admin", Kind::Critical, async move { admin::serve(vec![listener], router, life).await });
+    Ok(Served { downs: Mutex::new(Some(downs)), end, task })
+}
+
+/// What this machine knows.
+struct Local {
+    mesh: String,
+    node: NodeName,
+    services: Vec<LocalService>,
+    pictures: watch::Receiver<BTreeMap<String, Picture>>,
+    sinks: Arc<BTreeMap<String, OutputSink>>,
+    asks: mpsc::Sender<DownAsked>,
+}
+
+impl Local {
+    fn view(&self, only: &[String]) -> pb::MeshView {
+        view(&self.mesh, &self.node, &self.services, &self.pictures.borrow(), only)
+    }
+}
+
+fn view(
+    mesh: &str,
+    node: &NodeName,
+    services: &[LocalService],
+    pictures: &BTreeMap<String, Picture>,
+    only: &[String],
+) -> pb::MeshView {
+    let wanted = services.iter().filter(|local| only.is_empty() || only.iter().any(|name| name == local.spec.name.as_str()));
+    pb::MeshView {
+        mesh: mesh.to_owned(),
+        unix_ms: synego_runtime::clock::unix_ms(),
+        service: wanted.map(|local| service(local, node, pictures)).collect(),
+        node: vec![pb::NodeView {
+            name: node.to_string(),
+            zone: String::new(),
+            instances: u32::try_from(pictures.len()).unwrap_or(u32::MAX),
+        }],
+        warning: vec![pb::Warning {
+            code: "joined".to_owned(),
+            message: "this machine joins masters elsewhere: only its own part is shown".to_owned(),
+            service: String::new(),
+        }],
+        version: crate::version::NUMBER.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn service(local: &LocalService, node: &NodeName, pictures: &BTreeMap<String, Picture>) -> pb::ServiceView {
+    let own = pictures.iter().filter(|(_, picture)| picture.service == local.spec.name);
+    let instance: Vec<pb::InstanceView> = own.map(|(id, picture)| instance(id, node, picture)).collect();
+    let ready = instance.iter().filter(|one| matches!(one.state(), InstanceState::Ready | InstanceState::Degraded)).count();
+    let wanted = local.instances();
+    let state = match ready {
+        0 => instance.first().map_or(InstanceState::Starting, pb::InstanceView::state),
+        ready if ready < wanted => InstanceState::Degraded,
+        _ => InstanceState::Ready,
+    };
+    pb::ServiceView {
+        name: local.spec.name.to_string(),
+        state: state.into(),
+        ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+        version: if local.version.is_empty() { Vec::new() } else { vec![local.version.clone()] },
+        protocol: pb::Protocol::from(local.spec.protocol).into(),
+        restarts: instance.iter().map(|one| one.restarts).sum(),
+        uses: local.spec.uses.iter().map(ToString::to_string).collect(),
+        route: local.spec.routes.iter().flatten().map(|route| route.place.to_string()).collect(),
+        declared: true,
+        instance,
+        ..Default::default()
+    }
+}
+
+fn instance(id: &str, node: &NodeName, picture: &Picture) -> pb::InstanceView {
+    pb::InstanceView {
+        id: id.to_owned(),
+        node: node.to_string(),
+        state: InstanceState::from(picture.view.state).into(),
+        cause: picture.view.cause.as_ref().map(pb::StateCause::from),
+        address: picture.inbound.clone(),
+        listens: picture.listens.clone(),
+        restarts: picture.view.restarts,
+        pid: picture.view.pid,
+        started_unix_ms: picture.started_unix_ms,
+        ..Default::default()
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl pb::admin_server::Admin for Local {
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::MeshView>, Status> {
+        Ok(Response::new(self.view(&request.into_inner().service)))
+    }
+
+    type WatchStream = Answers<pb::MeshView>;
+
+    async fn watch(&self, request: Request<pb::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let every = Duration::from_millis(if request.every_ms == 0 { 1000 } else { request.every_ms.clamp(100, 60_000).into() });
+        let first = self.view(&request.service);
+        let state = (self.pictures.clone(), self.mesh.clone(), self.node.clone(), self.services.clone(), request.service);
+        let later = stream::unfold(state, move |mut state| async move {
+            tokio::time::sleep(every).await;
+            state.0.changed().await.ok()?;
+            let next = view(&state.1, &state.2, &state.3, &state.0.borrow_and_update(), &state.4);
+            Some((Ok(next), state))
+        });
+        Ok(Response::new(Box::pin(stream::once(async move { Ok(first) }).chain(later))))
+    }
+
+    async fn apply(&self, _request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyResult>, Status> {
+        Err(Status::failed_precondition("this machine runs no master: apply to one that does, `--admin HOST:3002`"))
+    }
+
+    type LogsStream = Answers<pb::LogsBatch>;
+
+    async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        let services: BTreeMap<String, String> =
+            self.pictures.borrow().iter().map(|(id, picture)| (id.clone(), picture.service.to_string())).collect();
+        let chosen: Vec<(String, String, OutputSink)> = self
+            .sinks
+            .iter()
+            .map(|(id, sink)| (id.clone(), service_of(id, &services), sink.clone()))
+            .filter(|(id, service, _)| {
+                let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name));
+                (request.service.is_empty() || request.service.contains(service)) && (request.instance.is_empty() || named)
+            })
+            .collect();
+        Ok(Response::new(lines(chosen, request.recent.min(MOST_LINES), request.follow)))
+    }
+
+    type DownStream = Answers<pb::DownProgress>;
+
+    async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
+        let request = request.into_inner();
+        let within = if request.within_ms == 0 { DRAIN } else { Duration::from_millis(request.within_ms.min(600_000).into()) };
+        let (steps, told) = mpsc::channel(64);
+        let asked = DownAsked { within, now: request.now, steps };
+        self.asks.try_send(asked).map_err(|_| Status::failed_precondition("it is ending already"))?;
+        let progress = stream::unfold(told, |mut told| async move {
+            let step: DownStep = told.recv().await?;
+            Some((Ok(progress(step)), told))
+        });
+        Ok(Response::new(Box::pin(progress)))
+    }
+}
+
+fn service_of(id: &str, services: &BTreeMap<String, String>) -> String {
+    let of_name = || id.split('@').next().and_then(|name| name.rsplit_once('-')).map(|(service, _)| service.to_owned());
+    services.get(id).cloned().or_else(of_name).unwrap_or_default()
+}
+
+fn progress(step: DownStep) -> pb::DownProgress {
+    let outcome = match step.outcome {
+        DownOutcome::Draining => "draining",
+        DownOutcome::Ended => "ended",
+        DownOutcome::CutOff => "cut_off",
+    };
+    pb::DownProgress {
+        instance: step.instance,
+        outcome: outcome.to_owned(),
+        open_streams: step.open_streams,
+        open_requests: step.open_requests,
+    }
+}
+
+/// The recent lines in one batch, then, when it goes on, each new one.
+fn lines(chosen: Vec<(String, String, OutputSink)>, recent: u32, follow: bool) -> Answers<pb::LogsBatch> {
+    let mut kept = Vec::new();
+    let mut following = Vec::new();
+    for (instance, service, sink) in chosen {
+        let (last, next) = sink.follow(usize::try_from(recent).unwrap_or(usize::MAX));
+        let named = move |line: &synego_supervise::OutputLine| pb::LogsLine {
+            instance: instance.clone(),
+            service: service.clone(),
+            line: Some(told(line)),
+        };
+        kept.extend(last.iter().map(|line| named(line)));
+        following.push(Box::pin(stream::unfold((next, named), |(mut next, named)| async move {
+            loop {
+                match next.recv().await {
+                    Ok(line) => return Some((Ok(pb::LogsBatch { line: vec![named(&line)], recent_complete: false }), (next, named))),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })));
+    }
+    kept.sort_by_key(|line| line.line.as_ref().map_or(0, |line| line.unix_us));
+    let first = stream::once(async move { Ok(pb::LogsBatch { line: kept, recent_complete: true }) });
+    if follow { Box::pin(first.chain(stream::select_all(following))) } else { Box::pin(first) }
+}

@@ -1,0 +1,200 @@
+//! When `up` counts as done: every service is ready, or has had its time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use synego_manifest::Manifest;
+use synego_model::Reason;
+use synego_wire::pb;
+
+use super::board::is_ready;
+use crate::view;
+
+/// Time over `within` in which the supervisor's own word may still come: it knows better what happened.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A service that was started, and what it was given.
+#[derive(Debug, Clone)]
+struct Awaited {
+    within: Duration,
+    after: Vec<String>,
+    /// When it could begin: what it comes after is ready, and it is built.
+    begun: Option<Instant>,
+}
+
+/// Judges views of the mesh.
+#[derive(Debug, Clone)]
+pub(crate) struct Judge {
+    awaited: BTreeMap<String, Awaited>,
+}
+
+/// A service that did not become ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Late {
+    /// Its name.
+    pub(crate) service: String,
+    /// The instance that is to blame; empty: none is known.
+    pub(crate) instance: String,
+    /// How long it was given.
+    pub(crate) within: Duration,
+    /// Why, in one line; may be empty.
+    pub(crate) cause: String,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Some are on their way: these.
+    Waiting(Vec<String>),
+    /// All are ready.
+    Ready,
+    /// Whatever could become ready is; these did not.
+    Late(Vec<Late>),
+}
+
+impl Judge {
+    /// Of the services of this machine; `only`: of these alone, if there are any.
+    pub(crate) fn new(manifest: &Manifest, only: &[String]) -> Self {
+        let local = manifest.local.iter().filter(|local| only.is_empty() || only.iter().any(|name| *name == local.spec.name.as_str()));
+        let awaited = local.filter(|local| local.instances() > 0).map(|local| {
+            let after = local.after.iter().map(ToString::to_string).collect();
+            (local.spec.name.to_string(), Awaited { within: local.ready.within, after, begun: None })
+        });
+        Self { awaited: awaited.collect() }
+    }
+
+    /// Judges what the mesh says at `now`.
+    pub(crate) fn look(&mut self, view: &pb::MeshView, now: Instant) -> Verdict {
+        let of = |name: &str| view.service.iter().find(|service| service.name == name);
+        let ready: Vec<String> =
+            self.awaited.keys().filter(|name| of(name).is_some_and(is_ready)).cloned().collect();
+        let mut waiting = Vec::new();
+        let mut late: Vec<Late> = Vec::new();
+        for (name, awaited) in &mut self.awaited {
+            if ready.contains(name) {
+                continue;
+            }
+            let service = of(name);
+            let blocked = awaited.after.iter().find(|before| !ready.contains(before));
+            if blocked.is_none() && awaited.begun.is_none() && !service.is_some_and(builds) {
+                awaited.begun = Some(now);
+            }
+            let is_over = awaited.begun.is_some_and(|begun| now.duration_since(begun) > awaited.within + GRACE);
+            match service.and_then(given_up) {
+                Some((instance, cause)) => late.push(Late { service: name.clone(), instance, within: awaited.within, cause }),
+                None if is_over => {
+                    let cause = service.and_then(view::service_cause);
+                    late.push(Late {
+                        service: name.clone(),
+                        instance: cause.and_then(|(instance, _)| instance).map(|instance| instance.id.clone()).unwrap_or_default(),
+                        within: awaited.within,
+                        cause: cause.map(|(_, cause)| view::cause_line(Some(cause))).unwrap_or_default(),
+                    });
+                }
+                None => waiting.push(name.clone()),
+            }
+        }
+        // What waits for a service that failed waits in vain.
+        loop {
+            let lost = waiting.iter().position(|name| {
+                let after = self.awaited.get(name).map(|awaited| awaited.after.as_slice()).unwrap_or_default();
+                after.iter().any(|before| late.iter().any(|late| late.service == *before))
+            });
+            let Some(index) = lost else { break };
+            let service = waiting.remove(index);
+            let within = self.awaited.get(&service).map_or(Duration::ZERO, |awaited| awaited.within);
+            let cause = "it comes after a service that is not ready".to_owned();
+            late.push(Late { service, instance: String::new(), within, cause });
+        }
+        match (waiting.is_empty(), late.is_empty()) {
+            (true, true) => Verdict::Ready,
+            (true, false) => Verdict::Late(late),
+            (false, _) => Verdict::Waiting(waiting),
+        }
+    }
+
+    /// How many services are awaited.
+    pub(crate) fn count(&self) -> usize {
+        self.awaited.len()
+    }
+}
+
+fn builds(service: &pb::ServiceView) -> bool {
+    service.instance.iter().any(|instance| instance.cause.as_ref().is_some_and(|cause| cause.message.starts_with("build")))
+}
+
+/// The instance whose supervisor does not expect it to become ready any more, and why.
+fn given_up(service: &pb::ServiceView) -> Option<(String, String)> {
+    const FINAL: [Reason; 4] = [Reason::BuildFailed, Reason::StartFailed, Reason::CrashLoop, Reason::NotReadyInTime];
+    let troubled = service.instance.iter().find(|instance| {
+        let reason = instance.cause.as_ref().and_then(|cause| Reason::from_number(cause.reason));
+        reason.is_some_and(|reason| FINAL.contains(&reason))
+    })?;
+    Some((troubled.id.clone(), view::cause_line(troubled.cause.as_ref())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(services: &[(&str, &[&str])]) -> Judge {
+        let awaited = services.iter().map(|(name, after)| {
+            let after = after.iter().map(|name| (*name).to_owned()).collect();
+            ((*name).to_owned(), Awaited { within: Duration::from_secs(30), after, begun: None })
+        });
+        Judge { awaited: awaited.collect() }
+    }
+
+    fn view(services: &[(&str, pb::InstanceState, Option<(Reason, &str)>)]) -> pb::MeshView {
+        let service = services.iter().map(|(name, state, cause)| pb::ServiceView {
+            name: (*name).to_owned(),
+            state: (*state).into(),
+            ready: u32::from(*state == pb::InstanceState::Ready),
+            wanted: 1,
+            instance: vec![pb::InstanceView {
+                id: format!("{name}-1@local"),
+                state: (*state).into(),
+                cause: cause.map(|(reason, message)| pb::StateCause { reason: reason as i32, message: message.into(), since_unix_ms: 1 }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        pb::MeshView { service: service.collect(), ..Default::default() }
+    }
+
+    const READY: pb::InstanceState = pb::InstanceState::Ready;
+    const STARTING: pb::InstanceState = pb::InstanceState::Starting;
+
+    #[test]
+    fn all_are_ready_or_some_are_waited_for() {
+        let mut judge = judge(&[("a", &[]), ("b", &[])]);
+        let begun = synego_runtime::clock::now();
+        assert_eq!(judge.look(&view(&[("a", READY, None)]), begun), Verdict::Waiting(vec!["b".into()]));
+        assert_eq!(judge.look(&view(&[("a", READY, None), ("b", READY, None)]), begun), Verdict::Ready);
+    }
+
+    #[test]
+    fn a_service_has_its_time_and_a_build_does_not_count() {
+        let mut judge = judge(&[("a", &[])]);
+        let begun = synego_runtime::clock::now();
+        let building = view(&[("a", STARTING, Some((Reason::Starting, "building")))]);
+        let starting = view(&[("a", STARTING, None)]);
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(judge.look(&building, at(0)), Verdict::Waiting(vec!["a".into()]));
+        assert_eq!(judge.look(&building, at(300)), Verdict::Waiting(vec!["a".into()]));
+        assert_eq!(judge.look(&starting, at(300)), Verdict::Waiting(vec!["a".into()]));
+        assert_eq!(judge.look(&starting, at(330)), Verdict::Waiting(vec!["a".into()]));
+        assert!(matches!(judge.look(&starting, at(332)), Verdict::Late(late) if late[0].service == "a"));
+    }
+
+    #[test]
+    fn a_service_given_up_takes_those_that_come_after_it_along() {
+        let mut judge = judge(&[("migrate", &[]), ("api", &["migrate"]), ("web", &["api"])]);
+        let now = synego_runtime::clock::now();
+        let failed = view(&[("migrate", STARTING, Some((Reason::BuildFailed, "code 2")))]);
+        let Verdict::Late(late) = judge.look(&failed, now) else { panic!("nothing is late") };
+        let names: Vec<&str> = late.iter().map(|late| late.service.as_str()).collect();
+        assert_eq!(names, ["migrate", "api", "web"]);
+        assert_eq!((late[0].instance.as_str(), late[0].cause.as_str()), ("migrate-1@local", "build_failed: code 2"));
+    }
+}
