@@ -94,17 +94,6 @@ fn tab_column(line: &str) -> u32 {
     u32::try_from(line.chars().take_while(|c| *c != '\t').count() + 1).unwrap_or(1)
 }
 
-/// Reports the tabs that a reader took for blanks: the line of `span`, when one indents it.
-pub(crate) fn tab_before(span: Span, problems: &mut Problems) {
-    let line = problems.line(span.file, span.line);
-    let before = line.chars().take(usize::try_from(span.column).unwrap_or(0).saturating_sub(1));
-    let only_blank = before.clone().all(|c| c == ' ' || c == '\t');
-    if only_blank && before.clone().any(|c| c == '\t') {
-        let column = tab_column(line);
-        problems.error(Span { column, width: 1, ..span }, tab());
-    }
-}
-
 /// Where in a line a value begins that YAML takes for something else: its column, and the sign.
 fn unquoted(line: &str) -> Option<(u32, char)> {
     let chars: Vec<char> = line.chars().collect();
@@ -142,8 +131,8 @@ pub(crate) fn needs_quotes(span: Span, first: char, problems: &mut Problems) {
     let line = problems.line(span.file, span.line).to_owned();
     let skip = usize::try_from(span.column).unwrap_or(1).saturating_sub(1);
     let rest: String = line.chars().skip(skip).collect();
-    let value = value_at(&rest, first);
     let before: String = line.chars().take(skip).collect();
+    let value = value_at(&before, &rest, first);
     let after: String = rest.chars().skip(value.chars().count()).collect();
     let written = format!("{}\"{value}\"{}", before.trim_start().trim_start_matches("- "), after.trim_end());
     let (message, expected) = match first {
@@ -165,20 +154,23 @@ fn without_comment(text: &str) -> &str {
     text.split(" #").next().unwrap_or(text).trim_end()
 }
 
-/// The value at the start of `rest`: up to what ends a plain scalar in a list, a mapping or a line.
-fn value_at(rest: &str, first: char) -> String {
+/// The value at the start of `rest`: up to what ends a plain scalar, inside brackets or on a line of its own.
+fn value_at(before: &str, rest: &str, first: char) -> String {
+    let count = |signs: &str| before.chars().filter(|c| signs.contains(*c)).count();
+    let inside = count("[{") > count("]}");
     let mut depth = 0_u32;
     let mut value = String::new();
     for c in rest.chars() {
         match c {
             '{' if first == '$' => depth += 1,
             '}' if depth > 0 => depth -= 1,
-            ']' | '}' | ',' | ' ' => break,
+            ']' | '}' | ',' if inside => break,
+            '#' if value.ends_with(' ') => break,
             _ => {}
         }
         value.push(c);
     }
-    value
+    value.trim_end().to_owned()
 }
 
 /// Reports an alias that no anchor stands before.

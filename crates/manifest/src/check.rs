@@ -30,7 +30,8 @@ pub(crate) fn value(
         (_, Some(Shape::Named { of, .. })) => {
             let mut map = Map::new();
             for entry in node.entries() {
-                let mut below = at.key(&entry.key);
+                // What was written short is called as it was written.
+                let mut below = if node.short { at.clone() } else { at.key(&entry.key) };
                 below.owner = at.owner.clone();
                 if let Some(value) = value(&entry.value, of, &below, key, problems) {
                     map.insert(entry.key.clone(), value);
@@ -69,6 +70,7 @@ pub(crate) fn value(
 
 fn section(node: &Node, section: &'static Section, at: &At, problems: &mut Problems) -> Option<Value> {
     alternatives(node, section, at, problems);
+    let parent = crate::keys::find(&at.dotted()).and_then(|found| found.key);
     let mut map = Map::new();
     for entry in node.entries() {
         let Some(key) = section.key(&entry.key) else { continue };
@@ -78,7 +80,11 @@ fn section(node: &Node, section: &'static Section, at: &At, problems: &mut Probl
         let errors = problems.errors();
         let below = at.key(&entry.key);
         let later = !key.built || matches!(key.shape.meant(form_of(&entry.value)), Some(Shape::Later(_)));
-        let value = value(&entry.value, key.shape, &below, Some(key), problems);
+        let value = match parent.filter(|_| node.short) {
+            // What was written short is called as it was written.
+            Some(parent) => value(&entry.value, key.shape, at, Some(parent), problems),
+            None => value(&entry.value, key.shape, &below, Some(key), problems),
+        };
         if later {
             sums(&entry.value, key, problems);
             // A mistake inside says enough; without one the key itself is what cannot be had.
@@ -103,7 +109,8 @@ fn not_yet(key: &Key, section: &Section, at: &At) -> Problem {
         "manifest" => String::new(),
         _ => format!(" of {}", section.article()),
     };
-    Problem::new("not_yet", format!("`{}`{of} is not honoured by this version yet", key.name))
+    let form = if key.built { " as a mapping" } else { "" };
+    Problem::new("not_yet", format!("`{}`{form}{of} is not honoured by this version yet", key.name))
         .expected(format!("it will say: {}", key.meaning))
         .help(format!(
             "leave it out: what is not honoured is refused, never ignored; `synego explain {}`",

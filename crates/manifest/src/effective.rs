@@ -26,7 +26,17 @@ pub struct EffectiveValue {
     pub secret: bool,
     /// Tells two masked values apart without showing them.
     #[serde(skip)]
-    fingerprint: u64,
+    fingerprint: Fingerprint,
+}
+
+/// A hash of a value; it is not shown either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fingerprint(u64);
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 impl EffectiveValue {
@@ -36,7 +46,7 @@ impl EffectiveValue {
         let variable = key.contains(".env.") && key.rsplit('.').next().is_some_and(mask::is_secret_name);
         let masked = if variable { mask::MASK.to_owned() } else { mask::text(raw) };
         let secret = masked != raw;
-        Self { key, value: masked, origin, secret, fingerprint: hasher.finish() }
+        Self { key, value: masked, origin, secret, fingerprint: Fingerprint(hasher.finish()) }
     }
 
     /// Whether both hold the same value, also where it is masked.
@@ -121,7 +131,14 @@ impl Walk<'_> {
 
     /// A key of which nothing is said: its default, or those of its section.
     fn unsaid(&mut self, path: String, key: &'static Key) {
+        let (path, value) = match path.as_str() {
+            "gateway.listen" => (format!("{path}.http.address"), "8080".to_owned()),
+            _ => (path, String::new()),
+        };
         let value = match path.as_str() {
+            _ if !value.is_empty() => value,
+            // A mapping of free keys without one says nothing.
+            _ if key.shape.entries().is_some() => return,
             "mesh" => self.mesh.to_owned(),
             _ if key.name == "try_timeout" => self.try_timeout(&path).unwrap_or_else(|| key.default.to_owned()),
             _ if key.name == "cwd" => self.cwd(&path).unwrap_or_default(),

@@ -311,9 +311,15 @@ fn too_many(key: &str, count: usize, max: usize) -> Problem {
 }
 
 fn no_value(at: &At, shape: &'static Shape) -> Problem {
+    let key = keys::find(&at.dotted()).and_then(|found| found.key).filter(|key| key.name == at.last());
+    let help = match key {
+        Some(key) if key.default.is_empty() => format!("write `{}`, or leave the key out", key.example),
+        Some(key) => format!("write `{}`, or leave the key out: {} is its default", key.example, key.default),
+        None => format!("write such as `{}: \"\"` for empty text", at.last()),
+    };
     Problem::new("no_value", format!("`{}` has no value", at.last()))
         .expected(format!("expected {}", shape.expected()))
-        .help("leave the key out for its default; empty text is `\"\"`")
+        .help(help)
 }
 
 /// How the key at `at` is written.
@@ -326,20 +332,15 @@ pub(crate) fn example_of(at: &At) -> String {
 
 /// A list, mapping or scalar where another of them belongs.
 fn wrong_type(node: &Node, shape: &'static Shape, at: &At) -> Problem {
-    if let Shape::Either(shapes) = shape
-        && shapes.iter().any(|shape| matches!(shape, Shape::Off))
-        && let Kind::Text { .. } = node.kind
-    {
-        return Problem::new("wrong_type", format!("`{}` is {}, this is {}", at.last(), shape.what(), node.word()))
-            .expected(format!("expected {}", shape.expected()))
-            .help(example_of(at));
-    }
     let name = at.last();
     let mut help = example_of(at);
     if let Some(pairs) = as_pairs(node, shape) {
         help = format!("write `{name}: {{ {pairs} }}`");
-    } else if let (Shape::List { .. }, Kind::Text { .. }) = (shape, &node.kind) {
+    } else if let (true, Kind::Text { .. }) = (shape.takes(Form::List), &node.kind) {
         help = format!("write `{name}: [{}]`", node.brief(60));
+    } else if let (Shape::Text(_), Kind::List(items)) = (shape, &node.kind) {
+        let texts: Vec<&str> = items.iter().filter_map(Node::text).collect();
+        help = format!("write `{name}: {}`", crate::tree::quoted(&texts.join(", "), true));
     }
     Problem::new("wrong_type", format!("`{name}` is {}, this is {}", shape.what(), node.word()))
         .expected(format!("expected {}", shape.expected()))

@@ -75,6 +75,7 @@ pub fn plan(before: &Manifest, after: &Manifest) -> Vec<PlannedChange> {
     for value in after.effective.iter().filter(|value| !whole(&value.key)) {
         match old.get(value.key.as_str()) {
             None => changes.push(change(Action::Add, None, Some(value))),
+            Some(before) if follows(before, value) => {}
             Some(before) if !before.same_value(value) => {
                 changes.push(change(Action::Change, Some(before), Some(value)))
             }
@@ -87,6 +88,11 @@ pub fn plan(before: &Manifest, after: &Manifest) -> Vec<PlannedChange> {
     changes.extend(has.iter().filter(|name| !had.contains(name)).map(|name| service(Action::Add, name, after)));
     changes.extend(had.iter().filter(|name| !has.contains(name)).map(|name| service(Action::Remove, name, before)));
     changes
+}
+
+/// Whether a value merely follows another key.
+fn follows(before: &EffectiveValue, after: &EffectiveValue) -> bool {
+    after.key.ends_with(".try_timeout") && before.origin == "default" && after.origin == "default"
 }
 
 fn index(values: &[EffectiveValue]) -> BTreeMap<&str, &EffectiveValue> {

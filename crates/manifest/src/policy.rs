@@ -1,7 +1,7 @@
 //! Policy descends: built-in, `defaults`, service, route. Each level replaces what it says itself.
 
 use synego_model::Policy;
-use synego_model::policy::{BalanceKind, Eject, HashKey};
+use synego_model::policy::{BalanceKind, HashKey};
 
 use crate::types;
 
@@ -39,7 +39,7 @@ pub(crate) fn apply(policy: &mut Policy, said: &types::Policy) {
         None => {}
         Some(types::OrOff::Off(_)) => policy.eject = None,
         Some(types::OrOff::On(said)) => {
-            let mut eject = policy.eject.clone().unwrap_or_else(Eject::default);
+            let mut eject = policy.eject.clone().unwrap_or_default();
             eject.failures = said.failures.unwrap_or(eject.failures);
             time(&mut eject.first, said.first);
             time(&mut eject.max, said.max);

@@ -122,6 +122,13 @@ impl Problems {
         if self.muted || !self.seen.insert((span.file, span.line, span.column, problem.code)) {
             return;
         }
+        // A value that is wrong by itself is not at odds with others.
+        let refused = |(file, other): &(u16, Diagnostic)| {
+            (*file, other.line, other.column) == (span.file, span.line, span.column)
+        };
+        if problem.code == "contradiction" && self.list.iter().any(refused) {
+            return;
+        }
         let mut expected = problem.expected;
         if let (Some(word), false) = (&problem.nearest, problem.told) {
             expected.push_str(if expected.is_empty() { "nearest: `" } else { "; nearest: `" });

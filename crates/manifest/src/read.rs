@@ -129,6 +129,8 @@ fn gateway(said: Option<&types::Gateway>, context: &Context<'_>) -> Option<Gatew
             }
         }
     }
+    // The one that people open comes first.
+    listen.sort_by_key(|one| (one.name != "http", one.protocol == ListenProtocol::Grpc, one.name.clone()));
     let mut static_places = Vec::new();
     for (place, one) in said.static_places.iter().flatten() {
         static_places.push(StaticPlace {

@@ -120,21 +120,15 @@ fn shorten(schema: &mut Value, shorts: &[Short], shape_of: &dyn Fn(&str) -> Opti
     let mut forms: Vec<Value> = Vec::new();
     for short in shorts {
         match short {
-            Short::Scalar(key) | Short::List(key) => forms.extend(
-                shape_of(key)
-                    .map(|shape| match shape {
-                        // A listener's own short form is its address.
-                        Shape::Map(section) => section.shorts.iter().find_map(|short| match short {
-                            Short::Scalar(key) => section.key(key).map(|key| scalar(key.shape)),
-                            _ => None,
-                        }),
-                        Shape::List { of, max } => {
-                            Some(json!({ "type": "array", "items": scalar(of), "maxItems": max }))
-                        }
-                        other => Some(scalar(other)),
-                    })
-                    .flatten(),
-            ),
+            Short::Scalar(key) | Short::List(key) => forms.extend(shape_of(key).and_then(|shape| match shape {
+                // A listener's own short form is its address.
+                Shape::Map(section) => section.shorts.iter().find_map(|short| match short {
+                    Short::Scalar(key) => section.key(key).map(|key| scalar(key.shape)),
+                    _ => None,
+                }),
+                Shape::List { of, max } => Some(json!({ "type": "array", "items": scalar(of), "maxItems": max })),
+                other => Some(scalar(other)),
+            })),
             Short::Names => forms.push(json!({ "type": "array", "items": scalar(&Shape::Name) })),
             Short::Words(words, key) => {
                 forms.push(json!({ "enum": words }));
@@ -200,7 +194,7 @@ fn scalar(shape: &Shape) -> Value {
         }
         Shape::Reach => text(":[0-9]+$"),
         Shape::Place => text("^[^/]*/"),
-        Shape::UrlPath => text("/"),
+        Shape::UrlPath | Shape::RoutePath => text("/"),
         Shape::Command => {
             let text = json!({ "type": ["string", "number", "boolean"] });
             json!({ "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "items": text, "minItems": 1 }] })

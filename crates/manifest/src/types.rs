@@ -51,7 +51,7 @@ pub(crate) enum NumberOr {
     /// The number.
     Number(u32),
     /// The word.
-    Word(String),
+    Word(#[expect(dead_code, reason = "that it is a word says all; here for the schema")] String),
 }
 
 impl NumberOr {
@@ -69,7 +69,7 @@ impl NumberOr {
 #[serde(untagged)]
 pub(crate) enum OrOff<T> {
     /// Only `false` passes the checks.
-    Off(bool),
+    Off(#[expect(dead_code, reason = "always false; here for the schema")] bool),
     /// The mapping.
     On(T),
 }
@@ -80,15 +80,12 @@ pub(crate) enum OrOff<T> {
 #[schemars(rename = "Manifest")]
 pub(crate) struct Manifest {
     pub(crate) mesh: Option<String>,
-    #[expect(dead_code, reason = "the reader has followed it; here for the schema")]
     pub(crate) include: Option<Vec<String>>,
-    #[expect(dead_code, reason = "one value so far; here for the schema")]
     pub(crate) nodes: Option<String>,
     pub(crate) masters: Option<Masters>,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<Limits>,
     pub(crate) telemetry: Option<Telemetry>,
-    #[expect(dead_code, reason = "the reader has laid every service over it; here for the schema")]
     pub(crate) defaults: Option<Defaults>,
     pub(crate) services: Option<BTreeMap<String, Service>>,
 }
@@ -192,7 +189,6 @@ pub(crate) struct Logs {
 /// `defaults`: what a service can leave to all.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "the reader has laid every service over it; here for the schema")]
 pub(crate) struct Defaults {
     pub(crate) cwd: Option<String>,
     pub(crate) env: Option<BTreeMap<String, String>>,

@@ -6,7 +6,7 @@ use synego_model::text::nearest;
 use synego_model::{HostPattern, Place, text};
 
 use crate::keys::Shape;
-use crate::keys::shape::{number, words};
+use crate::keys::shape::{number, words, words_or};
 use crate::long::{bad_name, bad_place};
 use crate::problems::Problem;
 
@@ -90,7 +90,7 @@ pub(crate) fn scalar(said: &Said<'_>, shape: &Shape) -> Result<Scalar, Problem> 
         },
         Shape::Share(extra) if extra.contains(&said.text) => same(),
         Shape::Share(extra) => share(said, extra).map(|_| Scalar::Text(said.text.to_owned())),
-        Shape::Place => match said.text.parse::<Place>() {
+        Shape::Place | Shape::RoutePath => match said.text.parse::<Place>() {
             Ok(_) => same(),
             Err(bad) => Err(bad_place(said.text, &bad)),
         },
@@ -132,6 +132,7 @@ fn empty(said: &Said<'_>) -> Problem {
 
 fn not_a_boolean(said: &Said<'_>, expected: &str) -> Problem {
     let meant = match said.text.to_ascii_lowercase().as_str() {
+        _ if expected == "`true`" => "true",
         "no" | "off" | "false" | "n" | "0" | "never" | "none" => "false",
         _ => "true",
     };
@@ -162,6 +163,14 @@ fn word(said: &Said<'_>, what: &str, built: &[&'static str], later: &[&'static s
         .expected(format!("expected {}", words(built.iter())))
         .help("what is not honoured is refused, never ignored"));
     }
+    if built == ["true"] {
+        return Err(match said.text {
+            "false" => Problem::new("unknown_word", format!("`{}: false` says nothing", said.key))
+                .expected("expected `true`, or another probe")
+                .help("leave it out"),
+            _ => not_a_boolean(said, "`true`"),
+        });
+    }
     let all = built.iter().chain(later.iter());
     let close = nearest(&said.text.to_ascii_lowercase(), all.clone().copied());
     Err(Problem::new("unknown_word", format!("`{}` is no {what}", said.text))
@@ -183,11 +192,7 @@ fn count(said: &Said<'_>, min: u64, max: u64, extra: &[&'static str]) -> Result<
     if extra.contains(&said.text) {
         return Ok(Scalar::Text(said.text.to_owned()));
     }
-    let shape = if extra.is_empty() {
-        format!("a number from {} to {}", number(min), number(max))
-    } else {
-        format!("{} or a number from {} to {}", words(extra.iter()), number(min), number(max))
-    };
+    let shape = words_or(extra, &format!("a number from {} to {}", number(min), number(max)));
     let digits = !said.text.is_empty() && said.text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
         return Err(not_a_number(said, &shape));
@@ -273,7 +278,7 @@ fn compound(amount: &str, rest: &str) -> Option<String> {
     let text = format!("{amount}{rest}");
     if let Some(seconds) = text.strip_suffix('s').and_then(|text| text.parse::<f64>().ok()) {
         let ms = (seconds * 1_000.0).round();
-        return (ms.is_finite() && ms >= 1.0 && ms < 1e12).then(|| format!("{ms}ms"));
+        return (1.0..1e12).contains(&ms).then(|| format!("{ms}ms"));
     }
     let mut total = 0_u64;
     let mut left = text.as_str();
@@ -306,11 +311,7 @@ fn no_rate(said: &Said<'_>, example: &str) -> Problem {
 
 /// A share in percent.
 fn share(said: &Said<'_>, extra: &[&'static str]) -> Result<u64, Problem> {
-    let expected = if extra.is_empty() {
-        "a share such as `20%`".to_owned()
-    } else {
-        format!("{} or a share such as `20%`", words(extra.iter()))
-    };
+    let expected = words_or(extra, "a share such as `20%`");
     match said.text.strip_suffix('%').map(str::parse::<u64>) {
         Some(Ok(percent)) if percent <= 100 => Ok(percent),
         Some(Ok(_)) => Err(Problem::new("out_of_range", format!("`{}` is {}", said.key, said.text))
@@ -356,13 +357,6 @@ fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn path(said: &Said<'_>) -> Result<Scalar, Problem> {
     let same = || Ok(Scalar::Text(said.text.to_owned()));
-    if said.key == "path" {
-        // Of a route: a place is written there too, as the short form of host and path.
-        return match said.text.parse::<Place>() {
-            Ok(_) => same(),
-            Err(bad) => Err(bad_place(said.text, &bad)),
-        };
-    }
     let sound = said.text.starts_with('/')
         && !said.text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#' || c == '\\');
     if sound {

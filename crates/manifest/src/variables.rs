@@ -11,10 +11,14 @@ use crate::tree::{Kind, Node, Span};
 pub(crate) fn fill(node: &mut Node, at: &At, environment: &BTreeMap<String, String>, problems: &mut Problems) {
     let span = node.span;
     match &mut node.kind {
-        Kind::Text { text, .. } if text.contains("${") => {
+        Kind::Text { text, plain } if text.contains("${") => {
             let mut filler = Filler { span, at, environment, problems };
             match filler.scalar(text) {
-                Some(filled) => *text = filled,
+                Some(filled) => {
+                    *text = filled;
+                    // Inside brackets a variable needs quotes, whatever it holds: they say nothing of its kind.
+                    *plain = true;
+                }
                 None => node.kind = Kind::Bad,
             }
         }

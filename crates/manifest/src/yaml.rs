@@ -33,9 +33,7 @@ pub(crate) fn parse(text: &str, file: u16, problems: &mut Problems) -> Option<No
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => {
-                if builder.take(event, span.start, span.end, span.tag_start()).is_none() {
-                    return None;
-                }
+                builder.take(event, span.start, span.end, span.tag_start())?;
             }
             Err(error) => {
                 let span = builder.error_span(&error);
@@ -113,7 +111,8 @@ impl Builder<'_> {
                 let span = self.span(start, end);
                 let plain = style == ScalarStyle::Plain;
                 let kind = match &*text {
-                    "" if plain => Kind::Null { said: false },
+                    // Nothing behind a colon arrives as `~` of no width.
+                    _ if plain && start.index() == end.index() => Kind::Null { said: false },
                     "null" | "~" if plain => Kind::Null { said: true },
                     _ => Kind::Text { text: text.into_owned(), plain },
                 };

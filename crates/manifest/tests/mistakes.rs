@@ -3,7 +3,7 @@
 //! A line `# file: NAME` begins a further file; `# profile: NAME` lays its overlay over the rest; `# set: NAME=VALUE` sets
 //! a variable. These lines are no part of the files, so that line numbers are those that people see. Built
 //! with `SYNEGO_UPDATE_GOLDEN` set, the test writes the expected texts anew.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed test panics")]
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod common;
 

@@ -25,7 +25,7 @@ static ENV: Shape =
 static EVERY: Shape = Shape::Duration { min: 100, max: 5 * MINUTE };
 static TIMES: Shape = Shape::Count { min: 1, max: 10, words: &[] };
 static GRPC: Shape = Shape::Text("`true` or a name");
-static TRUE: Shape = Shape::Word { what: "choice here", built: &["true"], later: &[] };
+static TRUE: Shape = Shape::Word { what: "probe", built: &["true"], later: &[] };
 
 static CALLER: Section = Section {
     many: true,
@@ -51,7 +51,7 @@ static ROUTE: Section = Section {
         "services.NAME.routes",
         &[
             key("host", &Shape::Host, "", Live, "host: old.example.com", "the host; without one every host"),
-            key("path", &Shape::UrlPath, "/", Live, "path: /users", "a prefix by segments; `:id` is one segment"),
+            key("path", &Shape::RoutePath, "/", Live, "path: /users", "a prefix by segments; `:id` is one segment"),
             key("regex", &Shape::Pattern, "", Live, "regex: /v[12]/.*", "a pattern of the path, anchored at the start")
                 .later(),
             key("exact", &BOOL, "false", Live, "exact: true", "whether the path must be equal, not only begin so"),

@@ -117,6 +117,8 @@ pub(crate) enum Shape {
     Place,
     /// A path of a URL.
     UrlPath,
+    /// The path of a route, or a whole place.
+    RoutePath,
     /// A host name or `*.` and one.
     Host,
     /// A file or folder, relative to the file that says it; the word says which.
@@ -229,7 +231,7 @@ impl Shape {
             Self::Share(_) => "a share".into(),
             Self::Bind | Self::Reach | Self::Target => "an address".into(),
             Self::Place => "a place".into(),
-            Self::UrlPath => "a path".into(),
+            Self::UrlPath | Self::RoutePath => "a path".into(),
             Self::Host => "a host name".into(),
             Self::Path(what) => format!("a {what}"),
             Self::Command => "text or a list".into(),
@@ -238,6 +240,7 @@ impl Shape {
             Self::Url => "a URL".into(),
             Self::Cidr => "an address range".into(),
             Self::List { .. } => "a list".into(),
+            Self::Named { shorts: [Short::Names], .. } => "a list or a mapping".into(),
             Self::Map(_) | Self::Named { .. } | Self::Free => "a mapping".into(),
             Self::Either(shapes) => {
                 let all: Vec<String> = shapes.iter().map(|shape| shape.what()).collect();
@@ -258,7 +261,7 @@ impl Shape {
             Self::Word { built, later, .. } => words(built.iter().chain(later.iter())),
             Self::Count { min, max, words: [] } => format!("a number from {} to {}", number(*min), number(*max)),
             Self::Count { min, max, words: extra } => {
-                format!("{} or a number from {} to {}", words(extra.iter()), number(*min), number(*max))
+                words_or(extra, &format!("a number from {} to {}", number(*min), number(*max)))
             }
             Self::Cores => "a number such as `0.5`".into(),
             Self::Duration { .. } => "a duration such as `250ms`, `30s`, `5m`".into(),
@@ -266,11 +269,11 @@ impl Shape {
             Self::Flow { .. } => "a size a second such as `1KiB/s`".into(),
             Self::Rate => "a rate such as `100/s`, `600/m`".into(),
             Self::Share([]) => "a share such as `20%`".into(),
-            Self::Share(extra) => format!("{} or a share such as `20%`", words(extra.iter())),
+            Self::Share(extra) => words_or(extra, "a share such as `20%`"),
             Self::Bind => "a port, or an IP address and a port such as `127.0.0.1:8080`, `[::1]:8080`".into(),
             Self::Reach => "`host:port`".into(),
             Self::Target => "a port, `host:port` or `unix:/path`".into(),
-            Self::Place => "`/path` or `host/path`".into(),
+            Self::Place | Self::RoutePath => "`/path` or `host/path`".into(),
             Self::UrlPath => "a path such as `/healthz`".into(),
             Self::Host => "a host name, or `*.` and one".into(),
             Self::Command => "a program and its arguments".into(),
@@ -279,6 +282,7 @@ impl Shape {
                 [] => format!("keys of {}", section.article()),
                 _ => format!("keys of {}, or the short form", section.article()),
             },
+            Self::Named { pair, shorts: [Short::Names], .. } => format!("a list of names, or `{pair}` pairs"),
             Self::Named { pair, .. } => format!("`{pair}` pairs"),
             Self::Free => "a mapping".into(),
             Self::Either(shapes) => {
@@ -305,6 +309,12 @@ pub(crate) fn words<'a>(words: impl Iterator<Item = &'a &'static str>) -> String
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => all.concat(),
     }
+}
+
+/// `a`, `b` or something else.
+pub(crate) fn words_or(words: &[&'static str], other: &str) -> String {
+    let all: String = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    if all.is_empty() { other.to_owned() } else { format!("{all} or {other}") }
 }
 
 fn plural(what: &str) -> String {

@@ -1,5 +1,4 @@
 //! Manifests in memory.
-#![expect(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +8,7 @@ use synego_manifest::{Disk, Outcome, Request, load};
 
 /// Files by path.
 #[derive(Debug, Default, Clone)]
-pub struct MemoryDisk(pub BTreeMap<PathBuf, Vec<u8>>);
+pub(crate) struct MemoryDisk(pub(crate) BTreeMap<PathBuf, Vec<u8>>);
 
 impl Disk for MemoryDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -28,20 +27,20 @@ impl Disk for MemoryDisk {
 
 /// Files, a profile and an environment.
 #[derive(Debug, Default, Clone)]
-pub struct Case {
-    pub disk: MemoryDisk,
-    pub profile: Option<String>,
-    pub environment: BTreeMap<String, String>,
-    pub strict: bool,
+pub(crate) struct Case {
+    pub(crate) disk: MemoryDisk,
+    pub(crate) profile: Option<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) strict: bool,
 }
 
 impl Case {
     /// The folder in which the files of a case lie.
-    pub const FOLDER: &'static str = "/home/me/shop";
+    pub(crate) const FOLDER: &'static str = "/home/me/shop";
 
     /// One manifest, or several files parted by `# file: NAME` lines.
     #[must_use]
-    pub fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let mut case = Self::default();
         let mut name = "synego.yaml".to_owned();
         let mut body = String::new();
@@ -64,7 +63,7 @@ impl Case {
 
     /// One more file; an empty text adds none.
     #[must_use]
-    pub fn with(mut self, name: &str, text: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, text: &str) -> Self {
         if !text.is_empty() {
             self.disk.0.insert(Path::new(Self::FOLDER).join(name), text.as_bytes().to_vec());
         }
@@ -73,7 +72,7 @@ impl Case {
 
     /// Loads it with four cores.
     #[must_use]
-    pub fn load(&self) -> Outcome {
+    pub(crate) fn load(&self) -> Outcome {
         load(&Request {
             start: Path::new(Self::FOLDER),
             file: None,
