@@ -29,10 +29,12 @@ const EVERY_MS: (u32, u32, u32) = (100, 60_000, 1_000);
 
 /// The admin API as a router, for the server of the admin port.
 pub(crate) fn router(shared: Arc<Shared>) -> axum::Router {
+    let health = shared.health.router();
     let server = pb::admin_server::AdminServer::new(AdminService { shared })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Routes::new(server).prepare().into_axum_router()
+    // Without tonic's fallback: on a port of several APIs an unknown path is a plain 404.
+    Routes::new(server).prepare().into_axum_router().reset_fallback().merge(health)
 }
 
 struct AdminService {

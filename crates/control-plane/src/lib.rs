@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod attach;
+pub mod health;
 mod link;
 pub mod master;
 mod metrics;

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use crate::admin::{
     ApplyAsked, DownAsked, DownOutcome, DownStep, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
 };
+use crate::health::Health;
 use crate::link::{self, Carrier};
 use crate::metrics::MasterMetrics;
 use crate::registry::{At, Event, Link, Registry};
@@ -120,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) turned: watch::Sender<u64>,
     /// One apply at a time.
     pub(crate) applying: tokio::sync::Mutex<()>,
+    /// `NOT_SERVING` once the end began.
+    pub(crate) health: Health,
     pub(crate) downs: mpsc::Sender<DownAsked>,
     downs_taken: Mutex<Option<mpsc::Receiver<DownAsked>>>,
     carriers: mpsc::Sender<Carrier>,
@@ -184,6 +187,7 @@ impl MasterControl {
             notices: watch::Sender::new(Vec::new()),
             turned: watch::Sender::new(0),
             applying: tokio::sync::Mutex::new(()),
+            health: Health::new(),
             downs,
             downs_taken: Mutex::new(Some(downs_taken)),
             carriers,
@@ -219,7 +223,7 @@ impl MasterHandle {
         InProcessMaster { name: self.shared.name.clone(), carriers: self.shared.carriers.clone() }
     }
 
-    /// The admin API, to be merged into the router of the admin port.
+    /// The admin API and `grpc.health.v1`, to be merged into the router of the admin port.
     pub fn admin_router(&self) -> axum::Router {
         crate::admin::router(Arc::clone(&self.shared))
     }

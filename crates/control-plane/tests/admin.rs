@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 /// A master's admin API on a port of its own.
 struct Api {
     client: AdminClient<Channel>,
+    channel: Channel,
     stopper: Stopper,
     serving: JoinHandle<()>,
 }
@@ -41,11 +42,11 @@ impl Api {
         // Diagnostics travel in a header, so that a client that wants them takes long ones.
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
         let channel = endpoint.http2_max_header_list_size(1024 * 1024).connect().await.expect("a connection");
-        Self { client: AdminClient::new(channel), stopper, serving }
+        Self { client: AdminClient::new(channel.clone()), channel, stopper, serving }
     }
 
     async fn close(self) {
-        drop(self.client);
+        drop((self.client, self.channel));
         self.stopper.stop();
         tokio::time::timeout(WITHIN, self.serving).await.expect("it ends in time").expect("without a panic");
     }
@@ -341,6 +342,26 @@ async fn an_end_is_handed_to_the_assembly_and_each_step_is_told() {
     }
     let expected = [("users-1@vm1", "draining", 2), ("users-1@vm1", "cut_off", 2)];
     assert_eq!(told, expected.map(|(id, outcome, streams)| (id.to_owned(), outcome.to_owned(), streams)));
+    api.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_says_by_grpc_health_that_it_serves_until_its_end_begins() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let master = Master::start(declaration([]));
+    let api = Api::of(&master).await;
+    let mut client = HealthClient::new(api.channel.clone());
+    let asked = HealthCheckRequest { service: String::new() };
+    let mut watched = client.watch(asked).await.expect("watched").into_inner();
+    let serving = watched.message().await.expect("sound").expect("a word");
+    assert_eq!(serving.status(), ServingStatus::Serving);
+    master.stop();
+    let ending =
+        tokio::time::timeout(WITHIN, watched.message()).await.expect("in time").expect("sound").expect("a word");
+    assert_eq!(ending.status(), ServingStatus::NotServing);
+    drop(watched);
+    drop(client);
     api.close().await;
 }
 

@@ -345,3 +345,54 @@ async fn a_master_is_settled_once_what_is_declared_is_ready() {
     assert!(clock::now() - began < Duration::from_secs(5));
     users.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_ends_politely_blames_nobody_and_its_sidecars_go_to_the_next_one() {
+    let (first, second) = (Master::start(declaration([])), Master::start(declaration([])));
+    let masters = || vec![first.tcp(), second.tcp()];
+    let caller = Sidecar::start_with(announcement("orders-1@vm1"), masters(), uses(&["users"]));
+    let users = Sidecar::start("users-1@vm1", masters());
+    caller.until_ready("users", 1).await;
+    first.until_ready("users", 1).await;
+    let status = until("both linked", caller.handle.status(), |status| {
+        status.masters.iter().all(|master| master.linked.is_some())
+    })
+    .await;
+    let active = status.subscribed.expect("one is subscribed");
+    let (ends, stays) = if active == 0 { (&first, &second) } else { (&second, &first) };
+    ends.stop();
+    until("the other one", caller.handle.status(), |status| status.subscribed == Some(1 - active)).await;
+    stays.until_ready("users", 1).await;
+    assert_eq!(ready(&ends.handle.snapshots().borrow(), "users"), ["users-1@vm1"], "its ingress may still drain");
+    assert_eq!(ready(&caller.snapshots.borrow(), "users"), ["users-1@vm1"]);
+    for sidecar in [caller, users] {
+        sidecar.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_sidecars_come_and_go_and_their_caller_always_knows_who_is_there() {
+    let master = Master::start(declaration([]));
+    let caller = Sidecar::start_with(announcement("orders-1@vm1"), vec![master.tcp()], uses(&["users"]));
+    let all: Vec<Sidecar> =
+        (1..=100).map(|number| Sidecar::start(&format!("users-{number}@vm1"), vec![master.tcp()])).collect();
+    caller.until_ready("users", 100).await;
+    let mut left = Vec::new();
+    for (number, sidecar) in all.into_iter().enumerate() {
+        if number % 2 == 0 {
+            sidecar.turn(InstanceState::Draining);
+            sidecar.stop().await;
+        } else {
+            left.push(sidecar);
+        }
+    }
+    let snapshot = caller.until_ready("users", 50).await;
+    let mut expected: Vec<String> = (1..=50).map(|number| format!("users-{}@vm1", number * 2)).collect();
+    expected.sort();
+    assert_eq!(ready(&snapshot, "users"), expected);
+    for sidecar in left {
+        sidecar.kill();
+    }
+    caller.until_ready("users", 0).await;
+    caller.stop().await;
+}

@@ -52,6 +52,7 @@ impl MasterControl {
                 Some(ask) = self.asks.recv() => self.answer(ask, now(began)),
             }
         }
+        self.shared.health.not_serving().await;
         // Whoever still asks learns that no one answers any more.
         drop(self);
         let _idle_or_late = tokio::time::timeout(LINGER, drain.idle()).await;
@@ -128,7 +129,7 @@ fn mesh_router(shared: &Arc<Shared>, stop: &Stop) -> axum::Router {
     let server = pb::mesh_server::MeshServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Routes::new(server).prepare().into_axum_router()
+    Routes::new(server).prepare().into_axum_router().merge(shared.health.router())
 }
 
 async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router, drain: Drain, stop: Stop) {

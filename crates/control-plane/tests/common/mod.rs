@@ -110,6 +110,11 @@ impl Master {
         self.address
     }
 
+    /// Ends it politely.
+    pub fn stop(&self) {
+        self.stopper.stop();
+    }
+
     pub async fn until_ready(&self, service: &str, instances: usize) -> Arc<Snapshot> {
         until(&format!("{instances} of {service}"), self.handle.snapshots(), |snapshot| {
             ready(snapshot, service).len() == instances
