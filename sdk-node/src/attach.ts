@@ -71,6 +71,9 @@ export interface LinkOwner {
 /** Milliseconds between two lines that say the sidecar cannot be reached. */
 const complainEveryMs = 30_000;
 
+/** Milliseconds of one attempt to connect; within it the channel tries again and again. */
+const connectWithinMs = 1_000;
+
 /** Milliseconds for a sidecar to answer `Hello`. */
 const welcomeWithinMs = 5_000;
 
@@ -160,13 +163,26 @@ export class Link implements LinkStatus {
     this.#stream?.write({ is });
   }
 
+  /** Connects first and says hello then: what was true before the connection stood may not be so any more. */
   #open(): void {
     const client = new SidecarClient(this.#address, credentials.createInsecure(), sidecarChannel);
-    const stream = client.attach(new Metadata());
     this.#client = client;
+    client.waitForReady(Date.now() + connectWithinMs, (failure) => {
+      if (this.#state === "closed") return;
+      if (failure === undefined) {
+        this.#attach(client);
+        return;
+      }
+      client.close();
+      this.#ended(status.UNAVAILABLE, failure.message);
+    });
+  }
+
+  #attach(client: SidecarClient): void {
+    const stream = client.attach(new Metadata());
     this.#stream = stream;
     let end: StreamEnd = "closed";
-    let failure: ServiceError | undefined;
+    let cause: string | undefined;
     const welcomed = setTimeout(() => stream.cancel(), welcomeWithinMs).unref();
     stream.on("data", (message: ToService) => {
       clearTimeout(welcomed);
@@ -177,13 +193,13 @@ export class Link implements LinkStatus {
         this.#take(message);
       }
     });
-    stream.on("error", (error: ServiceError) => (failure = error));
+    stream.on("error", (failure: ServiceError) => (cause = failure.details));
     stream.once("status", ({ code }: { code: number }) => {
       clearTimeout(welcomed);
       clearInterval(this.#reports);
       client.close();
       if (end !== "moved" && code !== status.OK) end = code;
-      if (this.#state !== "closed") this.#ended(end, failure);
+      if (this.#state !== "closed") this.#ended(end, cause);
     });
     this.#send({ $case: "hello", value: this.#owner.hello(this.#attachmentId) });
   }
@@ -228,11 +244,11 @@ export class Link implements LinkStatus {
     this.#send({ $case: "applied", value: { revision: settings.revision, problem: [...problem] } });
   }
 
-  #ended(end: StreamEnd, failure: ServiceError | undefined): void {
+  #ended(end: StreamEnd, cause: string | undefined): void {
     this.#stream = undefined;
     const next = afterEnd(end);
     if (next === "refused") {
-      this.#owner.log.error({ reason: failure?.details }, "the sidecar refused this service, which runs on without it");
+      this.#owner.log.error({ reason: cause }, "the sidecar refused this service, which runs on without it");
       this.#become("refused");
       return;
     }
@@ -247,7 +263,7 @@ export class Link implements LinkStatus {
     const now = performance.now();
     if (this.#failed > 1 && now - this.#complainedAt >= complainEveryMs) {
       this.#complainedAt = now;
-      this.#owner.log.warn({ sidecar: this.#address, cause: failure?.details }, "the sidecar cannot be reached, trying on");
+      this.#owner.log.warn({ sidecar: this.#address, cause }, "the sidecar cannot be reached, trying on");
     }
     this.#timer = setTimeout(() => this.#open(), delayBefore(this.#failed));
   }

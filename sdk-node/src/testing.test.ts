@@ -25,8 +25,12 @@ function service(name: string, options = {}): { made: Service; lines: Lines } {
   return { made: new Service(name, { env: {}, logTo, ...options }), lines };
 }
 
-test("a service says all of itself in its Hello, and then that it is ready", async () => {
+test("a service says all of itself in its Hello, and later that it is ready", async () => {
   const { made, lines } = service("users", { version: "1.4.2", routes: ["/users"] });
+  const attached = async (): Promise<void> => {
+    while (made.link.state !== "attached") await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  made.onStart(attached);
   made.handle("GET /users/:id", () => 1).rpc("quote", () => 2);
   const { seen, instance } = { seen: (await start(made)).seen("users"), instance: made.instance };
   const [hello] = seen.hellos;
@@ -288,7 +292,7 @@ test("a sidecar that comes later is found, and its outbound is learned from it",
   await assert.rejects(made.client.fetch("http://orders/"), { reason: "sidecar_unreachable" });
   const sidecar = new TestSidecar("http://127.0.0.1:9", "users-7");
   await sidecar.listen(socket);
-  await sidecar.until(() => sidecar.phase === Phase.PHASE_READY);
+  await sidecar.until(() => sidecar.phase === Phase.PHASE_READY && sidecar.applied.length > 0);
   assert.deepEqual([made.link.state, made.link.outbound, made.instance], ["attached", "http://127.0.0.1:9", "users-7"]);
   await assert.rejects(made.client.fetch("http://orders/"), { reason: "sidecar_unreachable", retry: "later" });
   const client = await dial({ env: { SYNEGO_SIDECAR: socket } });

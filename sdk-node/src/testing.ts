@@ -161,7 +161,8 @@ export class TestMesh {
     const done = service.run({ env, signal: stop.signal, signals: false });
     this.#members.set(service.name, { service, sidecar, stop, done });
     const settled = [Phase.PHASE_READY, Phase.PHASE_DEGRADED, Phase.PHASE_UNHEALTHY];
-    const ready = sidecar.until(() => sidecar.isAttached && sidecar.phase !== undefined && settled.includes(sidecar.phase));
+    // Its first `Applied` shows that the service has taken the `Welcome` too.
+    const ready = sidecar.until(() => sidecar.applied.length > 0 && sidecar.phase !== undefined && settled.includes(sidecar.phase));
     await Promise.race([ready, done]);
   }
 
