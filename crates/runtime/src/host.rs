@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -129,12 +130,16 @@ where
     let (hangup, hangups) = watch::channel(0);
     let (metrics, readiness) = (Metrics::new(config.name), Readiness::new());
     let host = Host { stopper: stopper.clone(), stop, metrics, readiness, hangups, logs, file_limit };
-    let code = runtime.block_on(async {
-        if let Err(error) = listen_to_signals(stopper, hangup) {
-            return failure(&format!("cannot listen to signals: {error}"));
-        }
-        main(host).await
-    });
+    // A panic of the assembly itself ends the process, but not before it is written down.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            if let Err(error) = listen_to_signals(stopper, hangup) {
+                return failure(&format!("cannot listen to signals: {error}"));
+            }
+            main(host).await
+        })
+    }));
+    let code = outcome.unwrap_or_else(|_| ExitCode::from(SOFTWARE));
     // What still runs was told to end; a blocking call that hangs must not hold the process.
     runtime.shutdown_timeout(LAST_WORDS);
     let failed = tasks::failed_critical().is_some() && code == ExitCode::SUCCESS;

@@ -125,7 +125,16 @@ impl LogHandle {
 }
 
 fn filter_of(level: &str) -> Result<EnvFilter, String> {
-    level.parse().map_err(|_| format!("`{level}` is not a log level: expected error, warn, info, debug, trace or off"))
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let refused = |part: &str| format!("`{part}` is not a log level: expected error, warn, info, debug, trace or off");
+    // By itself the filter takes any word for the name of a module, so a misspelt level would silence the log.
+    for part in level.split(',') {
+        let word = part.rsplit('=').next().unwrap_or_default().trim();
+        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
+            return Err(refused(part));
+        }
+    }
+    level.parse().map_err(|_| refused(level))
 }
 
 /// Panics become lines of the log, with their place, instead of text on stderr.
@@ -136,4 +145,19 @@ fn log_panics() {
         let cause = panic.payload_as_str().unwrap_or("?").to_owned();
         tracing::error!(place, thread, cause, "panicked");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_never_silences_the_log() {
+        for good in ["info", "WARN", "off", "info,synego_data_plane=debug"] {
+            assert!(filter_of(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,debg", "info,synego=loud", "synego"] {
+            assert!(filter_of(bad).is_err_and(|error| error.contains("is not a log level")), "{bad}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod group;
 mod guard;
 mod launch;
 mod leader;
+mod listening;
 mod notify;
 pub mod output;
 mod port;

@@ -69,3 +69,36 @@ async fn a_text_that_nginx_refuses_is_told_with_its_line_and_key() {
     let line = broken.lines().position(|line| line.contains("perhaps")).map(|at| at + 1);
     assert_eq!(error.line, line);
 }
+
+/// As root this starts Nginx as `nobody`; for people every other test of this file shows the same.
+#[tokio::test]
+async fn nginx_needs_no_root() {
+    let (binary, master) = (binary().await, Master::start("one").await);
+    let dir = tempfile::tempdir().expect("dir");
+    let mut wanted = config(gateway(), &[master.address]);
+    wanted.user = None;
+    update(&binary, &wanted, dir.path(), None).await.expect("a configuration");
+    let line = synego_nginx::command(&binary, dir.path());
+    let mut start = if rustix::process::geteuid().is_root() {
+        for path in ["", "temp", "empty", "nginx.conf", "nginx.pid"] {
+            // `nginx -t` made the file of the process id.
+            std::os::unix::fs::chown(dir.path().join(path), Some(65_534), Some(65_534)).expect("chown");
+        }
+        let temp = std::fs::read_dir(dir.path().join("temp")).expect("temp").flatten();
+        temp.for_each(|entry| std::os::unix::fs::chown(entry.path(), Some(65_534), Some(65_534)).expect("chown"));
+        let mut start = tokio::process::Command::new("setpriv");
+        start.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&line.program);
+        start
+    } else {
+        tokio::process::Command::new(&line.program)
+    };
+    let mut running =
+        start.args(&line.args).stderr(std::process::Stdio::null()).kill_on_drop(true).spawn().expect("start");
+    let address = wanted.gateway.listen[0].address;
+    eventually("up", || async { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+    assert_eq!(get(address, "/api/name").await.text(), "one");
+    let pid = running.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::QUIT).expect("kill");
+    assert!(running.wait().await.expect("an end").success());
+    master.kill().await;
+}

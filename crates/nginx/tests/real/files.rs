@@ -98,6 +98,10 @@ async fn a_spa_at_the_root_swallows_no_dynamic_route() {
     assert_eq!((missing.status.as_u16(), missing.text().as_str()), (404, "no such user"));
     let broken = get(http, "/api/broken").await;
     assert_eq!((broken.status.as_u16(), broken.text().as_str()), (502, "its own 502"));
+    let raw = get(http, "/api/echo?a=%2Fb&c").await.text();
+    assert!(raw.starts_with("GET /api/echo?a=%2Fb&c\n"), "{raw}");
+    let escaped = ask(http, Method::POST, "/users/%37%2F", &[]).await;
+    assert_eq!(escaped.text(), "no route of the master for POST /users/%37%2F");
     let posted = ask(http, Method::POST, "/users/7", &[]).await;
     assert_eq!((posted.status.as_u16(), posted.header("x-synego-reason")), (404, "no_route"));
     assert_eq!(posted.text(), "no route of the master for POST /users/7");

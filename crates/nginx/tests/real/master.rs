@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use synego_runtime::serve::{BindAddr, Profile, bind, serve};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -30,6 +30,10 @@ pub(crate) struct Master {
 pub(crate) struct Seen {
     pub(crate) requests: AtomicU64,
     pub(crate) next_event: Notify,
+    /// Requests for `/api/slow` that came so far.
+    pub(crate) slow: AtomicU64,
+    /// Whether they are answered.
+    pub(crate) release: watch::Sender<bool>,
 }
 
 impl Master {
@@ -50,6 +54,7 @@ impl Master {
             .route("/api/missing", any(|| async { plain(404, "no such user") }))
             .route("/api/broken", any(|| async { plain(502, "its own 502") }))
             .route("/api/redirect", any(|| async { redirecting() }))
+            .route("/api/slow", any(move |State(seen): State<Arc<Seen>>| slow(seen, name)))
             .route("/shop.v1.Orders/Get", any(super::grpc::unary))
             .route("/api/name", any(move || async move { plain(200, name) }))
             .fallback(no_route)
@@ -94,6 +99,14 @@ async fn no_route(request: Request) -> Response {
         .header("x-synego-reason", "no_route")
         .body(Body::from(format!("no route of the master for {} {}", request.method(), request.uri())))
         .expect("an answer")
+}
+
+/// Answers once the test says so.
+async fn slow(seen: Arc<Seen>, name: &'static str) -> Response {
+    seen.slow.fetch_add(1, Ordering::Relaxed);
+    let mut release = seen.release.subscribe();
+    release.wait_for(|release| *release).await.expect("the test");
+    plain(200, name)
 }
 
 /// Method, path, headers and body, a line each.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 use synego_model::Reason;
-use synego_model::process::ReadyBy;
+use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_runtime::clock;
 use tokio::sync::watch;
 
@@ -13,6 +13,7 @@ use crate::capture::Capture;
 use crate::environment;
 use crate::launch::launch;
 use crate::leader::Leader;
+use crate::listening;
 use crate::notify::{NotifySocket, Said};
 use crate::probe::ProbeContext;
 use crate::readiness::{self, Proof};
@@ -123,9 +124,10 @@ impl Course {
                 self.tell(ProcessEvent::NotReadyInTime);
                 let missing = proof.missing(self.spec.address.as_ref(), &last_look.borrow());
                 let within = synego_model::text::duration(self.spec.ready.within);
+                let hint = self.listens_elsewhere(leader.pid());
                 let exit = self.end(leader, self.spec.grace).await;
                 let last_lines = capture.finish(LAST_LINES_WITHIN).await.all();
-                let message = format!("not ready after {within}: {missing}");
+                let message = format!("not ready after {within}: {missing}{hint}");
                 let reason = Reason::NotReadyInTime;
                 End::Failed(Failure { reason, message, exit: Some(exit), ready_for, last_lines })
             }
@@ -181,6 +183,17 @@ impl Course {
         self.set(|state| (state.phase, state.cause) = (Phase::Ready, None));
         self.tell(ProcessEvent::Ready { after });
         tracing::info!(instance = self.spec.name, after_ms = after.as_millis(), "process ready");
+    }
+
+    /// For a process that was told a port and listens on another one.
+    fn listens_elsewhere(&self, pid: u32) -> String {
+        let Some(ServiceAddress::Tcp(told)) = self.spec.address else { return String::new() };
+        let found = listening::of_group(pid);
+        if found.is_empty() || found.iter().any(|found| found.port() == told.port()) {
+            return String::new();
+        }
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        format!("; the process listens on {}", found.join(", "))
     }
 
     async fn end(&self, leader: Leader, grace: Duration) -> ExitOutcome {

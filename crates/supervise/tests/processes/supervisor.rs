@@ -198,6 +198,21 @@ async fn a_process_that_is_not_ready_in_time_is_ended_and_the_cause_says_what_is
 }
 
 #[tokio::test]
+async fn a_process_that_listens_elsewhere_than_it_was_told_is_told_where() {
+    let dir = tempfile::tempdir().expect("dir");
+    let other = synego_supervise::free_port().expect("a port");
+    let script = format!("require('net').createServer().listen({other},'127.0.0.1',()=>console.log('up'))");
+    // A child of the shell listens: the whole group counts.
+    let mut spec = with_port(spec(sh(&format!("node -e \"{script}\"; true")), dir.path()));
+    spec.ready.within = Duration::from_secs(2);
+    let mut run = start(spec);
+    let state = run.until("given up", |state| state.phase == Phase::Backoff).await;
+    let message = state.cause.expect("a cause").message;
+    assert!(message.ends_with(&format!("; the process listens on 127.0.0.1:{other}")), "{message}");
+    run.supervisor.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn a_failed_build_starts_nothing_and_its_cause_shows_why() {
     let dir = tempfile::tempdir().expect("dir");
     let mut spec = spec(sh("echo started; sleep 1000"), dir.path());
