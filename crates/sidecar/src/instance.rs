@@ -75,8 +75,15 @@ impl Keeper {
     /// Gathers and tells until the stop is cut: the picture is kept through the whole drain.
     pub(crate) async fn run(mut self, stop: Stop) {
         let mut spec = self.health_in_force();
+        let mut probed = self.run_of_the_process();
         let mut prober = self.prober(spec.as_ref());
         loop {
+            // What a probe saw of a process before it was ready, or of its predecessor, says nothing about it.
+            let run = self.run_of_the_process();
+            if run != probed {
+                prober = self.prober(spec.as_ref());
+                probed = run;
+            }
             self.tell(prober.as_mut());
             tokio::select! {
                 () = changed(self.process.as_mut()) => {}
@@ -104,7 +111,15 @@ impl Keeper {
         said.or_else(|| self.process.is_none().then(|| HealthSpec::of(Probe::Tcp)))
     }
 
+    /// Which run of the process is ready now: the time of its start; `None`: none is. Without a process: always the same.
+    fn run_of_the_process(&self) -> Option<u64> {
+        let Some(process) = &self.process else { return Some(0) };
+        let process = process.borrow();
+        matches!(process.phase, Phase::Ready | Phase::Paused).then_some(process.started_unix_ms)
+    }
+
     fn prober(&self, spec: Option<&HealthSpec>) -> Option<Watched> {
+        self.run_of_the_process()?;
         let context = ProbeContext {
             service: self.probe.service.clone(),
             address: self.address.clone(),
@@ -175,7 +190,8 @@ fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, 
     if let Some(hello) = &attachment.hello {
         announcement.generation = hello.generation;
         announcement.sdk.clone_from(&hello.sdk);
-        if !hello.version.is_empty() {
+        // What the manifest or the command line says is what routes name; the service's own word fills the gap.
+        if announcement.version.is_empty() {
             announcement.version.clone_from(&hello.version);
         }
         announcement.handlers = attachment.handlers.handlers.iter().map(|handler| handler.pattern.clone()).collect();
