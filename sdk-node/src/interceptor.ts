@@ -54,6 +54,8 @@ export function serverOptions(): { interceptors: ServerInterceptor[] } {
 
 /** The host behind a server that was made with `serverOptions()`; undefined for others. */
 export function hostOf(server: Server): GrpcHost | undefined {
+  // grpc-js gives no public way to ask a server for its interceptors. Should the field go, calls still pass and keep
+  // their context; only counting and the service's own log are lost.
   const interceptors: unknown = Reflect.get(server, "interceptors");
   if (!Array.isArray(interceptors)) return undefined;
   return interceptors.map((interceptor: ServerInterceptor) => hosts.get(interceptor)).find((host) => host !== undefined);
