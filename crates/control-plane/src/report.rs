@@ -131,8 +131,11 @@ impl LinkTask {
                 told.clone_from(&cause);
             }
             let _ending = self.news.send(Heard::Down { index: self.facts.index, cause }).await;
-            wait = if stood { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
+            if stood {
+                wait = BACKOFF.0;
+            }
             let pause = if error.is_final() { AFTER_FINAL } else { wait };
+            wait = (wait * 2).min(BACKOFF.1);
             tokio::select! {
                 () = tokio::time::sleep(tasks::jittered(pause)) => {}
                 () = stop.stopped() => return,

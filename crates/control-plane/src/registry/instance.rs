@@ -37,6 +37,8 @@ pub struct Instance {
     heard_ms: u64,
     /// When its link ended; it is gone since then.
     unlinked: Option<At>,
+    /// Whether it was seen without being ready: then the moment it becomes so is known first-hand.
+    seen_cold: bool,
 }
 
 impl Instance {
@@ -53,6 +55,7 @@ impl Instance {
             shown: None,
             heard_ms: at.ms,
             unlinked: None,
+            seen_cold: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Instance {
         if former.announcement.incarnation == self.announcement.incarnation {
             self.report = former.report;
             self.ready_unix_ms = former.ready_unix_ms;
+            self.seen_cold = former.seen_cold;
             (self.state, self.cause) = (former.state, former.cause);
             return;
         }
@@ -155,14 +159,15 @@ impl Instance {
         {
             now.since_unix_ms = before.since_unix_ms;
         }
-        if !state.takes_requests() {
+        let stopped = matches!(state, InstanceState::Starting | InstanceState::Unhealthy);
+        if state.takes_requests() && self.ready_unix_ms == 0 {
+            // One that is ready from its first report on was ready before this master heard of it.
+            let warm = !self.seen_cold && self.announcement.started_unix_ms > 0;
+            self.ready_unix_ms = if warm { self.announcement.started_unix_ms } else { at.unix_ms };
+        } else if stopped && self.report.is_some() {
             // What is silent or out of reach may still be as warm as before: only a stop makes it new again.
-            let stopped = matches!(state, InstanceState::Starting | InstanceState::Unhealthy);
-            self.ready_unix_ms = if stopped { 0 } else { self.ready_unix_ms };
-        } else if self.ready_unix_ms == 0 {
-            // Seen for the first time and ready already: another master saw it start.
-            let seen_before = self.shown.is_none() && self.announcement.started_unix_ms > 0;
-            self.ready_unix_ms = if seen_before { self.announcement.started_unix_ms } else { at.unix_ms };
+            self.ready_unix_ms = 0;
+            self.seen_cold = true;
         }
         (self.state, self.cause, self.shown) = (state, cause, Some(state));
     }

@@ -374,3 +374,24 @@ fn a_restarted_process_is_another_incarnation_to_its_callers() {
     registry.apply(Event::Announced(Link(1), next), at(10));
     assert_ne!(registry.table(&name("users")).expect("known").endpoints[0].incarnation, first);
 }
+
+#[test]
+fn an_instance_counts_as_new_from_when_it_was_seen_to_become_ready_not_from_when_a_master_came() {
+    let ready_unix_ms = |registry: &Registry| registry.table(&name("users")).expect("known").endpoints[0].ready_unix_ms;
+    let running = || Announcement { started_unix_ms: 77, ..said("users-1@vm1", "a") };
+    let mut late = registry([spec("users", 1, None)]);
+    ready(&mut late, 1, running(), 50_000);
+    assert_eq!(ready_unix_ms(&late), 77, "it was warm before this master came");
+    let mut early = registry([spec("users", 1, None)]);
+    early.apply(Event::Linked(Link(1), running()), at(0));
+    for (ms, state, expected) in [
+        (10, InstanceState::Starting, 0),
+        (20, InstanceState::Ready, at(20).unix_ms),
+        (30, InstanceState::Degraded, at(20).unix_ms),
+        (40, InstanceState::Unhealthy, 0),
+        (50, InstanceState::Ready, at(50).unix_ms),
+    ] {
+        early.apply(Event::Reported(Link(1), report(state)), at(ms));
+        assert_eq!(ready_unix_ms(&early), expected, "{state} at {ms}");
+    }
+}
