@@ -17,6 +17,7 @@ pub(crate) mod record;
 pub(crate) mod retry;
 pub(crate) mod send;
 pub(crate) mod station;
+pub(crate) mod strict;
 pub(crate) mod trace;
 pub(crate) mod upgrade;
 pub(crate) mod watched;
@@ -87,6 +88,9 @@ async fn relay(
         let trace = trace::Trace::take(request.headers_mut(), &mut *rng);
         exchange.named(request_id, trace, station.table.caller(request.headers()));
     }
+    if let Some(fault) = exchange.fault() {
+        return Err(Refusal::unreadable(fault));
+    }
     let head = Head::check(&request, &client.limits)?;
     exchange.checked(&head);
     let upgrade = head.is_upgrade.then(|| hyper::upgrade::on(&mut request));
@@ -140,6 +144,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Respo
     if let (Some(upstream), Some(client)) = (upstream_upgrade, is_upgrade) {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        exchange.becomes_tunnel();
         upgrade::tunnel(station, client, upstream, exchange, flight, bounds.silence);
         return Response::from_parts(parts, AnswerBody::empty());
     }

@@ -95,7 +95,7 @@ impl Server {
         self.0.sum(|cells| &cells.streams)
     }
 
-    /// Connections that are open, upgraded ones aside.
+    /// Connections that are open.
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.0.sum(|cells| &cells.connections)

@@ -1,5 +1,7 @@
 //! gRPC through the mesh: all kinds of calls, their trailers, their status, their deadline.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::sync::atomic::Ordering;

@@ -229,8 +229,10 @@ async fn load_is_spread_over_ready_instances_alone() {
     let three = mesh.instance("users", Service::says("3").await).await;
     mesh.endpoint("users", &three.id, three.inbound.local_addr(), InstanceState::Draining);
     let ingress = mesh.route("/", "users").ingress().local_addr();
-    for _ in 0..60 {
-        assert_eq!(get(ingress, "a", "/").await.status, 200);
+    for _ in 0..3 {
+        // At once: one after the other may all go to the faster of two.
+        let all = futures_util::future::join_all((0..20).map(|_| get(ingress, "a", "/"))).await;
+        assert!(all.iter().all(ok));
     }
     assert!(one.service.requests() > 5 && two.service.requests() > 5);
     assert_eq!(three.service.requests(), 0);

@@ -200,6 +200,49 @@ async fn one_address_has_only_so_many_connections_unless_it_is_a_listed_proxy() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_has_only_so_many_connections() {
+    let mesh = Mesh::start();
+    mesh.limits(|limits| limits.connections = Some(3));
+    let users = mesh.instance("users", Service::says("users").await).await;
+    let connect = || async { TcpStream::connect(users.inbound.local_addr()).await.expect("a connection") };
+    let mut held = vec![connect().await, connect().await, connect().await];
+    until("three are taken", || users.inbound.connections() == 3).await;
+    assert!(closes(&mut connect().await, Duration::from_secs(2)).await);
+    held.clear();
+    until("they are gone", || users.inbound.connections() == 0).await;
+    assert_eq!(get(users.inbound.local_addr(), "users", "/").await.status, 200);
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_only_resets_streams_is_let_go_and_others_are_unharmed() {
+    let mesh = Mesh::start();
+    mesh.limits(|limits| limits.resets = 20);
+    let _users = mesh.instance("users", stuck().await).await;
+    let _well = mesh.instance("well", Service::says("well").await).await;
+    let outbound = mesh.outbound("orders");
+    let stream = TcpStream::connect(outbound.local_addr()).await.expect("a connection");
+    let (mut client, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    let ended = synego_runtime::tasks::spawn("test-client", synego_runtime::tasks::Kind::Connection, connection);
+    let mut sent = 0;
+    while let Ok(ready) = client.clone().ready().await {
+        client = ready;
+        let Ok((_, mut body)) = client.send_request(grpc("users", "/x").body(()).expect("a call"), false) else {
+            break;
+        };
+        until("it is in flight", || outbound.in_flight() > 0 || outbound.connections() == 0).await;
+        body.send_reset(h2::Reason::CANCEL);
+        until("it is given up", || outbound.in_flight() == 0).await;
+        sent += 1;
+        assert!(sent < 100, "never let go");
+    }
+    assert!((20..30).contains(&sent), "{sent}");
+    drop(ended);
+    assert_eq!(get(outbound.local_addr(), "well", "/").await.status, 200);
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_connection_is_ended_gently() {
     let mesh = Mesh::start();
     mesh.limits(|limits| limits.connection_age = 500 * MS);

@@ -52,6 +52,7 @@ async fn what_can_be_read_in_two_ways_is_refused_on_every_hop() {
         for (what, bytes) in BAD {
             let answer = raw(server.local_addr(), bytes).await;
             assert_eq!(status_of(&answer), 400, "{what}: {answer}");
+            assert!(answer.contains("connection: close"), "{what}: {answer}");
         }
     }
     assert_eq!(users.service.requests(), 0, "none of it reached the service");
@@ -94,6 +95,36 @@ async fn pipelined_requests_are_answered_in_order() {
     let answer = raw(ingress.local_addr(), three.as_bytes()).await;
     let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("no {text} in {answer}"));
     assert!(at("GET /1 ") < at("GET /2 ") && at("GET /2 ") < at("GET /3 "));
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_before_a_bad_request_is_still_answered() {
+    let mesh = Mesh::start();
+    let _users = mesh.instance("users", Service::echo().await).await;
+    let ingress = mesh.route("/", "users").ingress();
+    let two =
+        "POST /1 HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhiGET /2 HTTP/1.1\r\nhost: a\r\nx-a: 1\r\n 2\r\n\r\n";
+    let answer = raw(ingress.local_addr(), two.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("POST /1 "), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 Bad Request") && answer.contains("goes on in the next line"), "{answer}");
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_may_come_byte_by_byte() {
+    let mesh = Mesh::start();
+    let _users = mesh.instance("users", Service::echo().await).await;
+    let ingress = mesh.route("/", "users").ingress();
+    let mut stream = tokio::net::TcpStream::connect(ingress.local_addr()).await.expect("a connection");
+    let text = b"POST /slow HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    for byte in text {
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &[*byte]).await.expect("sent");
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\n\nabcde"), "{answer}");
     mesh.end().await;
 }
 

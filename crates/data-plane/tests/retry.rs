@@ -1,5 +1,7 @@
 //! What happens when instances fail: who is asked again, what is never repeated, and that nothing is lost.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::sync::Arc;
@@ -172,17 +174,12 @@ async fn a_try_that_takes_too_long_is_made_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kept_connection_that_died_unseen_costs_nothing() {
-    // Answers one request on each connection and then lets it die without a word, after a while.
-    let service = Service::each(|mut stream, service| async move {
+    // Answers one request on each connection and ends it a while later, without a word.
+    let service = Service::each(|mut stream, _| async move {
         let mut head = [0; 4096];
-        while stream.read(&mut head).await.is_ok_and(|bytes| bytes > 0) {
-            let number = service.requests.fetch_add(1, Ordering::SeqCst);
-            if number % 2 == 1 && stream.peer_addr().is_ok() && service.connections() == number {
-                return;
-            }
+        if stream.read(&mut head).await.is_ok_and(|bytes| bytes > 0) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             tokio::time::sleep(Duration::from_millis(20)).await;
-            return;
         }
     })
     .await;

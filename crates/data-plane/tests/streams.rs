@@ -1,5 +1,7 @@
 //! What lasts: WebSockets, event streams, large bodies in both directions, and bytes of services that speak no HTTP.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use synego_model::{Code, Reason};
 use super::body::AnswerBody;
 use super::head::Form;
 use super::headers::REASON;
+use super::strict::Fault;
 use super::trace::REQUEST_ID;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -27,6 +28,12 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// For a head that never became a request.
+    pub(crate) fn unreadable(fault: Fault) -> Self {
+        let reason = if fault == Fault::TooLarge { Reason::HeadersTooLarge } else { Reason::BadRequest };
+        Self::new(reason, fault.to_string())
     }
 }
 

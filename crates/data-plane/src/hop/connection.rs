@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -68,7 +68,9 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
         limits: limits.clone(),
         pace: pace.clone(),
     });
-    let io = TokioIo::new(Watched::new(stream, front, pace.clone()));
+    let largest_head = usize::try_from(limits.headers + limits.target).unwrap_or(usize::MAX);
+    let looked_at = (!is_http2).then_some(2 * largest_head);
+    let io = TokioIo::new(Watched::new(stream, front, looked_at, pace.clone()));
     let answer = {
         let station = station.clone();
         service_fn(move |request| {
@@ -92,13 +94,17 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
             }
             tracing::debug!(peer = %peer.address, cause = %error, "connection broke off");
         }
+        Ended::Flooded => {
+            station.metrics.connection_refused(station.kind);
+            tracing::warn!(peer = %peer.address, "connection closed: its client only begins streams and resets them");
+        }
         Ended::Late(late) => tracing::debug!(peer = %peer.address, ?late, "connection closed"),
         Ended::Well | Ended::Cut => {}
     }
 }
 
 /// What was read, and whether it begins as HTTP/2 does; `None`: the client went away first.
-async fn read_preface(stream: &mut Stream) -> Option<(Bytes, bool)> {
+async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
     let mut front = BytesMut::with_capacity(PREFACE.len());
     while PREFACE.starts_with(&front) && front.len() < PREFACE.len() {
         if stream.read_buf(&mut front).await.ok()? == 0 {
@@ -106,7 +112,7 @@ async fn read_preface(stream: &mut Stream) -> Option<(Bytes, bool)> {
         }
     }
     let is_http2 = front.starts_with(PREFACE);
-    Some((front.freeze(), is_http2))
+    Some((front, is_http2))
 }
 
 /// The outcome, or `None` when the server is drained first: a connection without a request is simply closed.
@@ -155,6 +161,8 @@ enum Ended {
     Well,
     Broken(hyper::Error),
     Late(Late),
+    /// Its client gives up one stream after another.
+    Flooded,
     Cut,
 }
 
@@ -187,6 +195,9 @@ impl Watch<'_> {
                     gentle = true;
                     end_gently(connection.as_mut());
                     continue;
+                }
+                if self.pace.is_flooded(self.limits) {
+                    return Poll::Ready(Ended::Flooded);
                 }
                 let (when, late) = self.next(gentle);
                 if rest(timer.as_mut(), when, cx).is_pending() {

@@ -13,6 +13,7 @@ use synego_runtime::clock;
 use super::head::Head;
 use super::intake::Intake;
 use super::station::Station;
+use super::strict::Fault;
 use super::trace::Trace;
 use super::watched::Active;
 use crate::load::Permit;
@@ -85,6 +86,11 @@ impl Exchange {
         }
     }
 
+    /// What was wrong with its head on the wire.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.active.as_ref().and_then(Active::fault)
+    }
+
     pub(crate) fn named(&mut self, request_id: HeaderValue, trace: Trace, caller: Option<HeaderValue>) {
         self.request_id = Some(request_id);
         self.trace = Some(trace);
@@ -148,6 +154,13 @@ impl Exchange {
         }
     }
 
+    /// What follows on its connection is no longer HTTP.
+    pub(crate) fn becomes_tunnel(&self) {
+        if let Some(active) = &self.active {
+            active.becomes_tunnel();
+        }
+    }
+
     pub(crate) fn failed(&mut self, reason: Reason) {
         self.reason = Some(reason);
     }
@@ -178,7 +191,12 @@ impl Exchange {
             permit.end(duration, self.status >= 500);
         }
         self.busy.end();
-        self.active = None;
+        if let Some(active) = self.active.take()
+            && !complete
+            && self.version == Version::HTTP_2
+        {
+            active.was_reset();
+        }
         self.count(duration);
         if self.station.log.is_on() {
             self.write(duration);

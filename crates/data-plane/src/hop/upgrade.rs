@@ -30,6 +30,8 @@ pub(crate) fn tunnel(
     let station = station.clone();
     tasks::spawn_local("tunnel", tasks::Kind::Connection, async move {
         let _flight = flight;
+        // The connection is hyper's no longer, but it is still one.
+        let _connection = station.cells.connection();
         let work = async {
             let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return false };
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));

@@ -5,6 +5,8 @@
     unreachable_pub,
     unused_imports,
     clippy::allow_attributes,
+    clippy::expect_used,
+    clippy::panic,
     reason = "each test file uses its own part of this"
 )]
 
