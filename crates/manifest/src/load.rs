@@ -8,9 +8,9 @@ use synego_model::{Diagnostic, Severity};
 
 use crate::disk::Disk;
 use crate::find::{self, Found};
-use crate::keys::mesh::{INCLUDED, ROOT_SHAPE};
+use crate::keys::mesh::{INCLUDED, MAX_ENTRIES, ROOT_SHAPE};
 use crate::keys::{Shape, service};
-use crate::long::{At, expand, said_twice};
+use crate::long::{At, expand, said_twice, too_many};
 use crate::manifest::{Manifest, mesh_of};
 use crate::problems::{Problem, Problems};
 use crate::tree::{Entry, Kind, Node, Span};
@@ -265,6 +265,10 @@ fn include(base: &mut Node, tree: Node, file: &LoadedFile, problems: &mut Proble
                     let first = if same { format!("line {}", before.span.line) } else { problems.place(before.span) };
                     problems.error(entry.span, said_twice(&noun, &entry.key, &first));
                 }
+                None if have.len() >= MAX_ENTRIES => {
+                    problems.error(entry.span, too_many(&section.key, have.len() + 1, MAX_ENTRIES));
+                    break;
+                }
                 None => have.push(entry),
             }
         }
@@ -301,8 +305,8 @@ impl Assembly<'_> {
         gone(&mut tree);
         let mesh = tree.get("mesh").and_then(Node::text).map_or_else(|| mesh_of(&self.root).to_string(), str::to_owned);
         cross::inline(&tree, &mesh, problems);
-        variables::fill(&mut tree, &At::default(), self.environment, problems);
-        inherit(&mut tree);
+        variables::fill(&mut tree, self.environment, problems);
+        inherit(&mut tree, problems);
         merge::prune(&mut tree);
         let value = check::value(&tree, &ROOT_SHAPE, &At::default(), None, problems)?;
         let whole = cross::Whole { tree: &tree, overlay, defined: &defined, base: &self.base_name };
@@ -353,9 +357,19 @@ fn gone(tree: &mut Node) {
     }
 }
 
+/// Most values that all services together take from `defaults`.
+const MAX_INHERITED: usize = 200_000;
+
 /// Lays every service over `defaults`.
-fn inherit(tree: &mut Node) {
+fn inherit(tree: &mut Node, problems: &mut Problems) {
     let Some(defaults) = tree.get("defaults").cloned().filter(|node| matches!(node.kind, Kind::Map(_))) else { return };
+    let services = tree.get("services").map_or(0, |services| services.entries().len());
+    let (values, _) = defaults.extent();
+    if values * services > MAX_INHERITED || defaults.weight() * services > yaml::MAX_TEXT {
+        let message = format!("`defaults` is too large to hold for {services} services");
+        problems.error(defaults.span, yaml::too_big(message));
+        return;
+    }
     let Some(services) = tree.entries_mut().and_then(|all| all.iter_mut().find(|entry| entry.key == "services")) else {
         return;
     };

@@ -79,6 +79,7 @@ pub(crate) fn expand(node: &mut Node, shape: &'static Shape, at: &At, problems: 
             if let Kind::List(items) = &mut node.kind {
                 if items.len() > *max {
                     problems.error(node.span, too_many(at.last(), items.len(), *max));
+                    items.truncate(*max);
                 }
                 items.iter_mut().for_each(|item| list_item(item, of, at, problems));
             }
@@ -201,6 +202,7 @@ fn named_keys(
     let Some(entries) = node.entries_mut() else { return };
     if entries.len() > max {
         problems.error(span, too_many(at.last(), entries.len(), max));
+        entries.truncate(max);
     }
     for entry in entries.iter_mut() {
         if matches!(entry.value.kind, Kind::Bad) && entry.key.is_empty() {
@@ -304,7 +306,8 @@ pub(crate) fn said_twice(noun: &str, key: &str, first: &str) -> Problem {
         .help("keep one; what differs for one environment goes into an overlay, synego.NAME.yaml")
 }
 
-fn too_many(key: &str, count: usize, max: usize) -> Problem {
+/// More entries than a list or mapping can have.
+pub(crate) fn too_many(key: &str, count: usize, max: usize) -> Problem {
     Problem::new("out_of_range", format!("`{key}` has {count} entries"))
         .expected(format!("expected at most {max}"))
         .help("split what can be split into several services or meshes")

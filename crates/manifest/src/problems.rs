@@ -8,6 +8,13 @@ use synego_model::{Diagnostic, Severity};
 use crate::mask;
 use crate::tree::Span;
 
+/// Most mistakes that are kept; a hostile file has more.
+const MAX_PROBLEMS: usize = 1_000;
+/// Longest line that is drawn, in bytes.
+const MAX_LINE: usize = 1_000;
+/// Longest text of a mistake, in characters.
+const MAX_TEXT: usize = 400;
+
 /// A file that mistakes can stand in.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -119,7 +126,7 @@ impl Problems {
 
     fn add(&mut self, span: Span, severity: Severity, problem: Problem) {
         // An alias brings the same text twice; its mistake is one mistake.
-        if self.muted || !self.seen.insert((span.file, span.line, span.column, problem.code)) {
+        if self.muted || self.full() || !self.seen.insert((span.file, span.line, span.column, problem.code)) {
             return;
         }
         // A value that is wrong by itself is not at odds with others.
@@ -142,13 +149,26 @@ impl Problems {
             width: span.width.max(1),
             severity,
             code: problem.code.to_owned(),
-            message: mask::text(&problem.message),
-            source: mask::line(self.line(span.file, span.line)),
-            expected: mask::text(&expected),
-            nearest: problem.nearest.map(|word| mask::text(&word)),
-            help: mask::text(&problem.help),
+            message: shown(&problem.message),
+            source: Some(self.line(span.file, span.line))
+                .filter(|line| line.len() <= MAX_LINE)
+                .map(mask::line)
+                .unwrap_or_default(),
+            expected: shown(&expected),
+            nearest: problem.nearest.map(|word| shown(&word)),
+            help: shown(&problem.help),
         };
         self.list.push((span.file, diagnostic));
+    }
+
+    /// Whether so many were found that no more are kept.
+    pub(crate) fn full(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS
+    }
+
+    /// Whether so many were found that no effort is made for the next one.
+    pub(crate) fn many(&self) -> bool {
+        self.list.len() >= MAX_PROBLEMS / 20
     }
 
     /// How many errors there are.
@@ -160,5 +180,13 @@ impl Problems {
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         self.list.sort_by_key(|(file, diagnostic)| (*file, diagnostic.line, diagnostic.column));
         self.list.into_iter().map(|(_, diagnostic)| diagnostic).collect()
+    }
+}
+
+/// A text without secrets, cut where it is too long to be read.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => mask::text(text.get(..end).unwrap_or_default()) + "…",
+        None => mask::text(text),
     }
 }

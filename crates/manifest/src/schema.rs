@@ -158,8 +158,7 @@ fn describe(property: &mut Value, key: &Key) {
     let Some(map) = property.as_object_mut() else { return };
     let mut described = Map::new();
     let default = if key.default.is_empty() { String::new() } else { format!("; default: {}", key.default) };
-    described.insert("description".into(), format!("{}{default}", key.meaning).into());
-    described.insert("examples".into(), json!([key.example]));
+    described.insert("description".into(), format!("{}{default}; such as `{}`", key.meaning, key.example).into());
     described.append(map);
     *map = described;
 }

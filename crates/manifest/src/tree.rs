@@ -151,13 +151,23 @@ impl Node {
         }
     }
 
-    /// How many nodes it has, and how many levels.
+    /// How many nodes it has, keys among them, and how many levels.
     pub(crate) fn extent(&self) -> (usize, usize) {
         let sum = |(count, depth): (usize, usize), (more, below): (usize, usize)| (count + more, depth.max(below + 1));
         match &self.kind {
             Kind::List(items) => items.iter().map(Self::extent).fold((1, 1), sum),
-            Kind::Map(entries) => entries.iter().map(|entry| entry.value.extent()).fold((1, 1), sum),
+            Kind::Map(entries) => entries.iter().map(|entry| entry.value.extent()).fold((1 + entries.len(), 1), sum),
             _ => (1, 1),
+        }
+    }
+
+    /// Bytes of all its texts and keys together.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.kind {
+            Kind::Text { text, .. } => text.len(),
+            Kind::List(items) => items.iter().map(Self::weight).sum(),
+            Kind::Map(entries) => entries.iter().map(|entry| entry.key.len() + entry.value.weight()).sum(),
+            Kind::Null { .. } | Kind::Bad => 0,
         }
     }
 

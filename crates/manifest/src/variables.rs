@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::keys;
 use crate::long::{At, is_variable};
 use crate::problems::{Problem, Problems};
 use crate::tree::{Kind, Node, Span};
+use crate::{keys, yaml};
 
 /// Fills the variables of all scalars in `node`; one that cannot be filled becomes bad.
-pub(crate) fn fill(node: &mut Node, at: &At, environment: &BTreeMap<String, String>, problems: &mut Problems) {
+pub(crate) fn fill(node: &mut Node, environment: &BTreeMap<String, String>, problems: &mut Problems) {
+    let mut left = yaml::MAX_TEXT;
+    below(node, &At::default(), environment, &mut left, problems);
+}
+
+fn below(node: &mut Node, at: &At, environment: &BTreeMap<String, String>, left: &mut usize, problems: &mut Problems) {
     let span = node.span;
     match &mut node.kind {
         Kind::Text { text, plain } if text.contains("${") => {
-            let mut filler = Filler { span, at, environment, problems };
+            let mut filler = Filler { span, at, environment, left, problems };
             match filler.scalar(text) {
                 Some(filled) => {
                     *text = filled;
@@ -22,10 +27,10 @@ pub(crate) fn fill(node: &mut Node, at: &At, environment: &BTreeMap<String, Stri
                 None => node.kind = Kind::Bad,
             }
         }
-        Kind::List(items) => items.iter_mut().for_each(|item| fill(item, at, environment, problems)),
+        Kind::List(items) => items.iter_mut().for_each(|item| below(item, at, environment, left, problems)),
         Kind::Map(entries) => {
             for entry in entries {
-                fill(&mut entry.value, &at.key(&entry.key), environment, problems);
+                below(&mut entry.value, &at.key(&entry.key), environment, left, problems);
             }
         }
         _ => {}
@@ -36,6 +41,8 @@ struct Filler<'a> {
     span: Span,
     at: &'a At,
     environment: &'a BTreeMap<String, String>,
+    /// Bytes that may still be filled in.
+    left: &'a mut usize,
     problems: &'a mut Problems,
 }
 
@@ -62,7 +69,15 @@ impl Filler<'_> {
             let reference = inner.get(..end).unwrap_or_default();
             let whole = after.get(..end + 3).unwrap_or(after);
             match self.value(reference, whole) {
-                Some(value) => out.push_str(&value),
+                Some(value) if value.len() > *self.left => {
+                    let message = "the values of all variables together have more than 4MiB";
+                    self.problems.error(self.span, yaml::too_big(message));
+                    return None;
+                }
+                Some(value) => {
+                    *self.left -= value.len();
+                    out.push_str(&value);
+                }
                 None => sound = false,
             }
             rest = inner.get(end + 1..).unwrap_or_default();
@@ -118,6 +133,9 @@ impl Filler<'_> {
 
     /// Where `whole` stands in the file: it is looked for from the start of the value on.
     fn span_of(&self, whole: &str) -> Span {
+        if self.problems.full() {
+            return self.span;
+        }
         let line = self.problems.line(self.span.file, self.span.line);
         let skip = usize::try_from(self.span.column).unwrap_or(1).saturating_sub(1);
         let shown: String = line.chars().skip(skip).collect();

@@ -14,6 +14,8 @@ pub(crate) const MAX_BYTES: usize = 1 << 20;
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Most nodes, after aliases.
 pub(crate) const MAX_NODES: usize = 10_000;
+/// Most bytes of text, after aliases, and after variables were filled.
+pub(crate) const MAX_TEXT: usize = 4 << 20;
 
 /// Reads the file `file` of `problems`; `None` when it cannot be read as a tree, which has been reported then.
 pub(crate) fn parse(text: &str, file: u16, problems: &mut Problems) -> Option<Node> {
@@ -22,7 +24,8 @@ pub(crate) fn parse(text: &str, file: u16, problems: &mut Problems) -> Option<No
         problems.error(Span { file, line: 1, column: 1, width: 1 }, too_big(message));
         return None;
     }
-    let mut builder = Builder { file, problems, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    let mut builder =
+        Builder { file, problems, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, text: 0, root: None };
     let options = granit_parser::options! {
         emit_comments: false,
         emit_unresolved_aliases: true,
@@ -58,6 +61,7 @@ struct Builder<'a> {
     stack: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    text: usize,
     root: Option<Node>,
 }
 
@@ -177,6 +181,11 @@ impl Builder<'_> {
             return None;
         }
         self.nodes += nodes - 1;
+        self.text += target.weight();
+        if self.text > MAX_TEXT {
+            self.problems.error(span, too_big("with this alias the file holds more than 4MiB of text"));
+            return None;
+        }
         self.node(target, 0)
     }
 

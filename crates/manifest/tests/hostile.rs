@@ -199,3 +199,69 @@ fn one_mistake_in_defaults_is_told_once() {
     let text = "defaults: { policy: { timeout: 5 }, instances: x }\nservices:\n  a: { run: ./a, routes: [/a] }\n  b: { run: ./b, routes: [/b] }\n";
     assert_eq!(codes(text), ["no_unit", "not_a_number"]);
 }
+
+#[test]
+fn text_does_not_multiply() {
+    let text = "t".repeat(900_000);
+    let aliases = format!(
+        "services:\n  a: {{ run: ./a, env: {{ A: &a {text}, {} }} }}\n",
+        (0..50).map(|n| format!("B{n}: *a")).collect::<Vec<_>>().join(", ")
+    );
+    assert_eq!(codes(&aliases), ["too_big"]);
+    let services: String = (0..100).map(|n| format!("  s{n}: {{ run: ./a, routes: [/{n}] }}\n")).collect();
+    assert_eq!(codes(&format!("defaults: {{ env: {{ A: {text} }} }}\nservices:\n{services}")), ["too_big"]);
+    let mut case = Case::read(&format!(
+        "services:\n  a:\n    run: ./a\n    env:\n{}",
+        (0..50).map(|n| format!("      A{n}: ${{BIG}}\n")).collect::<String>()
+    ));
+    case.environment.insert("BIG".into(), text);
+    assert!(case.load().diagnostics.iter().all(|diagnostic| diagnostic.code == "too_big"));
+}
+
+#[test]
+fn mistakes_without_number_are_told_a_thousand_times_at_most() {
+    let keys: String = (0..4_000).map(|n| format!("bad{n}: x, ")).collect();
+    let outcome = Case::read(&format!("services: {{ a: {{ {keys} }} }}\n")).load();
+    assert_eq!(outcome.errors(), 1_000);
+    let longest = outcome.diagnostics.iter().map(|diagnostic| diagnostic.render().len()).max();
+    assert!(longest < Some(2_000), "a line of 60 KB is not drawn: {longest:?}");
+}
+
+#[test]
+fn names_that_nobody_knows_do_not_take_long() {
+    let services: String = (0..700)
+        .map(|n| format!("  service-with-a-long-name-number-{n}: {{ run: ./a, routes: [/{n}], uses: [service-nobody-knows-{n}, y{n}, z{n}] }}\n"))
+        .collect();
+    let outcome = Case::read(&format!("services:\n{services}")).load();
+    assert!(
+        outcome.errors() == 1_000 && outcome.diagnostics.iter().all(|diagnostic| diagnostic.code == "unknown_name")
+    );
+}
+
+#[test]
+fn a_thousand_services_that_wait_for_each_other_do_not_take_long() {
+    let services: String = (0..700)
+        .map(|n| {
+            format!(
+                "  s{n}: {{ run: ./a, routes: [], after: [s{}, s{}, s{}] }}\n",
+                (n + 1) % 700,
+                (n + 7) % 700,
+                (n + 31) % 700
+            )
+        })
+        .collect();
+    let found = codes(&format!("services:\n{services}"));
+    assert!(!found.is_empty() && found.iter().all(|code| code == "after_circle"));
+}
+
+#[test]
+fn a_mebibyte_of_any_sign_is_read_or_refused_at_once() {
+    for sign in [
+        "[", "{", "- ", "? ", "a: ", "&a ", "*a ", "!t ", "\"", "'", "|\n", "#", "a\n", "a: b\n", "- a\n", "${", "%",
+        ",", "]", ": ", "\t", "\u{e9}", "[a,", "{a: ",
+    ] {
+        let text = sign.repeat((1 << 20) / sign.len() - 8);
+        let outcome = Case::read(&format!("mesh: a\n{text}")).load();
+        assert!(outcome.manifest.is_some() || outcome.errors() > 0, "{sign}");
+    }
+}

@@ -42,7 +42,7 @@ pub struct Diagnostic {
     pub code: String,
     /// What is wrong.
     pub message: String,
-    /// The line of the file, secrets masked.
+    /// The line of the file, secrets masked; empty: it is too long to be shown.
     pub source: String,
     /// What stands behind the marks, such as ``expected a key of a service; nearest: `instances` ``.
     pub expected: String,
@@ -56,8 +56,8 @@ impl Diagnostic {
     /// The drawing that people see: place, line, marks and help, without a newline at the end.
     #[must_use]
     pub fn render(&self) -> String {
-        if self.line == 0 {
-            return self.render_placeless();
+        if self.line == 0 || self.source.is_empty() {
+            return self.render_undrawn();
         }
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
@@ -82,9 +82,13 @@ impl Diagnostic {
         text
     }
 
-    /// The same for a mistake that stands in no line, such as a file that is not there.
-    fn render_placeless(&self) -> String {
-        let mut text = format!("{}: {}[{}]: {}", self.file, self.severity.word(), self.code, self.message);
+    /// The same where no line can be shown: the mistake stands in none, or the line is too long.
+    fn render_undrawn(&self) -> String {
+        let place = match self.line {
+            0 => self.file.clone(),
+            line => format!("{}:{line}:{}", self.file, self.column),
+        };
+        let mut text = format!("{place}: {}[{}]: {}", self.severity.word(), self.code, self.message);
         if !self.expected.is_empty() {
             let _ = write!(text, "\n  = {}", self.expected);
         }
@@ -129,6 +133,15 @@ mod tests {
         assert_eq!(
             unit(0).render(),
             "synego.yaml: error[no_unit]: a duration needs its unit\n  = expected a duration\n  = help: write `30s`"
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_not_drawn() {
+        let long = Diagnostic { source: String::new(), help: String::new(), ..unit(7) };
+        assert_eq!(
+            long.render(),
+            "synego.yaml:7:16: error[no_unit]: a duration needs its unit\n  = expected a duration"
         );
     }
 

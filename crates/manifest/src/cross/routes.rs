@@ -1,6 +1,8 @@
 //! Routes: one owner for each, and conditions that can be met.
 
-use synego_model::{HostPattern, Place, Route, ServiceName};
+use std::collections::HashMap;
+
+use synego_model::{HostPattern, Place, Route, Segment, ServiceName};
 
 use super::Whole;
 use crate::problems::{Problem, Problems};
@@ -46,8 +48,12 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
         }));
     }
     owned.sort_by_key(|one| (one.span.file, one.span.line, one.span.column));
-    for (index, later) in owned.iter().enumerate() {
-        let Some(first) = owned.iter().take(index).find(|first| first.route.ties_with(&later.route)) else { continue };
+    let mut alike: HashMap<String, Vec<&Owned>> = HashMap::new();
+    for later in &owned {
+        let before = alike.entry(likeness(&later.route)).or_default();
+        let first = before.iter().copied().find(|first| first.route.ties_with(&later.route));
+        before.push(later);
+        let Some(first) = first else { continue };
         let problem = if first.owner == later.owner {
             Problem::new("route_taken", format!("the route `{}` stands twice in {}", later.shown, later.owner))
                 .expected(format!("first at {}", problems.place(first.span)))
@@ -59,6 +65,21 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
         };
         problems.error(later.span, problem);
     }
+}
+
+/// What two routes must have in common to tie: everything but methods, whatever parameters are called.
+fn likeness(route: &Route) -> String {
+    let shape: Vec<&str> = route
+        .place
+        .path
+        .segments
+        .iter()
+        .map(|segment| match segment {
+            Segment::Literal(text) => text.as_str(),
+            Segment::Param(_) => ":",
+        })
+        .collect();
+    format!("{} {} /{} {} {}", route.place.host, route.exact, shape.join("/"), route.headers.len(), route.query.len())
 }
 
 /// The route that one item of `routes` says, as far as it decides who wins.

@@ -156,7 +156,9 @@ fn near(
     what: &str,
     problems: &Problems,
 ) -> Problem {
-    match nearest(name, known.keys().copied()).and_then(|close| known.get(close)) {
+    // Finding the nearest of many words takes its time: who has made that many mistakes has to look anyway.
+    let words = known.keys().copied().filter(|_| !problems.many());
+    match nearest(name, words).and_then(|close| known.get(close)) {
         Some((noun, entry)) => problem
             .expected(format!("nearest: {noun} `{}` ({})", entry.key, problems.place(entry.span)))
             .told_nearest(&entry.key),
@@ -201,38 +203,37 @@ fn circles(whole: &Whole<'_>, problems: &mut Problems) {
             (service.key.as_str(), items.iter().filter_map(|item| Some((item.text()?, item))).collect())
         })
         .collect();
-    let mut told = BTreeSet::new();
+    let mut done = BTreeSet::new();
     for start in waits.keys() {
-        if told.contains(start) {
-            continue;
-        }
-        if let Some((circle, item)) = circle(start, &waits) {
-            told.extend(circle.iter().copied());
-            let path = circle.join("` → `");
-            let problem = Problem::new("after_circle", format!("`{start}` waits for itself: `{start}` → `{path}`"))
-                .expected("expected an order in which all can start")
-                .help("leave one `after` out; `uses` may be a circle, `after` may not");
-            problems.error(item.span, problem);
+        // Depth first, each service once: `way` leads from `start` to where the walk is, with the next item to try.
+        let mut way: Vec<(&str, usize)> = vec![(start, 0)];
+        while let Some((name, next)) = way.last_mut() {
+            let step = waits.get(name).and_then(|items| items.get(*next));
+            *next += 1;
+            match step {
+                None => {
+                    done.insert(*name);
+                    way.pop();
+                }
+                Some((to, _)) if done.contains(to) => {}
+                Some((to, _)) => match way.iter().position(|(name, _)| name == to) {
+                    Some(begin) => circle(way.get(begin..).unwrap_or_default(), &waits, problems),
+                    None => way.push((to, 0)),
+                },
+            }
         }
     }
 }
 
-/// The way from `start` back to it, without it at the beginning, and the item of `start` that leads there.
-fn circle<'a>(start: &'a str, waits: &BTreeMap<&'a str, Vec<(&'a str, &'a Node)>>) -> Option<(Vec<&'a str>, &'a Node)> {
-    for (first, item) in waits.get(start)? {
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<Vec<&str>> = vec![vec![first]];
-        while let Some(way) = open.pop() {
-            let Some(last) = way.last().copied() else { continue };
-            if last == start {
-                return Some((way, item));
-            }
-            if seen.insert(last) {
-                open.extend(waits.get(last).into_iter().flatten().map(|(next, _)| [way.clone(), vec![*next]].concat()));
-            }
-        }
-    }
-    None
+/// Reports the circle that the services of `way` make, at the item with which its first one begins it.
+fn circle(way: &[(&str, usize)], waits: &BTreeMap<&str, Vec<(&str, &Node)>>, problems: &mut Problems) {
+    let Some((first, next)) = way.first() else { return };
+    let Some((_, item)) = waits.get(first).and_then(|items| items.get(next.saturating_sub(1))) else { return };
+    let names: Vec<&str> = way.iter().map(|(name, _)| *name).chain([*first]).collect();
+    let problem = Problem::new("after_circle", format!("`{first}` waits for itself: `{}`", names.join("` → `")))
+        .expected("expected an order in which all can start")
+        .help("leave one `after` out; `uses` may be a circle, `after` may not");
+    problems.error(item.span, problem);
 }
 
 /// A lone service answers `/`; with a second one somebody must say so.

@@ -350,7 +350,7 @@ static NODES: Shape = Shape::Either(&[
 ]);
 
 const fn named(noun: &'static str, of: &'static Shape, pair: &'static str) -> Shape {
-    Shape::Named { noun, keys: Keys::Names, of, max: 1_024, shorts: &[], pair }
+    Shape::Named { noun, keys: Keys::Names, of, max: MAX_ENTRIES, shorts: &[], pair }
 }
 
 /// `services`.
@@ -464,5 +464,7 @@ pub(crate) static ROOT: Section = Section {
 };
 /// The shape of the manifest.
 pub(crate) static ROOT_SHAPE: Shape = Shape::Map(&ROOT);
+/// Most services, resources or secrets.
+pub(crate) const MAX_ENTRIES: usize = 1_024;
 /// What an included file may hold.
 pub(crate) const INCLUDED: &[&str] = &["services", "resources", "secrets"];
