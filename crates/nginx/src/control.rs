@@ -12,7 +12,7 @@ use synego_runtime::config;
 
 use crate::check::{CheckError, check};
 use crate::find::NginxBinary;
-use crate::render::{NginxConfig, RenderError, render};
+use crate::render::{AccessTo, NginxConfig, RenderError, render};
 
 /// Name of the configuration in the prefix folder.
 pub const CONFIG_FILE: &str = "nginx.conf";
@@ -65,6 +65,9 @@ pub async fn update(
 ) -> Result<String, UpdateError> {
     let text = render(wanted)?;
     prepare(prefix)?;
+    if let AccessTo::Dir(dir) = &wanted.access {
+        config::private_dir(dir)?;
+    }
     check(binary, &text, prefix).await?;
     write(prefix, &text)?;
     if let Some(pid) = pid {

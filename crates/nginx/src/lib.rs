@@ -1,6 +1,6 @@
 //! Nginx in front of a mesh: its configuration as text, the test of that text by the real Nginx, and its reload.
 //!
-//! [`render`] turns what the manifest says of the gateway into one file; [`check`] shows it to `nginx -t`; [`write`] puts
+//! [`render`] turns what the manifest says of the gateway into one file; [`check`] shows it to `nginx -t`; [`write()`] puts
 //! it in place; [`command`] is what a supervisor runs; [`reload`] makes a running one take a new file.
 //!
 //! **Invariants.** Nothing outside of the prefix folder is read (but the files that are served) or written; root is never

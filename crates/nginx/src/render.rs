@@ -58,7 +58,8 @@ pub struct NginxConfig {
 }
 
 impl NginxConfig {
-    /// With the defaults: no access log, no limit of bodies, 5 min of silence and 30 s on top, 1,024 files, one worker.
+    /// With the defaults: no access log, no limit of bodies, 5 min of silence and 30 s on top, 1,024 files, one worker;
+    /// as root, workers that stay root: they could not read the folders of their own prefix otherwise.
     #[must_use]
     pub fn new(gateway: GatewaySpec, masters: Vec<SocketAddr>) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl NginxConfig {
             idle: Duration::from_secs(330),
             file_limit: 1_024,
             workers: 1,
-            user: None,
+            user: rustix::process::geteuid().is_root().then(|| "root".to_owned()),
         }
     }
 }

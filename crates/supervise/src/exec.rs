@@ -4,9 +4,9 @@
 //! The request must be made by the child itself, between fork and exec; doing so in place would need `unsafe`
 //! (`pre_exec`), so the child is first our own program and execs from there.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -41,8 +41,8 @@ pub(crate) fn is_available() -> bool {
     IS_HELPER.load(Ordering::Relaxed)
 }
 
-/// `__exec PARENT NAME PROGRAM ARGS…`: dies with `PARENT`, becomes `PROGRAM` under the name `NAME`. Returns only when
-/// that fails: 126, as a shell does.
+/// `__exec PARENT NAME PROGRAM ARGS…`: dies with `PARENT`, waits for its word on stdin, and becomes `PROGRAM` under the
+/// name `NAME`. Returns only when that fails: 126, as a shell does.
 fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let parent = args.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
     let (Some(parent), Some(name), Some(program)) = (parent, args.next(), args.next()) else {
@@ -53,7 +53,11 @@ fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     if asked.is_err() || getppid().is_none_or(|now| now.as_raw_pid() != parent) {
         return ExitCode::FAILURE;
     }
-    let error = Command::new(&program).arg0(name).args(args).exec();
+    // Not before the guard knows of this group: what the program starts must not outlive a parent that is killed now.
+    if std::io::stdin().read_exact(&mut [0]).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let error = Command::new(&program).arg0(name).args(args).stdin(Stdio::null()).exec();
     // Goes to the output of the process, where people look first.
     let _told = writeln!(std::io::stderr(), "cannot start `{}`: {error}", program.display());
     ExitCode::from(126)

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use synego_model::CommandLine;
 use synego_runtime::tasks;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::oneshot;
 
@@ -39,20 +40,27 @@ pub(crate) async fn launch(
     let mut start = if exec::is_available() {
         let mut start = Command::new(exec::SELF);
         start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(&command.program).arg(program);
+        start.stdin(Stdio::piped());
         start
     } else {
         let mut start = Command::new(program);
-        start.arg0(&command.program);
+        start.arg0(&command.program).stdin(Stdio::null());
         start
     };
     start.args(&command.args).current_dir(cwd).env_clear().envs(env);
-    start.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    start.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = on_launcher(move || start.spawn()).await.map_err(failed)?;
     let parts = (child.id(), child.stdout.take(), child.stderr.take());
     let (Some(pid), Some(stdout), Some(stderr)) = parts else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    Ok((Leader::new(child, pid), (stdout, stderr)))
+    let word = child.stdin.take();
+    // From here on the group is guarded: now the helper may become the program.
+    let leader = Leader::new(child, pid);
+    if let Some(mut word) = word {
+        word.write_all(b"\n").await.map_err(failed)?;
+    }
+    Ok((leader, (stdout, stderr)))
 }
 
 async fn on_launcher(start: impl FnOnce() -> io::Result<Child> + Send + 'static) -> io::Result<Child> {

@@ -36,7 +36,9 @@ fn gateway() -> GatewaySpec {
 
 fn config(gateway: GatewaySpec) -> NginxConfig {
     let masters = vec!["127.0.0.1:3000".parse().unwrap()];
-    NginxConfig { unreachable: "127.0.0.1:3999".parse().unwrap(), ..NginxConfig::new(gateway, masters) }
+    // Whoever runs the tests.
+    let user = None;
+    NginxConfig { unreachable: "127.0.0.1:3999".parse().unwrap(), user, ..NginxConfig::new(gateway, masters) }
 }
 
 /// Compares with `nginx/golden/NAME.conf`; with `SYNEGO_WRITE_GOLDEN=1` writes it instead.

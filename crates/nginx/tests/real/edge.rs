@@ -52,8 +52,7 @@ pub(crate) fn spa(place: &str, dir: &Path) -> SpaPlace {
 
 /// A configuration for this machine.
 pub(crate) fn config(gateway: GatewaySpec, masters: &[SocketAddr]) -> NginxConfig {
-    let user = rustix::process::geteuid().is_root().then(|| "root".to_owned());
-    NginxConfig { unreachable: free(), user, ..NginxConfig::new(gateway, masters.to_vec()) }
+    NginxConfig { unreachable: free(), ..NginxConfig::new(gateway, masters.to_vec()) }
 }
 
 /// A running Nginx, under a supervisor as in `synego up`.

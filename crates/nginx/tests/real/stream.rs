@@ -136,12 +136,12 @@ async fn a_service_cannot_reach_what_nginx_keeps_to_itself() {
 async fn every_exchange_has_its_json_line() {
     let (dir, master) = (tempfile::tempdir().expect("dir"), Master::start("one").await);
     let mut wanted = config(gateway(), &[master.address]);
-    wanted.access = synego_nginx::AccessTo::Dir(dir.path().to_owned());
+    wanted.access = synego_nginx::AccessTo::Dir(dir.path().join("logs"));
     let edge = Edge::start(wanted).await;
     let quote = [("x-request-id", "a\"b"), ("user-agent", "x\"y\\z")];
     assert_eq!(ask(edge.http(), Method::GET, "/api/name", &quote).await.status, 200);
     let log = || {
-        let file = std::fs::read_dir(dir.path()).expect("dir").flatten().next()?;
+        let file = std::fs::read_dir(dir.path().join("logs")).expect("dir").flatten().next()?;
         assert!(file.file_name().to_string_lossy().starts_with("nginx-20"));
         std::fs::read_to_string(file.path()).ok().filter(|text| text.ends_with('\n'))
     };

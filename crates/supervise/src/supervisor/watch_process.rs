@@ -90,6 +90,8 @@ impl Course {
             let told = self.told();
             let mut said = status.subscribe();
             let mut ticks = tokio::time::interval(LOOK);
+            // The first tick comes at once, when the process may not even have become its program.
+            ticks.reset();
             tokio::pin!(ready, limit, told);
             loop {
                 tokio::select! {
@@ -99,6 +101,7 @@ impl Course {
                         let now = clock::now();
                         ready_at = Some(now);
                         self.became_ready(now.duration_since(began));
+                        self.look(&mut looks, true);
                     }
                     () = &mut limit, if ready_at.is_none() => break Happened::NotReady,
                     Ok(()) = said.changed() => {
