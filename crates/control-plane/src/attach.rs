@@ -1,6 +1,6 @@
 //! Service ↔ sidecar: the service protocol, served on a Unix socket to the process beside the sidecar.
 //!
-//! What the process says is kept in the [`book`], which is pure; here are the socket, the tasks and the handle.
+//! What the process says is kept in the `book`, which is pure; here are the socket, the tasks and the handle.
 
 mod book;
 mod peer;

@@ -1,7 +1,7 @@
 //! A sidecar's side of the mesh: reports to every master, snapshots from one of them.
 //!
-//! One task for each master holds its link ([`crate::report`]); the task of [`Uplink::run`] decides whose snapshots
-//! count ([`crate::subscribe`]) and is the only one that publishes.
+//! One task for each master holds its link (`report`); the task of [`Uplink::run`] decides whose snapshots
+//! count (`subscribe`) and is the only one that publishes.
 
 mod run;
 

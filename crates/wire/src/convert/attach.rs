@@ -1,4 +1,4 @@
-//! What a service says of itself on the service protocol, as facts; [`check`] makes them of what came.
+//! What a service says of itself on the service protocol, as facts; `check` makes them of what came.
 
 mod check;
 
