@@ -12,6 +12,7 @@ pub(crate) mod deadline;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
+pub(crate) mod pace;
 pub(crate) mod path;
 pub(crate) mod record;
 pub(crate) mod retry;
@@ -48,18 +49,35 @@ const DISCARD: u64 = 256 * 1024;
 
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
 async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
-    let form = Form::of(&request);
+    let form = Form::of(&request, client.trusted);
     let mut exchange = Exchange::begin(&station, client.pace.begin(), request.version(), clock::now());
     let relayed = AssertUnwindSafe(relay(&station, &client, request, &mut exchange)).catch_unwind().await;
-    let refusal = match relayed {
-        Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
-        Ok(Err(refusal)) => refusal,
-        Err(_) => Refusal::new(Reason::Internal, "the mesh failed on this request"),
+    let mut answer = match relayed {
+        Ok(Ok(relay)) => pass_on(&station, relay, exchange),
+        Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
+        Err(_) => {
+            let refusal = Refusal::new(Reason::Internal, "the mesh failed on this request");
+            refuse(&station, &refusal, form, exchange).await
+        }
     };
-    let answer = answer::refuse(&refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
+    if client.pace.is_ending() && !form.is_http2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// answer: our own, which says why.
+async fn refuse(
+    station: &Station,
+    refusal: &Refusal,
+    form: Form,
+    mut exchange: Exchange,
+) -> Response<AnswerBody> {
     if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
         intake.discard(DISCARD).await;
     }
+    let fallback = station.table.falls_back(&exchange, refusal.reason);
+    let answer = answer::refuse(refusal, form, fallback, &exchange.request_id(), &mut *station.rng.borrow_mut());
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     exchange.answered(refusal.reason.status(), Some(refusal.reason), grpc);
     exchange.finish(true);

@@ -6,7 +6,7 @@ use synego_testkit::Mesh;
 
 pub mod shop {
     //! Generated from the shop's `.proto` file.
-    #![expect(unused_qualifications, unreachable_pub, clippy::allow_attributes, reason = "generated")]
+    #![expect(unused_qualifications, clippy::allow_attributes, reason = "generated")]
     include!("../../../examples/shop/inventory/src/gen/shop.v1.rs");
 }
 

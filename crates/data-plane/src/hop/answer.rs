@@ -137,7 +137,12 @@ fn http(reason: Reason, message: &str, form: Form, request_id: &HeaderValue) -> 
     // hyper leaves the body of an answer to HEAD out by itself, but a body that is not there costs nothing.
     let body = if form.is_head { AnswerBody::empty() } else { AnswerBody::full(text.into()) };
     let mut answer = Response::new(body);
-    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.status_mut() = if form.falls_back && reason == Reason::NoRoute {
+        // No service answers so, hence Nginx can tell it from a 404 of a service and serve its page instead.
+        StatusCode::MISDIRECTED_REQUEST
+    } else {
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    };
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(http::header::CONTENT_LENGTH, length);
     answer.headers_mut().insert(http::header::VARY, HeaderValue::from(ACCEPT));
@@ -207,6 +212,15 @@ mod tests {
         assert_eq!(grpc_status(&parts.headers), Some(4));
         assert_eq!(parts.headers[GRPC_MESSAGE], "no ready endpoint for users, 2 known");
         assert_eq!(grpc_message("ä 5%\n"), "%C3%A4 5%25%0A");
+    }
+
+    #[tokio::test]
+    async fn an_unrouted_request_for_which_nginx_has_a_page_is_told_apart() {
+        let falls_back = Form { falls_back: true, ..Form::default() };
+        let (parts, _) = refused(Reason::NoRoute, falls_back).await;
+        assert_eq!((parts.status.as_u16(), parts.headers[REASON].as_bytes()), (421, &b"no_route"[..]));
+        let (parts, _) = refused(Reason::NoReadyEndpoint, falls_back).await;
+        assert_eq!(parts.status.as_u16(), 503);
     }
 
     #[tokio::test]

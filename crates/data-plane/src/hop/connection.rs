@@ -21,12 +21,15 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Sleep;
 
 use super::station::Station;
-use super::watched::{Late, Pace, Watched};
+use super::pace::{Late, Pace};
+use super::watched::Watched;
 
 /// With what a client that speaks HTTP/2 by prior knowledge begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long an answer to a ping may take.
 const PONG: Duration = Duration::from_secs(5);
+/// How long a client that has just connected may take to send its request once the server is drained.
+const JUST_SENT: Duration = Duration::from_millis(100);
 /// Pending resets of streams by the client, and resets caused by us, that a connection may have.
 const RESETS: (usize, usize) = (20, 100);
 /// Bytes of one stream that wait to be written.
@@ -59,9 +62,9 @@ pub(crate) struct Client {
 /// Serves one connection to its end.
 pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) {
     let limits = station.limits();
-    let pace = Pace::new(clock::now());
     let preface = tokio::time::timeout(limits.header_read, read_preface(&mut stream));
-    let Some((front, is_http2)) = cut_by(&station, preface).await.and_then(Result::ok).flatten() else { return };
+    let Some((front, is_http2)) = unless_drained(&station, preface).await.and_then(Result::ok).flatten() else { return };
+    let pace = Pace::new(is_http2, clock::now());
     let client = Rc::new(Client {
         ip: peer.address.ip(),
         trusted: station.table.trusts(peer.address.ip()),
@@ -79,7 +82,7 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
         })
     };
     let age = aged(limits.connection_age, &mut *station.rng.borrow_mut());
-    let watch = Watch { station: &station, limits: &limits, pace: &pace, age };
+    let watch = Watch { station: &station, limits: &limits, pace: &pace, is_http2, age };
     let ended = if is_http2 {
         let connection = pin!(http2_builder(&limits).serve_connection(io, answer));
         watch.over(connection, |connection| connection.graceful_shutdown()).await
@@ -87,20 +90,7 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
         let connection = pin!(http1_builder(&limits).serve_connection(io, answer).with_upgrades());
         watch.over(connection, |connection| connection.graceful_shutdown()).await
     };
-    match ended {
-        Ended::Broken(error) => {
-            if error.is_parse() {
-                station.metrics.connection_refused(station.kind);
-            }
-            tracing::debug!(peer = %peer.address, cause = %error, "connection broke off");
-        }
-        Ended::Flooded => {
-            station.metrics.connection_refused(station.kind);
-            tracing::warn!(peer = %peer.address, "connection closed: its client only begins streams and resets them");
-        }
-        Ended::Late(late) => tracing::debug!(peer = %peer.address, ?late, "connection closed"),
-        Ended::Well | Ended::Cut => {}
-    }
+    ended.tell(&station, &peer);
 }
 
 /// What was read, and whether it begins as HTTP/2 does; `None`: the client went away first.
@@ -115,11 +105,15 @@ async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
     Some((front, is_http2))
 }
 
-/// The outcome, or `None` when the server is drained first: a connection without a request is simply closed.
-async fn cut_by<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
+/// The outcome, or `None` when the server is drained first: what a client has just sent is still served.
+async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
+    let drained = async {
+        station.server.drained.cancelled().await;
+        tokio::time::sleep(JUST_SENT).await;
+    };
     tokio::select! {
         outcome = work => Some(outcome),
-        () = station.server.drained.cancelled() => None,
+        () = drained => None,
     }
 }
 
@@ -166,11 +160,31 @@ enum Ended {
     Cut,
 }
 
+impl Ended {
+    fn tell(&self, station: &Station, peer: &Peer) {
+        match self {
+            Self::Broken(error) => {
+                if error.is_parse() {
+                    station.metrics.connection_refused(station.kind);
+                }
+                tracing::debug!(peer = %peer.address, cause = %error, "connection broke off");
+            }
+            Self::Flooded => {
+                station.metrics.connection_refused(station.kind);
+                tracing::warn!(peer = %peer.address, "connection closed: its client only begins streams and resets them");
+            }
+            Self::Late(late) => tracing::debug!(peer = %peer.address, ?late, "connection closed"),
+            Self::Well | Self::Cut => {}
+        }
+    }
+}
+
 /// What a connection is watched for while it is served.
 struct Watch<'a> {
     station: &'a Station,
     limits: &'a Limits,
     pace: &'a Pace,
+    is_http2: bool,
     age: Instant,
 }
 
@@ -181,8 +195,8 @@ impl Watch<'_> {
     {
         let mut drained = pin!(self.station.server.drained.cancelled());
         let mut cut = pin!(self.station.server.cut.cancelled());
-        let mut timer = pin!(tokio::time::sleep_until(self.next(false).0.into()));
-        let mut gentle = false;
+        let mut timer = pin!(tokio::time::sleep_until(self.next().0.into()));
+        let mut told = false;
         poll_fn(|cx: &mut Context<'_>| {
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -191,33 +205,40 @@ impl Watch<'_> {
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ended::Cut);
                 }
-                if !gentle && drained.as_mut().poll(cx).is_ready() {
-                    gentle = true;
-                    end_gently(connection.as_mut());
-                    continue;
-                }
                 if self.pace.is_flooded(self.limits) {
                     return Poll::Ready(Ended::Flooded);
                 }
-                let (when, late) = self.next(gentle);
+                if !told && drained.as_mut().poll(cx).is_ready() {
+                    told = true;
+                    self.pace.ends();
+                    end_gently(connection.as_mut());
+                    continue;
+                }
+                let (when, late) = self.next();
                 if rest(timer.as_mut(), when, cx).is_pending() {
                     return Poll::Pending;
                 }
-                if let Some(late) = late {
-                    return Poll::Ready(Ended::Late(late));
+                match late {
+                    // Old: HTTP/1.1 is told with its next answer, so that no request meets a closing connection.
+                    None if !self.is_http2 => self.pace.ends(),
+                    None | Some(Late::Idle) if !told => {
+                        told = true;
+                        self.pace.ends();
+                        end_gently(connection.as_mut());
+                    }
+                    None => {}
+                    Some(late) => return Poll::Ready(Ended::Late(late)),
                 }
-                gentle = true;
-                end_gently(connection.as_mut());
             }
         })
         .await
     }
 
     /// When to look again; `None`: then the connection is old.
-    fn next(&self, gentle: bool) -> (Instant, Option<Late>) {
+    fn next(&self) -> (Instant, Option<Late>) {
         let late = self.pace.next(self.limits);
-        // A connection that ends gently anyway cannot become too old.
-        let age = if gentle { self.age + self.limits.connection_age } else { self.age };
+        // One that ends anyway cannot become too old.
+        let age = if self.pace.is_ending() { self.age + self.limits.connection_age } else { self.age };
         late.filter(|(when, _)| *when < age).map_or((age, None), |(when, late)| (when, Some(late)))
     }
 }

@@ -33,10 +33,16 @@ pub(crate) struct Form {
     pub(crate) is_http2: bool,
     /// Whether it sends its body only after a word of ours (`Expect: 100-continue`).
     pub(crate) waits: bool,
+    /// Whether Nginx has an application's page for it where no route takes it.
+    pub(crate) falls_back: bool,
 }
 
+/// Says that Nginx has something to serve where no route takes the request: `spa`.
+const FALLBACK: &str = "x-synego-fallback";
+
 impl Form {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+    /// - `trusted`: whether it came from the proxy in front, which alone may say that it has a fallback.
+    pub(crate) fn of<B>(request: &Request<B>, trusted: bool) -> Self {
         let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/problem+json"));
         Self {
             is_grpc: is_grpc(request.headers()),
@@ -44,6 +50,7 @@ impl Form {
             is_head: request.method() == Method::HEAD,
             is_http2: request.version() == Version::HTTP_2,
             waits: request.headers().contains_key(EXPECT),
+            falls_back: trusted && request.headers().get(FALLBACK).is_some_and(|value| value == "spa"),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::intake::Intake;
 use super::station::Station;
 use super::strict::Fault;
 use super::trace::Trace;
-use super::watched::Active;
+use super::pace::Active;
 use crate::load::Permit;
 use crate::server::Busy;
 
