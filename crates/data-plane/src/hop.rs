@@ -67,17 +67,11 @@ async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Inc
 }
 
 /// answer: our own, which says why.
-async fn refuse(
-    station: &Station,
-    refusal: &Refusal,
-    form: Form,
-    mut exchange: Exchange,
-) -> Response<AnswerBody> {
+async fn refuse(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange) -> Response<AnswerBody> {
     if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
         intake.discard(DISCARD).await;
     }
-    let fallback = station.table.falls_back(&exchange, refusal.reason);
-    let answer = answer::refuse(refusal, form, fallback, &exchange.request_id(), &mut *station.rng.borrow_mut());
+    let answer = answer::refuse(refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     exchange.answered(refusal.reason.status(), Some(refusal.reason), grpc);
     exchange.finish(true);
