@@ -20,8 +20,9 @@ const TEMPLATE: &str = include_str!("../../../nginx/nginx.conf.jinja");
 const MAX_CONNECTIONS: u64 = 20_000;
 /// Files of a worker that are no connections.
 const OTHER_FILES: u64 = 100;
-/// Time that ended workers give to open connections.
-const SHUTDOWN: Duration = Duration::from_secs(20);
+/// Time that workers which are replaced give to open streams: the age that any connection reaches. An end of Nginx as a
+/// whole is bounded by its supervisor.
+const SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 /// Where the access log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

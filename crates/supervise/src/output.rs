@@ -150,6 +150,25 @@ impl OutputSink {
         let _followers = self.shared.followers.send(line);
     }
 
+    /// Takes a line of ours about the process, so that who reads its output sees what became of it.
+    pub fn note(&self, level: Level, message: String, pid: u32) {
+        let fields_json = r#"{"by":"synego"}"#.to_owned();
+        self.push(OutputLine {
+            level,
+            fields_json,
+            ..parse::line(&message, From::process(pid), self, clock::unix_us())
+        });
+    }
+
+    /// Whether a field of a line says only what the line's own place says: its service or its instance.
+    fn is_own_name(&self, field: &str, value: &Value) -> bool {
+        match field {
+            "service" => value == self.shared.service.as_str(),
+            "instance" => value == self.shared.instance.as_str(),
+            _ => false,
+        }
+    }
+
     /// The last `count` lines, oldest first.
     #[must_use]
     pub fn last(&self, count: usize) -> Vec<Arc<OutputLine>> {
@@ -209,7 +228,7 @@ mod tests {
     use super::*;
 
     fn line(message: &str) -> OutputLine {
-        parse::line(message, 7, false, false, 1_000_000)
+        parse::line(message, From::process(7), &sink(), 1_000_000)
     }
 
     fn sink() -> OutputSink {
@@ -244,6 +263,14 @@ mod tests {
         sink.push(line("next"));
         assert_eq!(past[0].message, "past");
         assert_eq!(following.recv().await.unwrap().message, "next");
+    }
+
+    #[test]
+    fn a_note_of_ours_is_marked_as_such() {
+        let sink = sink();
+        sink.note(Level::Error, "ended by signal KILL; starts again in 98ms".to_owned(), 7);
+        let note = &sink.last(1)[0];
+        assert_eq!((note.level, note.fields_json.as_str()), (Level::Error, r#"{"by":"synego"}"#));
     }
 
     #[test]

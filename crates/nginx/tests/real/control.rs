@@ -70,6 +70,20 @@ async fn a_text_that_nginx_refuses_is_told_with_its_line_and_key() {
     assert_eq!(error.line, line);
 }
 
+#[tokio::test]
+async fn every_golden_file_is_one_that_nginx_takes() {
+    let (binary, dir) = (binary().await, tempfile::tempdir().expect("dir"));
+    prepare(dir.path()).expect("a prefix");
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../nginx/golden");
+    let files: Vec<_> = std::fs::read_dir(golden).expect("golden files").flatten().collect();
+    assert!(files.len() >= 3);
+    for file in files {
+        // Its user is none of this machine.
+        let text = std::fs::read_to_string(file.path()).expect("read").replace("user \"shop\";\n", "");
+        check(&binary, &text, dir.path()).await.unwrap_or_else(|error| panic!("{}: {error}", file.path().display()));
+    }
+}
+
 /// As root this starts Nginx as `nobody`; for people every other test of this file shows the same.
 #[tokio::test]
 async fn nginx_needs_no_root() {

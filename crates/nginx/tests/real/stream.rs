@@ -50,9 +50,12 @@ async fn a_request_reaches_the_master_as_it_was_with_forwarded_fields_of_ours() 
 }
 
 #[tokio::test]
-async fn large_bodies_stream_both_ways_without_a_file() {
+async fn large_bodies_stream_both_ways_without_a_file_or_memory_for_them() {
     let master = Master::start("one").await;
     let edge = Edge::start(config(gateway(), &[master.address])).await;
+    let memory = || synego_supervise::stat::usage(edge.pid()).expect("nginx").memory_bytes;
+    assert_eq!(get(edge.http(), "/api/name").await.status, 200);
+    let before = memory();
     let up = send(edge.http(), Method::POST, "/api/sink", &[], vec![b'x'; 64 << 20]).await;
     let size = up.into_body().collect().await.expect("body").to_bytes();
     assert_eq!(&size[..], (64 << 20).to_string().as_bytes());
@@ -62,6 +65,8 @@ async fn large_bodies_stream_both_ways_without_a_file() {
         received += frame.expect("a frame").data_ref().map_or(0, bytes::Bytes::len);
     }
     assert_eq!(received, 64 << 20);
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more");
     assert_eq!(std::fs::read_dir(edge.prefix().join("temp/proxy")).expect("temp").count(), 0);
     edge.stop().await;
     master.kill().await;
@@ -80,6 +85,24 @@ async fn a_websocket_passes_with_all_its_messages() {
         assert_eq!(socket.next().await.expect("a message").expect("a message"), message);
     }
     socket.close(None).await.expect("close");
+    edge.stop().await;
+    master.kill().await;
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_a_reload() {
+    let master = Master::start("one").await;
+    let edge = Edge::start(config(gateway(), &[master.address])).await;
+    let url = format!("ws://{}/api/ws", edge.http());
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.expect("a websocket");
+    let workers = || synego_supervise::stat::all().filter(|found| found.parent == edge.pid()).count();
+    assert_eq!(workers(), 1);
+    synego_nginx::reload(edge.pid()).expect("a reload");
+    crate::edge::eventually("a new worker", || async { workers() == 2 }).await;
+    socket.send(Message::text("still here")).await.expect("send");
+    assert_eq!(socket.next().await.expect("a message").expect("a message"), Message::text("still here"));
+    socket.close(None).await.expect("close");
+    crate::edge::eventually("the old worker gone", || async { workers() == 1 }).await;
     edge.stop().await;
     master.kill().await;
 }

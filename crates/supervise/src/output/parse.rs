@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Level, MAX_FIELD, OutputLine};
+use super::{From, Level, MAX_FIELD, OutputLine, OutputSink};
 
 /// Names under which loggers write the same thing, the usual one first.
 const MESSAGE: [&str; 3] = ["message", "msg", "event"];
@@ -14,22 +14,22 @@ const DROPPED: [&str; 7] = ["time", "timestamp", "ts", "@timestamp", "pid", "hos
 /// How far into a plain line a word for its level is looked for; bytes.
 const LEVEL_WITHIN: usize = 48;
 
-/// Reads a line.
-pub(super) fn line(text: &str, pid: u32, stderr: bool, build: bool, unix_us: u64) -> OutputLine {
+/// Reads a line that goes to `sink`.
+pub(super) fn line(text: &str, from: From, sink: &OutputSink, unix_us: u64) -> OutputLine {
     let mut line = OutputLine {
         unix_us,
         level: Level::Info,
         message: String::new(),
-        stderr,
-        build,
-        pid,
+        stderr: from.stderr,
+        build: from.build,
+        pid: from.pid,
         request_id: String::new(),
         trace_id: String::new(),
         fields_json: String::new(),
     };
     let object = text.trim_start().starts_with('{').then(|| serde_json::from_str::<Map<String, Value>>(text).ok());
     match object.flatten() {
-        Some(object) => structured(object, &mut line),
+        Some(object) => structured(object, sink, &mut line),
         None => {
             line.message = plain(text);
             line.level = level_of_text(&line.message).unwrap_or(Level::Info);
@@ -38,7 +38,7 @@ pub(super) fn line(text: &str, pid: u32, stderr: bool, build: bool, unix_us: u64
     line
 }
 
-fn structured(mut object: Map<String, Value>, line: &mut OutputLine) {
+fn structured(mut object: Map<String, Value>, sink: &OutputSink, line: &mut OutputLine) {
     let mut take = |names: &[&str]| names.iter().find_map(|name| object.shift_remove(*name));
     let text = |value: Option<Value>| match value {
         Some(Value::String(text)) => plain(&text),
@@ -49,7 +49,7 @@ fn structured(mut object: Map<String, Value>, line: &mut OutputLine) {
     line.level = take(&LEVEL).and_then(|level| level_of_value(&level)).unwrap_or(Level::Info);
     line.request_id = text(take(&REQUEST));
     line.trace_id = text(take(&TRACE));
-    object.retain(|name, _| !DROPPED.contains(&name.as_str()));
+    object.retain(|name, value| !DROPPED.contains(&name.as_str()) && !sink.is_own_name(name, value));
     for (_, value) in &mut object {
         if let Value::String(text) = value
             && text.len() > MAX_FIELD
@@ -136,7 +136,15 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> OutputLine {
-        line(text, 1, false, false, 0)
+        let sink = OutputSink::new("users", "users-1", synego_runtime::logs::LineWriter::discard());
+        line(text, From::process(1), &sink, 0)
+    }
+
+    #[test]
+    fn the_names_that_every_line_has_anyway_are_left_out() {
+        let line = read(r#"{"msg":"m","service":"users","instance":"users-1"}"#);
+        assert_eq!(line.fields_json, "");
+        assert_eq!(read(r#"{"msg":"m","service":"orders"}"#).fields_json, r#"{"service":"orders"}"#);
     }
 
     #[test]

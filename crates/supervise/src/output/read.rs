@@ -21,7 +21,7 @@ where
         let mut emit = |line: &[u8]| {
             let text = String::from_utf8_lossy(line);
             seen(&text);
-            sink.push(parse::line(&text, from.pid, from.stderr, from.build, clock::unix_us()));
+            sink.push(parse::line(&text, from, &sink, clock::unix_us()));
         };
         if read == 0 {
             lines.end(&mut emit);
@@ -39,6 +39,13 @@ pub(crate) struct From {
     pub(crate) pid: u32,
     pub(crate) stderr: bool,
     pub(crate) build: bool,
+}
+
+impl From {
+    /// Standard output of a process.
+    pub(crate) fn process(pid: u32) -> Self {
+        Self { pid, stderr: false, build: false }
+    }
 }
 
 #[derive(Default)]

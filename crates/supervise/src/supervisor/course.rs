@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::Orders;
 use super::watch_process::{End, Failure};
-use crate::output::OutputSink;
+use crate::output::{Level, OutputSink};
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
@@ -131,6 +131,8 @@ impl Course {
             (state.phase, state.pid, state.cause) = (phase, 0, Some(cause(reason, &message)));
             state.exit = failure.exit.or(state.exit);
         });
+        let note = format!("{message}; starts again in {}", synego_model::text::duration(in_whole_ms(wait)));
+        self.output.note(Level::Error, note, failure.pid);
         self.tell(failure.event(wait));
         if next.is_loop && !was_loop {
             self.tell(ProcessEvent::CrashLoop);
@@ -198,4 +200,9 @@ async fn is_free(address: std::net::SocketAddr) -> bool {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     false
+}
+
+/// What is written does not need more.
+fn in_whole_ms(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }

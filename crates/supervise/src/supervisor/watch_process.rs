@@ -42,13 +42,15 @@ pub(super) struct Failure {
     pub(super) reason: Reason,
     pub(super) message: String,
     pub(super) exit: Option<ExitOutcome>,
+    /// Of the process that ended; 0: none was started.
+    pub(super) pid: u32,
     pub(super) ready_for: Duration,
     last_lines: Vec<String>,
 }
 
 impl Failure {
     pub(super) fn before_start(reason: Reason, message: String) -> Self {
-        Self { reason, message, exit: None, ready_for: Duration::ZERO, last_lines: Vec::new() }
+        Self { reason, message, exit: None, pid: 0, ready_for: Duration::ZERO, last_lines: Vec::new() }
     }
 
     /// What is told of it, with the wait that follows.
@@ -114,6 +116,7 @@ impl Course {
             }
         };
 
+        let pid = leader.pid();
         let ready_for = ready_at.map_or(Duration::ZERO, |at| clock::now().duration_since(at));
         match happened {
             Happened::Exited(exit) => {
@@ -121,18 +124,18 @@ impl Course {
                 let last = capture.finish(LAST_LINES_WITHIN).await;
                 let message = format!("{exit}{}", last.reason());
                 let (exit, last_lines) = (Some(exit), last.all());
-                End::Failed(Failure { reason: Reason::ProcessExited, message, exit, ready_for, last_lines })
+                End::Failed(Failure { reason: Reason::ProcessExited, message, exit, pid, ready_for, last_lines })
             }
             Happened::NotReady => {
                 self.tell(ProcessEvent::NotReadyInTime);
                 let missing = proof.missing(self.spec.address.as_ref(), &last_look.borrow());
                 let within = synego_model::text::duration(self.spec.ready.within);
-                let hint = self.listens_elsewhere(leader.pid());
+                let hint = self.listens_elsewhere(pid);
                 let exit = self.end(leader, self.spec.grace).await;
                 let last_lines = capture.finish(LAST_LINES_WITHIN).await.all();
                 let message = format!("not ready after {within}: {missing}{hint}");
                 let reason = Reason::NotReadyInTime;
-                End::Failed(Failure { reason, message, exit: Some(exit), ready_for, last_lines })
+                End::Failed(Failure { reason, message, exit: Some(exit), pid, ready_for, last_lines })
             }
             Happened::Told(Told::Stop(grace)) => {
                 let exit = self.end(leader, grace).await;
