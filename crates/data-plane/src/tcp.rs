@@ -12,9 +12,9 @@ use synego_runtime::clock;
 
 use crate::hop::connection;
 use crate::hop::copy::{self, Silence};
+use crate::hop::pace::Pace;
 use crate::hop::record::Exchange;
 use crate::hop::station::{Station, Table};
-use crate::hop::watched::Pace;
 use crate::upstreams::Flight;
 
 /// Time for a connection to the own service.
@@ -41,7 +41,7 @@ pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer)
 }
 
 fn begin(station: &Rc<Station>, service: &ServiceName, caller: &http::HeaderValue) -> Exchange {
-    let active = Pace::new(clock::now()).begin();
+    let active = Pace::new(false, clock::now()).begin();
     let mut exchange = Exchange::begin(station, active, Version::HTTP_11, clock::now());
     exchange.speaks_bytes(caller.clone());
     exchange.routed(station.no_route.clone(), service.clone());

@@ -20,8 +20,8 @@ use synego_runtime::{clock, tasks};
 use tokio::io::AsyncReadExt;
 use tokio::time::Sleep;
 
-use super::station::Station;
 use super::pace::{Late, Pace};
+use super::station::Station;
 use super::watched::Watched;
 
 /// With what a client that speaks HTTP/2 by prior knowledge begins (RFC 9113 §3.4).
@@ -63,7 +63,9 @@ pub(crate) struct Client {
 pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) {
     let limits = station.limits();
     let preface = tokio::time::timeout(limits.header_read, read_preface(&mut stream));
-    let Some((front, is_http2)) = unless_drained(&station, preface).await.and_then(Result::ok).flatten() else { return };
+    let Some((front, is_http2)) = unless_drained(&station, preface).await.and_then(Result::ok).flatten() else {
+        return;
+    };
     let pace = Pace::new(is_http2, clock::now());
     let client = Rc::new(Client {
         ip: peer.address.ip(),
@@ -220,7 +222,7 @@ impl Watch<'_> {
                 }
                 match late {
                     // Old: HTTP/1.1 is told with its next answer, so that no request meets a closing connection.
-                    None if !self.is_http2 => self.pace.ends(),
+                    None if !self.is_http2 => self.pace.grows_old(),
                     None | Some(Late::Idle) if !told => {
                         told = true;
                         self.pace.ends();

@@ -12,10 +12,10 @@ use synego_runtime::clock;
 
 use super::head::Head;
 use super::intake::Intake;
+use super::pace::Active;
 use super::station::Station;
 use super::strict::Fault;
 use super::trace::Trace;
-use super::pace::Active;
 use crate::load::Permit;
 use crate::server::Busy;
 
