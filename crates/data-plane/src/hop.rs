@@ -12,6 +12,7 @@ pub(crate) mod deadline;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
+pub(crate) mod line;
 pub(crate) mod pace;
 pub(crate) mod path;
 pub(crate) mod record;
@@ -73,7 +74,10 @@ async fn refuse(station: &Station, refusal: &Refusal, form: Form, mut exchange: 
     }
     let answer = answer::refuse(refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
-    exchange.answered(refusal.reason.status(), Some(refusal.reason), grpc);
+    // The status of an answer to gRPC is always 200: what counts is the reason.
+    let status = if form.is_grpc { refusal.reason.status() } else { answer.status().as_u16() };
+    exchange.answered(status, Some(refusal.reason), grpc);
+    exchange.explained(&refusal.message);
     exchange.finish(true);
     answer
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -52,6 +53,7 @@ pub struct Workers {
 pub struct WorkersHandle {
     commands: Arc<[mpsc::UnboundedSender<Command>]>,
     max_connections: u32,
+    log_share: Arc<AtomicU8>,
 }
 
 /// What a server does.
@@ -77,6 +79,7 @@ type Callers = HashMap<(HopKind, Arc<str>), Weak<Upstreams>>;
 struct Worker {
     index: usize,
     metrics: Rc<WorkerMetrics>,
+    log_share: Arc<AtomicU8>,
     /// Listeners of the same caller share whom it calls.
     upstreams: RefCell<Callers>,
 }
@@ -89,20 +92,22 @@ impl Workers {
     pub fn start(config: WorkersConfig) -> io::Result<Self> {
         let hub = Hub::default();
         config.metrics.register(hub.clone());
+        let log_share = Arc::new(AtomicU8::new(100));
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for index in 0..config.count.max(1) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let hub = hub.clone();
+            let (hub, log_share) = (hub.clone(), log_share.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             threads.push(tasks::thread("data-plane", tasks::Kind::Critical, move || {
-                let worker = Worker { index, metrics: WorkerMetrics::new(hub), upstreams: RefCell::default() };
+                let (metrics, upstreams) = (WorkerMetrics::new(hub), RefCell::default());
+                let worker = Worker { index, metrics, log_share, upstreams };
                 LocalSet::new().block_on(&runtime, worker.run(receiver));
             })?);
             commands.push(sender);
         }
         let max_connections = (config.file_limit / 2).saturating_sub(OTHER_FILES).clamp(OTHER_FILES, MAX_CONNECTIONS);
         let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
-        Ok(Self { handle: WorkersHandle { commands: commands.into(), max_connections }, threads })
+        Ok(Self { handle: WorkersHandle { commands: commands.into(), max_connections, log_share }, threads })
     }
 
     /// By which servers are started.
@@ -132,6 +137,12 @@ impl WorkersHandle {
     #[must_use]
     pub fn count(&self) -> usize {
         self.commands.len()
+    }
+
+    /// Sets how much goes to the access logs, from now on: of exchanges that did not fail so many in a hundred (all hops
+    /// of one trace alike), and every one that failed. At first 100.
+    pub fn log_share(&self, percent: u8) {
+        self.log_share.store(percent.min(100), Relaxed);
     }
 
     /// Starts a server on every worker.
@@ -225,6 +236,7 @@ impl Worker {
             cells,
             metrics: self.metrics.clone(),
             log,
+            log_share: self.log_share.clone(),
             rng: RefCell::new(SmallRng::from_os_rng()),
             max_connections,
             per_client,

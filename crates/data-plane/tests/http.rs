@@ -115,6 +115,38 @@ async fn the_mesh_says_itself_why_it_cannot_pass_a_request_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_is_told_where_it_may_serve_a_page_of_its_own() {
+    let mesh = Mesh::start();
+    let _users = mesh.instance("users", Service::echo().await).await;
+    mesh.route("/users", "users");
+    let (behind, world) = (mesh.ingress(), mesh.ingress_with(|config| config.trusted.clear()));
+    let ask = |address, path: &'static str| async move {
+        let asked = request(Method::GET, "shop", path).header("x-synego-fallback", "spa");
+        send(address, asked.body(full("")).expect("a request")).await
+    };
+    let got = ask(behind.local_addr(), "/page").await;
+    assert_eq!((got.status, got.header("x-synego-reason"), &got.json()["code"]), (421, "no_route", &404.into()));
+    let got = ask(behind.local_addr(), "/users").await;
+    assert_eq!((got.status, got.echoed("x-synego-fallback")), (200, None));
+    assert_eq!(ask(world.local_addr(), "/page").await.status, 404, "who is no proxy has no such word");
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_does_not_fail_only_a_share_is_logged() {
+    let mesh = Mesh::start();
+    let _users = mesh.instance("users", Service::says("users").await).await;
+    let ingress = mesh.route("/users", "users").ingress().local_addr();
+    mesh.handle.log_share(0);
+    assert_eq!(get(ingress, "a", "/users").await.status, 200);
+    assert_eq!(get(ingress, "a", "/other").await.status, 404);
+    let lines = mesh.logged("");
+    assert_eq!(lines.iter().map(|line| line["status"].clone()).collect::<Vec<_>>(), [404]);
+    assert_eq!(lines[0]["detail"], "no route for GET a/other");
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_that_are_not_served_have_no_route() {
     let mesh = Mesh::start();
     let _users = mesh.instance("users", Service::says("users").await).await;

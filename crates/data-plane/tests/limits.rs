@@ -250,14 +250,44 @@ async fn an_old_connection_is_ended_gently() {
     let ingress = mesh.route("/", "users").ingress().local_addr();
     let mut client = Client1::to(ingress).await;
     let began = clock::now();
-    while !client.is_closed_now() {
-        // One that is refused was not sent: it met the end of the connection.
-        if let Ok(got) = client.get("a", "/").await {
-            assert_eq!(got.status, 200);
+    loop {
+        let got = client.get("a", "/").await.expect("no request meets a closed connection");
+        assert_eq!(got.status, 200);
+        if got.header("connection") == "close" {
+            break;
         }
         tokio::time::sleep(20 * MS).await;
         assert!(clock::now().duration_since(began) < Duration::from_secs(3));
     }
-    assert!(clock::now().duration_since(began) > 400 * MS);
+    assert!(clock::now().duration_since(began) > 400 * MS && client.is_closed().await);
+    let http2 = Client2::to(ingress).await;
+    let asked = || http::Request::get("http://a/").body(full("")).expect("a request");
+    while let Ok(got) = http2.send(asked()).await {
+        assert_eq!(got.status, 200);
+        tokio::time::sleep(20 * MS).await;
+        assert!(clock::now().duration_since(began) < Duration::from_secs(6));
+    }
+    until("it was told to go away", || http2.is_closed()).await;
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_of_http2_may_rest_as_long_as_any() {
+    let mesh = Mesh::start();
+    mesh.limits(|limits| {
+        limits.header_read = 100 * MS;
+        limits.ping = 50 * MS;
+        limits.client_idle = 900 * MS;
+    });
+    let _users = mesh.instance("users", Service::says("users").await).await;
+    let client = Client2::to(mesh.outbound("orders").local_addr()).await;
+    let asked = || http::Request::get("http://users/").body(full("")).expect("a request");
+    for _ in 0..3 {
+        assert_eq!(client.send(asked()).await.expect("an answer").status, 200);
+        tokio::time::sleep(400 * MS).await;
+    }
+    let began = clock::now();
+    until("it is closed", || client.is_closed()).await;
+    assert!(clock::now().duration_since(began) > 300 * MS);
     mesh.end().await;
 }

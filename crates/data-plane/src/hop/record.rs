@@ -2,16 +2,17 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
-use serde::Serialize;
 use synego_model::{InstanceId, Reason, ServiceName};
 use synego_runtime::clock;
 
 use super::head::Head;
 use super::intake::Intake;
+use super::line::Line;
 use super::pace::Active;
 use super::station::Station;
 use super::strict::Fault;
@@ -39,6 +40,7 @@ pub(crate) struct Exchange {
     endpoint: Option<InstanceId>,
     status: u16,
     reason: Option<Reason>,
+    detail: Option<Box<str>>,
     tunnel_in: u64,
     bytes_out: u64,
     intake: Option<Intake>,
@@ -71,6 +73,7 @@ impl Exchange {
             endpoint: None,
             status: CLIENT_GONE,
             reason: None,
+            detail: None,
             tunnel_in: 0,
             bytes_out: 0,
             intake: None,
@@ -115,6 +118,14 @@ impl Exchange {
 
     pub(crate) fn admitted(&mut self, permit: Option<Permit>) {
         self.permit = permit;
+        self.count_in_flight(1);
+    }
+
+    /// Where a hop has no balancer that counts them.
+    fn count_in_flight(&self, change: i64) {
+        if let (Some(_), Some(service)) = (&self.permit, &self.service) {
+            self.station.metrics.in_flight(self.station.kind, service.as_str(), change);
+        }
     }
 
     /// It carries bytes, not a message.
@@ -161,6 +172,11 @@ impl Exchange {
         }
     }
 
+    /// Why the mesh answered, in words.
+    pub(crate) fn explained(&mut self, detail: &str) {
+        self.detail = Some(detail.into());
+    }
+
     pub(crate) fn failed(&mut self, reason: Reason) {
         self.reason = Some(reason);
     }
@@ -187,6 +203,7 @@ impl Exchange {
         self.written = true;
         self.complete = complete;
         let duration = clock::now().duration_since(self.started);
+        self.count_in_flight(-1);
         if let Some(permit) = self.permit.take() {
             permit.end(duration, self.status >= 500);
         }
@@ -198,13 +215,25 @@ impl Exchange {
             active.was_reset();
         }
         self.count(duration);
-        if self.station.log.is_on() {
+        if self.station.log.is_on() && self.is_kept() {
             self.write(duration);
         }
     }
 
+    /// Whether it failed: with 5xx, or with a status of gRPC that says so.
+    fn has_failed(&self) -> bool {
+        self.status >= 500 || self.grpc_status.is_some_and(super::answer::is_failure)
+    }
+
+    /// Failures are always logged, of the rest a share; all hops of one trace decide alike.
+    fn is_kept(&self) -> bool {
+        let share = self.station.log_share.load(Relaxed);
+        let draw = self.trace.map_or(0, |trace| (trace.trace_id % 100) as u8);
+        draw < share || self.has_failed() || self.reason.is_some() || !self.complete
+    }
+
     fn count(&self, duration: Duration) {
-        let failed = self.status >= 500 || self.grpc_status.is_some_and(super::answer::is_failure);
+        let failed = self.has_failed();
         if let (Some(book), Some(service), true) = (&self.station.calls, &self.service, self.tries > 0) {
             book.count(service, failed);
         }
@@ -232,6 +261,7 @@ impl Exchange {
             endpoint: self.endpoint.as_ref().map(InstanceId::as_str),
             status: self.status,
             reason: self.reason.map(Reason::word),
+            detail: self.detail.as_deref(),
             bytes_in: self.tunnel_in + self.intake.as_ref().map_or(0, Intake::bytes),
             bytes_out: self.bytes_out,
             duration_ms: ms(duration),
@@ -261,46 +291,4 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(false);
     }
-}
-
-/// One line of the access log. Absent fields are not known at that point, or do not apply.
-#[derive(Serialize)]
-struct Line<'a> {
-    ts: String,
-    hop: &'static str,
-    node: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_ms: Option<f64>,
-    tries: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<String>,
-    protocol: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grpc_status: Option<u16>,
-    /// Whether the answer reached its end.
-    complete: bool,
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -43,6 +44,8 @@ pub(crate) struct Station {
     pub(crate) cells: Arc<Cells>,
     pub(crate) metrics: Rc<WorkerMetrics>,
     pub(crate) log: AccessLog,
+    /// Of exchanges that did not fail, so many in a hundred are logged.
+    pub(crate) log_share: Arc<AtomicU8>,
     pub(crate) rng: RefCell<SmallRng>,
     /// Connections at once, over all workers of the server.
     pub(crate) max_connections: u32,

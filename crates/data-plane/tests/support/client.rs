@@ -77,10 +77,6 @@ impl Client1 {
         self.send(request(Method::GET, host, path).body(full("")).expect("a request")).await
     }
 
-    pub fn is_closed_now(&self) -> bool {
-        self.0.is_closed()
-    }
-
     pub async fn is_closed(&mut self) -> bool {
         tokio::time::timeout(Duration::from_secs(5), async {
             while !self.0.is_closed() {
