@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::Attachment;
@@ -77,14 +78,17 @@ impl Keeper {
         let mut spec = self.health_in_force();
         let mut probed = self.run_of_the_process();
         let mut prober = self.prober(spec.as_ref());
+        let mut settle = clock::now();
         loop {
             // What a probe saw of a process before it was ready, or of its predecessor, says nothing about it.
             let run = self.run_of_the_process();
             if run != probed {
                 prober = self.prober(spec.as_ref());
                 probed = run;
+                settle = clock::now() + ATTACH;
             }
-            self.tell(prober.as_mut());
+            let settled = clock::now() >= settle;
+            self.tell(prober.as_mut(), settled);
             tokio::select! {
                 () = changed(self.process.as_mut()) => {}
                 () = looked(prober.as_mut()) => {}
@@ -97,6 +101,7 @@ impl Keeper {
                         spec = wanted;
                     }
                 }
+                () = tokio::time::sleep_until(settle.into()), if !settled => {}
                 () = stop.cut() => return,
             }
         }
@@ -132,13 +137,13 @@ impl Keeper {
         })
     }
 
-    fn tell(&self, prober: Option<&mut Watched>) {
+    fn tell(&self, prober: Option<&mut Watched>, settled: bool) {
         let attachment = self.attachment.borrow().clone();
         let process = self.process.as_ref().map(|process| process.borrow().clone());
         let former = self.view.borrow().clone();
         let drain = *self.drain.borrow();
         let facts = Facts {
-            process: process.as_ref().map(process_facts),
+            process: process.as_ref().map(|process| process_facts(process, attachment.attached || settled)),
             is_probed: prober.is_some(),
             probe: prober.and_then(|watched| verdict(&watched.state.borrow_and_update(), &former)),
             said: attachment.said.as_ref().map(|said| (said.state, said.cause.clone())),
@@ -203,9 +208,13 @@ fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, 
     *announcement != before
 }
 
-fn process_facts(process: &ProcessState) -> ProcessFacts {
+/// Time after its port opened in which a service with an SDK attaches: until then an open port proves nothing, since the
+/// service may be about to say that it is still starting.
+const ATTACH: Duration = Duration::from_millis(250);
+
+fn process_facts(process: &ProcessState, is_known: bool) -> ProcessFacts {
     ProcessFacts {
-        is_ready: matches!(process.phase, Phase::Ready | Phase::Paused),
+        is_ready: matches!(process.phase, Phase::Ready | Phase::Paused) && is_known,
         is_halted: process.phase == Phase::Paused,
         has_failed: matches!(process.phase, Phase::CrashLoop | Phase::Stopped),
         cause: process.cause.clone(),
