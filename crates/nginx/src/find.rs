@@ -29,8 +29,14 @@ impl fmt::Display for NginxBinary {
     }
 }
 
-/// The first Nginx in `PATH` or one of the usual folders that says its version.
+/// Names the one Nginx to use, in place of looking for it; a file that is none means: there is none.
+const CHOICE: &str = "SYNEGO_NGINX";
+
+/// The Nginx that `SYNEGO_NGINX` names, else the first in `PATH` or one of the usual folders that says its version.
 pub async fn find() -> Option<NginxBinary> {
+    if let Some(path) = config::env(CHOICE) {
+        return inspect(Path::new(&path)).await;
+    }
     let path = config::env("PATH").unwrap_or_default();
     for dir in path.split(':').filter(|dir| !dir.is_empty()).chain(USUAL) {
         if let Some(found) = inspect(&Path::new(dir).join("nginx")).await {
