@@ -65,7 +65,15 @@ pub(crate) struct Globals {
     #[arg(long, global = true, env = "SYNEGO_ADMIN", hide_env = true, value_name = "ADDR")]
     pub(crate) admin: Option<String>,
     /// Form of the result
-    #[arg(short, long, global = true, env = "SYNEGO_OUTPUT", hide_env = true, value_name = "FORM", default_value = "table")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SYNEGO_OUTPUT",
+        hide_env = true,
+        value_name = "FORM",
+        default_value = "table"
+    )]
     pub(crate) output: Format,
     /// Show it again after each change, at most once in this time [default: 1s]
     #[arg(

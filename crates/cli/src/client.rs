@@ -55,11 +55,16 @@ impl<'a> Mesh<'a> {
     pub(crate) async fn view(&mut self, services: &[String]) -> Result<pb::MeshView, Failure> {
         let request = pb::GetRequest { service: services.to_vec(), every_ms: 0 };
         let mut client = self.client.clone();
-        self.call("Get", request.clone(), async move { client.get(request).await.map(tonic::Response::into_inner) }).await
+        self.call("Get", request.clone(), async move { client.get(request).await.map(tonic::Response::into_inner) })
+            .await
     }
 
     /// The same now and after each change.
-    pub(crate) async fn watch(&mut self, services: &[String], every: Duration) -> Result<Streaming<pb::MeshView>, Failure> {
+    pub(crate) async fn watch(
+        &mut self,
+        services: &[String],
+        every: Duration,
+    ) -> Result<Streaming<pb::MeshView>, Failure> {
         let every_ms = u32::try_from(every.as_millis()).unwrap_or(u32::MAX).clamp(100, 60_000);
         let request = pb::GetRequest { service: services.to_vec(), every_ms };
         let mut client = self.client.clone();
@@ -77,7 +82,8 @@ impl<'a> Mesh<'a> {
                 Ok(result) => Ok(Applied::Answered(result.into_inner())),
                 Err(status) => match synego_wire::status::detail::<pb::ApplyResult>(&status) {
                     Some(result) => {
-                        let reason = synego_wire::status::to_fault(&status).map(|fault| fault.reason).unwrap_or_default();
+                        let reason =
+                            synego_wire::status::to_fault(&status).map(|fault| fault.reason).unwrap_or_default();
                         Ok(Applied::Refused { reason, message: status.message().to_owned(), result })
                     }
                     None => Err(status),
@@ -90,7 +96,8 @@ impl<'a> Mesh<'a> {
     /// Lines of the services' output.
     pub(crate) async fn logs(&mut self, request: pb::LogsRequest) -> Result<Streaming<pb::LogsBatch>, Failure> {
         let mut client = self.client.clone();
-        self.call("Logs", request.clone(), async move { client.logs(request).await.map(tonic::Response::into_inner) }).await
+        self.call("Logs", request.clone(), async move { client.logs(request).await.map(tonic::Response::into_inner) })
+            .await
     }
 
     /// Ends what the process at the other side runs.
@@ -110,7 +117,11 @@ impl<'a> Mesh<'a> {
         let took = synego_runtime::clock::now().duration_since(begun);
         let verbose = self.context.globals.verbose;
         if verbose > 0 {
-            self.context.screen.complain(&format!("{name} at {} took {:.1} ms", self.target.address, took.as_secs_f64() * 1e3));
+            self.context.screen.complain(&format!(
+                "{name} at {} took {:.1} ms",
+                self.target.address,
+                took.as_secs_f64() * 1e3
+            ));
         }
         if verbose > 1 {
             self.context.screen.complain(&format!("  asked {request:?}\n  got {result:?}"));
@@ -118,14 +129,17 @@ impl<'a> Mesh<'a> {
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(status)) => Err(self.failed(&status)),
-            Err(_) => Err(Failure::new(format!("{} did not answer in {:?}", self.target, self.context.globals.timeout))
-                .help("a longer time: `--timeout 60s`")),
+            Err(_) => {
+                Err(Failure::new(format!("{} did not answer in {:?}", self.target, self.context.globals.timeout))
+                    .help("a longer time: `--timeout 60s`"))
+            }
         }
     }
 
     /// A status as a failure.
     pub(crate) fn failed(&self, status: &Status) -> Failure {
-        let reason = synego_wire::status::to_fault(status).map(|fault| fault.reason).filter(|reason| !reason.is_empty());
+        let reason =
+            synego_wire::status::to_fault(status).map(|fault| fault.reason).filter(|reason| !reason.is_empty());
         let explain = reason.as_ref().map(|reason| format!("`synego explain {reason}`"));
         let failure = match status.code() {
             Code::Unavailable | Code::Cancelled => Failure::new(format!("{} went away", self.target)),

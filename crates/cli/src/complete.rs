@@ -30,7 +30,8 @@ pub(crate) fn instances(current: &OsStr) -> Vec<CompletionCandidate> {
 pub(crate) fn anything(current: &OsStr) -> Vec<CompletionCandidate> {
     candidates(current, |view| {
         let services = view.service.iter().map(|service| service.name.clone());
-        let instances = view.service.iter().flat_map(|service| service.instance.iter().map(|instance| instance.id.clone()));
+        let instances =
+            view.service.iter().flat_map(|service| service.instance.iter().map(|instance| instance.id.clone()));
         let routes = view.route.iter().map(|route| route.place.clone());
         services.chain(instances).chain(routes).chain(view.node.iter().map(|node| node.name.clone())).collect()
     })

@@ -90,7 +90,10 @@ pub(crate) fn told(context: &Context, outcome: Outcome, force: &str) -> Result<O
 /// The failure of a command that met a refused manifest.
 pub(crate) fn refusal(outcome: &Outcome, force: &str) -> Failure {
     let consequence = if force.is_empty() { String::new() } else { format!(", {force}") };
-    Failure { code: FAILED, ..Failure::new(format!("{}; {} is refused{consequence}", outcome.counts(), outcome.title())) }
+    Failure {
+        code: FAILED,
+        ..Failure::new(format!("{}; {} is refused{consequence}", outcome.counts(), outcome.title()))
+    }
 }
 
 /// Problems as people see them, a newline after each.

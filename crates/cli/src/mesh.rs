@@ -44,7 +44,9 @@ impl std::str::FromStr for Address {
         match (text.strip_prefix("unix:"), text.rsplit_once(':')) {
             (Some(""), _) => Err(wrong()),
             (Some(path), _) => Ok(Self::Unix(path.into())),
-            (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self::Tcp(text.to_owned())),
+            (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp(text.to_owned()))
+            }
             (None, None) if text.parse::<u16>().is_ok() => Ok(Self::Tcp(format!("127.0.0.1:{text}"))),
             _ => Err(wrong()),
         }
@@ -92,10 +94,14 @@ pub(crate) fn find(context: &Context) -> Result<Target, Failure> {
     }
     let here = running();
     match manifest::mesh_of(context)? {
-        manifest::Named::Mesh(mesh) => Ok(Target { address: Address::Unix(base().join(&mesh).join(SOCKET)), mesh: Some(mesh) }),
+        manifest::Named::Mesh(mesh) => {
+            Ok(Target { address: Address::Unix(base().join(&mesh).join(SOCKET)), mesh: Some(mesh) })
+        }
         manifest::Named::Refused { file, errors } => {
             // A manifest with a mistake still says which mesh it runs, if that mesh wrote it down.
-            let running = here.into_iter().find(|(note, _)| note.as_ref().is_some_and(|note| note.manifest.as_ref() == Some(&file)));
+            let running = here
+                .into_iter()
+                .find(|(note, _)| note.as_ref().is_some_and(|note| note.manifest.as_ref() == Some(&file)));
             running.map(|(_, target)| target).ok_or_else(|| {
                 Failure::new("cannot tell which mesh is meant")
                     .cause(format!("{} is refused: {errors}", file.display()))
@@ -112,9 +118,11 @@ fn only(mut here: Vec<(Option<Note>, Target)>) -> Result<Target, Failure> {
         0 => Err(Failure::new("no mesh runs here, and no manifest is in this folder or above it")
             .help("start one with `synego up`, or name a running one: `--admin HOST:3002`")),
         number => {
-            let failure = Failure::misuse(format!("{number} meshes run on this machine, and nothing says which is meant"));
+            let failure =
+                Failure::misuse(format!("{number} meshes run on this machine, and nothing says which is meant"));
             let failure = here.iter().fold(failure, |failure, (note, target)| {
-                let file = note.as_ref().and_then(|note| note.manifest.as_ref()).map(|file| format!("  ({})", file.display()));
+                let file =
+                    note.as_ref().and_then(|note| note.manifest.as_ref()).map(|file| format!("  ({})", file.display()));
                 failure.cause(format!(
                     "{}  --admin {}{}",
                     target.mesh.as_deref().unwrap_or_default(),
@@ -174,7 +182,10 @@ mod tests {
 
     #[test]
     fn of_several_meshes_all_are_listed_and_none_is_taken() {
-        let target = |mesh: &str| Target { mesh: Some(mesh.into()), address: Address::Unix(format!("/r/{mesh}/admin.sock").into()) };
+        let target = |mesh: &str| Target {
+            mesh: Some(mesh.into()),
+            address: Address::Unix(format!("/r/{mesh}/admin.sock").into()),
+        };
         assert_eq!(only(vec![(None, target("shop"))]).map(|found| found.mesh), Ok(Some("shop".into())));
         let failure = only(vec![(None, target("blog")), (None, target("shop"))]).unwrap_err();
         assert_eq!(failure.code, 2);

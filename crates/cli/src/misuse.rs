@@ -63,7 +63,9 @@ fn failure(error: &Error) -> Option<Failure> {
     };
     let usage = text(ContextKind::Usage).map(|usage| usage.split_whitespace().collect::<Vec<_>>().join(" "));
     Some(match usage {
-        Some(usage) if error.kind() != ErrorKind::InvalidSubcommand => failure.help(usage.replace("Usage: ", "usage: ")),
+        Some(usage) if error.kind() != ErrorKind::InvalidSubcommand => {
+            failure.help(usage.replace("Usage: ", "usage: "))
+        }
         _ => failure,
     })
 }

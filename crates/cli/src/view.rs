@@ -20,19 +20,16 @@ pub(crate) fn cause_line(cause: Option<&pb::StateCause>) -> String {
     }
 }
 
-/// Why a service is as it is: its own cause, else that of the first instance that is not ready.
+/// Why a service is as it is: the cause of the first instance that is not ready (one that is merely on its way comes
+/// last), else its own.
 pub(crate) fn service_cause(service: &pb::ServiceView) -> Option<(Option<&pb::InstanceView>, &pb::StateCause)> {
-    let of_instance = || {
-        let troubled = service.instance.iter().find(|instance| {
-            instance.cause.is_some() && instance.state() != pb::InstanceState::Ready
-        })?;
-        Some((Some(troubled), troubled.cause.as_ref()?))
-    };
-    match &service.cause {
-        Some(cause) => Some((None, cause)),
-        None if service.state() != pb::InstanceState::Ready => of_instance(),
-        None => None,
+    if service.state() == pb::InstanceState::Ready {
+        return service.cause.as_ref().map(|cause| (None, cause));
     }
+    let troubled = service.instance.iter().filter(|instance| instance.state() != pb::InstanceState::Ready);
+    let causes = troubled.filter_map(|instance| Some((Some(instance), instance.cause.as_ref()?)));
+    let is_course = |cause: &pb::StateCause| cause.reason == pb::Reason::Starting as i32;
+    causes.min_by_key(|(_, cause)| is_course(cause)).or_else(|| service.cause.as_ref().map(|cause| (None, cause)))
 }
 
 /// The last words of a route: its conditions beside the place.

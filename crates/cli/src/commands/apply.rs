@@ -31,7 +31,8 @@ pub(crate) fn run(_args: &Args, context: &Context) -> Result<u8, Failure> {
         let ends = plan.changes.iter().any(|change| ["socket", "roll", "self"].contains(&change.effect.as_str()));
         if removes > 0 || ends {
             context.screen.complain(&plan.table(context));
-            let what = if removes > 0 { format!("{} removed", amount::count(removes, "key")) } else { "streams end".into() };
+            let what =
+                if removes > 0 { format!("{} removed", amount::count(removes, "key")) } else { "streams end".into() };
             context.ask(&format!("{what}: {}", plan.sentence()), &format!("apply it to the mesh `{}`", plan.mesh))?;
         }
         match mesh.apply(manifest::request(&outcome, false, plan.revision)).await? {

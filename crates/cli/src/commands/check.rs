@@ -66,7 +66,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
 /// What stays in force while this manifest is refused: the mesh that runs it, if one does.
 fn in_force(outcome: &synego_manifest::Outcome) -> String {
     let file = manifest::main_file(outcome);
-    let runs = mesh::running().into_iter().any(|(note, _)| note.is_some_and(|note| note.manifest.is_some() && note.manifest == file));
+    let runs = mesh::running()
+        .into_iter()
+        .any(|(note, _)| note.is_some_and(|note| note.manifest.is_some() && note.manifest == file));
     if runs { ", what runs stays in force".to_owned() } else { String::new() }
 }
 

@@ -42,7 +42,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         let view = mesh.view(&[]).await?;
         if view.master.len() == 1 && view.node.len() > 1 {
             let nodes = amount::count(view.node.len(), "machine");
-            context.ask(&format!("this is the last master of {nodes}"), &format!("end the mesh `{}` here", view.mesh))?;
+            context
+                .ask(&format!("this is the last master of {nodes}"), &format!("end the mesh `{}` here", view.mesh))?;
         }
         let folder = match &mesh.target().address {
             Address::Unix(path) => path.parent().map(PathBuf::from),
@@ -81,11 +82,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
 fn tell(context: &Context, step: &pb::DownProgress) {
     let open = match (step.open_requests, step.open_streams) {
         (0, 0) => String::new(),
-        (requests, streams) => format!(
-            ": {}, {}",
-            amount::count(requests as usize, "request"),
-            amount::count(streams as usize, "stream")
-        ),
+        (requests, streams) => {
+            format!(": {}, {}", amount::count(requests as usize, "request"), amount::count(streams as usize, "stream"))
+        }
     };
     context.screen.note(&format!("{} {}{open}", step.instance, step.outcome.replace('_', " ")));
 }

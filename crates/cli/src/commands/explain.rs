@@ -72,7 +72,11 @@ fn pages(what: &str) -> Vec<Page> {
         return vec![Page::Problem(what.to_owned(), page)];
     }
     if let Ok(status) = what.parse::<u16>() {
-        return Reason::ALL.iter().filter(|reason| reason.status() == status).map(|reason| Page::Reason(*reason)).collect();
+        return Reason::ALL
+            .iter()
+            .filter(|reason| reason.status() == status)
+            .map(|reason| Page::Reason(*reason))
+            .collect();
     }
     synego_manifest::key_page(what).map(|page| Page::Key(what.to_owned(), page)).into_iter().collect()
 }
@@ -112,7 +116,8 @@ fn here(reason: Reason, view: Option<&pb::MeshView>) -> Vec<(&pb::InstanceView, 
 fn item(page: &Page, view: Option<&pb::MeshView>) -> Value {
     match page {
         Page::Reason(reason) => {
-            let part = |name| sections(reason.page()).into_iter().find(|(title, _)| title == name).map(|(_, text)| text);
+            let part =
+                |name| sections(reason.page()).into_iter().find(|(title, _)| title == name).map(|(_, text)| text);
             json!({
                 "name": reason.word(),
                 "kind": "reason",
@@ -153,7 +158,12 @@ fn drawn(page: &Page, view: Option<&pb::MeshView>, context: &Context) -> String 
         Page::Reason(reason) => {
             let mut parts = sections(reason.page());
             let now = here(*reason, view).into_iter().map(|(instance, cause)| {
-                format!("{} since {}: {}", instance.id, context.clock.at(cause.since_unix_ms, context.now()), harmless(&cause.message))
+                format!(
+                    "{} since {}: {}",
+                    instance.id,
+                    context.clock.at(cause.since_unix_ms, context.now()),
+                    harmless(&cause.message)
+                )
             });
             let now: Vec<String> = now.collect();
             if !now.is_empty() {
@@ -170,10 +180,19 @@ fn drawn(page: &Page, view: Option<&pb::MeshView>, context: &Context) -> String 
     }
 }
 
-/// `label` and beside it `body` in lines of at most `width` columns.
+/// `label` and beside it `body` in lines of at most `width` columns; what stands between code fences stays as it is.
 fn labelled(label: &str, body: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut code = false;
+    for line in body.lines() {
+        match (line.starts_with("```"), code) {
+            (true, _) => code = !code,
+            (false, true) => lines.push(line.to_owned()),
+            (false, false) => lines.extend(wrap(line, width.saturating_sub(11))),
+        }
+    }
     let mut text = String::new();
-    for (index, line) in body.lines().flat_map(|line| wrap(line, width.saturating_sub(11))).enumerate() {
+    for (index, line) in lines.iter().enumerate() {
         let before = if index == 0 { label } else { "          " };
         text.push_str(format!("{before} {line}").trim_end());
         text.push('\n');
@@ -213,14 +232,13 @@ fn sections(page: &str) -> Vec<(String, String)> {
     sections
 }
 
-/// A page as it was written, its titles shown as such.
+/// A page by its sections; one without sections as it was written.
 fn markdown(name: &str, page: &str, context: &Context) -> String {
     let paint = context.screen.out;
     let width = context.screen.columns();
     let parts = sections(page);
     if parts.is_empty() {
-        let head = if page.lines().next().is_some_and(|line| line.contains(name)) { String::new() } else { format!("{}\n", paint.tone(Tone::Strong, name)) };
-        return format!("{head}{}\n", page.trim_end());
+        return format!("{}\n", page.trim_end());
     }
     let mut text = format!("{}\n", paint.tone(Tone::Strong, name));
     for (title, body) in parts {
@@ -243,13 +261,20 @@ mod tests {
 
     #[test]
     fn long_lines_are_wrapped_under_their_label() {
-        assert_eq!(labelled("  meaning ", "one two three four", 20), "  meaning  one two\n           three\n           four\n");
+        assert_eq!(
+            labelled("  meaning ", "one two three four", 20),
+            "  meaning  one two\n           three\n           four\n"
+        );
     }
 
     #[test]
     fn every_reason_is_explained_by_its_status_too() {
         for reason in Reason::ALL {
-            assert!(pages(&reason.status().to_string()).iter().any(|page| matches!(page, Page::Reason(found) if found == reason)));
+            assert!(
+                pages(&reason.status().to_string())
+                    .iter()
+                    .any(|page| matches!(page, Page::Reason(found) if found == reason))
+            );
         }
     }
 }

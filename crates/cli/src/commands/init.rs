@@ -116,14 +116,16 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     if let Some(text) = older::rewritten(args.from.as_deref(), &folder, context)? {
         return finish(args, context, &target, &text, &Sight::default());
     }
-    let mesh = folder.file_name().and_then(|name| nearest_name(&name.to_string_lossy())).unwrap_or_else(|| "mesh".into());
+    let mesh =
+        folder.file_name().and_then(|name| nearest_name(&name.to_string_lossy())).unwrap_or_else(|| "mesh".into());
     let sight = match &args.from {
         Some(file) => project::file(&folder, file)?,
         None => project::look(&folder),
     };
     if sight.services.is_empty() {
-        let failure = Failure::new("nothing found that could be started")
-            .cause("looked for package.json, go.mod, Cargo.toml, Procfile, compose and PM2 files, here and one folder below");
+        let failure = Failure::new("nothing found that could be started").cause(
+            "looked for package.json, go.mod, Cargo.toml, Procfile, compose and PM2 files, here and one folder below",
+        );
         let failure = sight.notes.iter().fold(failure, |failure, note| failure.cause(note.clone()));
         return Err(failure.help("three lines by hand are enough: `services:`, a name, `run: COMMAND`"));
     }
@@ -181,7 +183,8 @@ fn table(context: &Context, sight: &Sight) -> String {
 /// Writes a file that must not be there yet.
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
-    let failed = |error: std::io::Error| Failure::new(format!("cannot write {}", path.display())).cause(error.to_string());
+    let failed =
+        |error: std::io::Error| Failure::new(format!("cannot write {}", path.display())).cause(error.to_string());
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }

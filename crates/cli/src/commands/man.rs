@@ -36,7 +36,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     command.build();
     match &args.out {
         None => {
-            let page = page(&command).map_err(|error| Failure::new("cannot write the page").cause(error.to_string()))?;
+            let page =
+                page(&command).map_err(|error| Failure::new("cannot write the page").cause(error.to_string()))?;
             context.screen.print(&String::from_utf8_lossy(&page));
         }
         Some(dir) => {
@@ -137,7 +138,8 @@ fn argument(arg: &Arg) -> String {
     if !words.is_empty() {
         what.push_str(&format!(": {}", words.join(", ")));
     }
-    let defaults: Vec<String> = arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
+    let defaults: Vec<String> =
+        arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
     if takes && !defaults.is_empty() {
         what.push_str(&format!(" [default: {}]", defaults.join(" ")));
     }

@@ -83,9 +83,12 @@ fn text(manifest: &Manifest) -> Result<String, Failure> {
     let masters: Vec<SocketAddr> = vec![manifest.masters.ingress];
     let config = gateway::config(manifest, masters, 1024)?;
     synego_nginx::render(&config).map_err(|error| {
-        error.problems.iter().fold(Failure::new("the gateway cannot be written as a configuration for Nginx"), |failure, problem| {
-            failure.cause(problem.clone())
-        })
+        error
+            .problems
+            .iter()
+            .fold(Failure::new("the gateway cannot be written as a configuration for Nginx"), |failure, problem| {
+                failure.cause(problem.clone())
+            })
     })
 }
 

@@ -68,7 +68,9 @@ impl Plan {
                 warn(context, &result);
                 Ok(Self { mesh: view.mesh, epoch: view.epoch, revision: result.revision, changes: result.change })
             }
-            Applied::Refused { reason, message, result } => Err(refused(context, &reason, &message, &result, view.epoch)),
+            Applied::Refused { reason, message, result } => {
+                Err(refused(context, &reason, &message, &result, view.epoch))
+            }
         }
     }
 
@@ -80,7 +82,10 @@ impl Plan {
     /// For programs.
     pub(crate) fn answer(&self, kind: &'static str) -> Answer {
         let items: Vec<Value> = self.changes.iter().map(item).collect();
-        Answer::new(kind, "path").of_mesh(&self.mesh, Some(self.epoch)).with("revision", self.revision.into()).items(items)
+        Answer::new(kind, "path")
+            .of_mesh(&self.mesh, Some(self.epoch))
+            .with("revision", self.revision.into())
+            .items(items)
     }
 
     /// For people.
@@ -106,7 +111,11 @@ impl Plan {
             let (mark, tone, values) = match change.action.as_str() {
                 "add" => ("+", Tone::Good, change.after.clone()),
                 "remove" => ("-", Tone::Bad, change.before.clone()),
-                _ => ("~", Tone::Warn, format!("{} → {}", amount::or_dash(&change.before), amount::or_dash(&change.after))),
+                _ => (
+                    "~",
+                    Tone::Warn,
+                    format!("{} → {}", amount::or_dash(&change.before), amount::or_dash(&change.after)),
+                ),
             };
             table.row(vec![
                 Cell::toned(mark, tone),

@@ -59,7 +59,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     let values = match args.key.as_slice() {
         [env, service] if env == "env" => variables(&manifest, service, context)?,
         [_, other] => {
-            return Err(Failure::misuse(format!("`{other}` is one too many")).help("`synego show KEY`, or `synego show env SERVICE`"));
+            return Err(Failure::misuse(format!("`{other}` is one too many"))
+                .help("`synego show KEY`, or `synego show env SERVICE`"));
         }
         [key] => below(all(), key, args.effective)?,
         _ => all().into_iter().filter(|value| args.effective || value.is_said()).collect(),
@@ -84,7 +85,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
 
 /// The values at `key` and below it.
 fn below(values: Vec<Shown>, key: &str, effective: bool) -> Result<Vec<Shown>, Failure> {
-    let inside = |value: &Shown| value.key == key || value.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+    let inside =
+        |value: &Shown| value.key == key || value.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
     let known: Vec<String> = values.iter().map(|value| value.key.clone()).collect();
     // A key that is asked for by its whole name is shown even where it is a default.
     let exact = known.iter().any(|value| value == key);
@@ -161,7 +163,13 @@ mod tests {
 
     #[test]
     fn a_key_shows_itself_and_what_is_below_it() {
-        let values = || vec![value("services.users.run", "synego.yaml:3"), value("services.users2.run", "synego.yaml:9"), value("services.users.policy.timeout", "default")];
+        let values = || {
+            vec![
+                value("services.users.run", "synego.yaml:3"),
+                value("services.users2.run", "synego.yaml:9"),
+                value("services.users.policy.timeout", "default"),
+            ]
+        };
         let keys = |found: Vec<Shown>| found.into_iter().map(|value| value.key).collect::<Vec<_>>();
         assert_eq!(below(values(), "services.users", false).map(keys), Ok(vec!["services.users.run".to_owned()]));
         assert_eq!(below(values(), "services.users", true).map(keys).map(|keys| keys.len()), Ok(2));

@@ -133,7 +133,7 @@ fn one(context: &Context, service: &pb::ServiceView, view: &pb::MeshView, layout
         .map(|caller| caller.name.as_str())
         .chain((!service.route.is_empty()).then_some("ingress"))
         .collect();
-    let mut head = vec![paint.tone(Tone::Strong, &service.name), state.words(paint)];
+    let mut head = vec![paint.tone(Tone::Strong, &service.name), state.words(paint, context.screen.out_is_terminal)];
     if !service.version.is_empty() {
         head.push(service.version.join(" "));
     }
@@ -163,5 +163,10 @@ fn last_change(context: &Context, service: &pb::ServiceView, now: u64) -> Option
     let (instance, cause) = causes.max_by_key(|(_, cause)| cause.since_unix_ms)?;
     let at = context.clock.at(cause.since_unix_ms, now);
     let ago = time::since(cause.since_unix_ms, now);
-    Some(format!("{at} {} {} ({}), {ago} ago", instance.id, crate::output::paint::state_word(instance.state()), view::cause_line(Some(cause))))
+    Some(format!(
+        "{at} {} {} ({}), {ago} ago",
+        instance.id,
+        crate::output::paint::state_word(instance.state()),
+        view::cause_line(Some(cause))
+    ))
 }

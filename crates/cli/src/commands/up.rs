@@ -56,7 +56,14 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     }
     let join = if args.join.is_empty() { manifest.masters.join.clone() } else { args.join };
     let logs = logs(&manifest);
-    let wanted = assembly::Wanted { manifest, files, only: args.only, no_build: args.no_build, join };
+    let wanted = assembly::Wanted {
+        manifest,
+        files,
+        only: args.only,
+        no_build: args.no_build,
+        join,
+        background: args.in_background,
+    };
     let host = HostConfig { logs, ..HostConfig::new("synego") };
     let code = synego_runtime::run(host, |host| assembly::run(context, wanted, host));
     Ok(number(code))

@@ -17,18 +17,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) fn run(context: &Context) -> Result<u8, Failure> {
     let known = |text: &'static str| (!text.is_empty()).then_some(text);
     let mut items = vec![json!({"process": "synego", "version": NUMBER, "commit": known(COMMIT), "date": known(DATE)})];
-    let mut table = Table::new(&[
-        Column::name("PROCESS"),
-        Column::stays("VERSION"),
-        Column::text("COMMIT"),
-        Column::text("DATE"),
-    ]);
-    table.row([
-        "synego".to_owned(),
-        NUMBER.to_owned(),
-        amount::or_dash(COMMIT),
-        amount::or_dash(DATE),
-    ].iter().map(Cell::new).collect());
+    let mut table =
+        Table::new(&[Column::name("PROCESS"), Column::stays("VERSION"), Column::text("COMMIT"), Column::text("DATE")]);
+    table.row(
+        ["synego".to_owned(), NUMBER.to_owned(), amount::or_dash(COMMIT), amount::or_dash(DATE)]
+            .iter()
+            .map(Cell::new)
+            .collect(),
+    );
     let view = context.block_on(async {
         let asked = async { Mesh::find(context).await?.view(&[]).await };
         Ok(tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok))
@@ -37,7 +33,9 @@ pub(crate) fn run(context: &Context) -> Result<u8, Failure> {
     if let Some(view) = view {
         for master in &view.master {
             items.push(json!({"process": master.name, "version": view.version, "commit": null, "date": null}));
-            table.row([master.name.clone(), view.version.clone(), "–".into(), "–".into()].iter().map(Cell::new).collect());
+            table.row(
+                [master.name.clone(), view.version.clone(), "–".into(), "–".into()].iter().map(Cell::new).collect(),
+            );
         }
         answer = answer.of_mesh(&view.mesh, Some(view.epoch));
     }

@@ -77,14 +77,13 @@ impl Answer {
             Format::Table | Format::Wide => None,
             Format::Json => Some(format!("{}\n", self.value())),
             Format::Yaml => serde_yaml::to_string(&self.value()).ok(),
-            Format::Name => Some(self.items.iter().filter_map(|item| self.name_of(item)).fold(
-                String::new(),
-                |mut text, name| {
+            Format::Name => {
+                Some(self.items.iter().filter_map(|item| self.name_of(item)).fold(String::new(), |mut text, name| {
                     text.push_str(&name);
                     text.push('\n');
                     text
-                },
-            )),
+                }))
+            }
         }
     }
 

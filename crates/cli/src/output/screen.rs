@@ -76,10 +76,18 @@ impl Screen {
     /// Writes a result to stdout. A reader that went away ends the program in silence: it has what it wanted.
     #[expect(clippy::disallowed_methods, reason = "deep inside a command there is nobody left to return to")]
     pub(crate) fn print(&self, text: &str) {
-        let mut out = io::stdout().lock();
-        if out.write_all(self.out.text(text).as_bytes()).and_then(|()| out.flush()).is_err() {
+        if self.try_print(text).is_err() {
             process::exit(0);
         }
+    }
+
+    /// Writes to stdout.
+    ///
+    /// # Errors
+    /// When nobody reads it any more.
+    pub(crate) fn try_print(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(self.out.text(text).as_bytes()).and_then(|()| out.flush())
     }
 
     /// Writes words to stderr, unless quiet; with a newline.

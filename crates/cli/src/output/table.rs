@@ -2,8 +2,8 @@
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::paint::{Paint, Tone, state_mark, state_tone, state_word};
 use super::harmless;
+use super::paint::{Paint, Tone, state_mark, state_tone, state_word};
 use synego_wire::pb::InstanceState;
 
 /// Fewest columns left of a name that loses its middle, or of a text that loses its end.
@@ -91,9 +91,10 @@ impl Cell {
     pub(crate) fn state(state: InstanceState) -> Self {
         Self { mark: Some(state_mark(state)), ..Self::toned(state_word(state), state_tone(state)) }
     }
-    /// The cell alone, outside of a table.
-    pub(crate) fn words(&self, paint: Paint) -> String {
-        let text = self.mark.map_or_else(|| self.text.clone(), |mark| format!("{mark} {}", self.text));
+    /// The cell alone, outside of a table; with its mark on a terminal.
+    pub(crate) fn words(&self, paint: Paint, marked: bool) -> String {
+        let mark = self.mark.filter(|_| marked);
+        let text = mark.map_or_else(|| self.text.clone(), |mark| format!("{mark} {}", self.text));
         self.tone.map_or_else(|| text.clone(), |tone| paint.tone(tone, &text))
     }
 }
@@ -176,9 +177,10 @@ impl Table {
     /// For each row its first cell, and the whole without what changes all the time.
     pub(crate) fn steady_lines(&self, paint: Paint) -> Vec<(String, String)> {
         let line = |cells: &Vec<Cell>| {
-            let texts = self.columns.iter().zip(cells).filter(|(column, cell)| {
-                !column.volatile && !column.wide && !cell.text.is_empty() && cell.text != "–"
-            });
+            let texts =
+                self.columns.iter().zip(cells).filter(|(column, cell)| {
+                    !column.volatile && !column.wide && !cell.text.is_empty() && cell.text != "–"
+                });
             let name = cells.first().map_or_else(String::new, |cell| cell.text.clone());
             (name, paint.text(&texts.map(|(_, cell)| cell.text.as_str()).collect::<Vec<_>>().join("  ")))
         };
@@ -264,13 +266,16 @@ impl Table {
             self.columns.iter().zip(widths).filter_map(|(column, width)| Some(least(column, (*width)?) + 2)).sum()
         };
         while needed(widths, &least) > room {
-            let last = self.columns.iter().zip(widths.iter()).rposition(|(column, width)| {
-                matches!(column.fit, Fit::Goes) && width.is_some()
-            });
+            let last = self
+                .columns
+                .iter()
+                .zip(widths.iter())
+                .rposition(|(column, width)| matches!(column.fit, Fit::Goes) && width.is_some());
             let Some(index) = last else { break };
             widths[index] = None;
         }
-        let steps = [(Fit::LosesMiddle, 24), (Fit::LosesEnd, 20), (Fit::LosesMiddle, NARROWEST), (Fit::LosesEnd, NARROWEST)];
+        let steps =
+            [(Fit::LosesMiddle, 24), (Fit::LosesEnd, 20), (Fit::LosesMiddle, NARROWEST), (Fit::LosesEnd, NARROWEST)];
         for (fit, floor) in steps {
             for index in 0..self.columns.len() {
                 let over = needed(widths, &|_, width| width).saturating_sub(room);

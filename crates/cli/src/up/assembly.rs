@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::console::{self, Console, Line};
-use super::gateway::{self, Gateway, Nginx};
+use super::gateway::{self, Edge, Gateway, Nginx};
 use super::instances::{DRAIN, Gone, Ground, Instances};
 use super::lock::Lock;
 use super::ready::Judge;
@@ -42,6 +42,8 @@ pub(crate) struct Wanted {
     pub(crate) no_build: bool,
     /// Masters elsewhere that this machine joins.
     pub(crate) join: Vec<String>,
+    /// Whether nobody looks on: see [`super::detach`].
+    pub(crate) background: bool,
 }
 
 /// Runs it all until it is told to end; returns the exit code.
@@ -55,13 +57,18 @@ pub(crate) async fn run(context: &Context, wanted: Wanted, host: Host) -> ExitCo
     }
 }
 
-async fn assemble(context: &Context, wanted: Wanted, host: &Host) -> Result<u8, Failure> {
+async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<u8, Failure> {
+    let front = if wanted.join.is_empty() { Gateway::decide(&wanted.manifest).await? } else { Gateway::None };
+    if matches!(front, Gateway::Nginx(_)) {
+        gateway::settle_ports(&mut wanted.manifest)?;
+    }
     let manifest = &wanted.manifest;
     let mesh = manifest.declaration.mesh.as_str();
     let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::new(what).cause(format!("{error:#}"));
     let runtime_dir =
         synego_runtime::config::runtime_dir(mesh).map_err(|error| cannot("cannot make the runtime folder", &error))?;
-    let state_dir = synego_runtime::config::state_dir(mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
+    let state_dir =
+        synego_runtime::config::state_dir(mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
     let note = Note {
         pid: std::process::id(),
         mesh: mesh.to_owned(),
@@ -77,11 +84,8 @@ async fn assemble(context: &Context, wanted: Wanted, host: &Host) -> Result<u8, 
     let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
-    let front = if wanted.join.is_empty() { Gateway::decide(manifest).await? } else { Gateway::None };
     let master = match wanted.join.is_empty() {
-        true => Some(
-            own_master(&wanted, &front, &node, &runtime_dir, &shared, host).await?,
-        ),
+        true => Some(own_master(&wanted, &front, &node, &runtime_dir, &shared, host).await?),
         false => None,
     };
     let masters = match &master {
@@ -118,10 +122,14 @@ async fn assemble(context: &Context, wanted: Wanted, host: &Host) -> Result<u8, 
     };
     let nginx = match (&front, ingress) {
         (Gateway::Nginx(binary), Some(ingress)) => {
-            let prefix = gateway::prefix(&state_dir);
-            let sink = gateway::sink(edge_log(manifest)?);
-            let status = front.status(manifest, &[]);
-            Some(Nginx::start(binary, manifest, vec![ingress], prefix, host, handle.clone(), status, sink).await?)
+            let edge = Edge {
+                binary,
+                masters: vec![ingress],
+                prefix: gateway::prefix(&state_dir),
+                sink: gateway::sink(edge_log(manifest)?),
+                told: handle.clone().zip(front.status(manifest, &[])),
+            };
+            Some(Nginx::start(edge, manifest, host).await?)
         }
         _ => None,
     };
@@ -131,20 +139,25 @@ async fn assemble(context: &Context, wanted: Wanted, host: &Host) -> Result<u8, 
             handle.set_gateway(front.status(manifest, &public));
         }
     }
-    let downs = handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
+    let downs =
+        handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
     let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)) };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only);
-    let width = instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
-    let mut console = Console::new(context, judge, wanted.files.clone(), width);
-    let watched = console.run(&mut client, &mut shown, host.stop(), &host.stopper()).await;
+    let width =
+        instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
+    let mut console = Console::new(context, judge, wanted.files.clone(), width, wanted.background);
+    let watched = console.run(&mut client, &mut shown, host).await;
     // Whatever ended the console ends the rest as well.
     host.stopper().stop();
 
     let parts = Parts { nginx, instances, end_master, served, local_admin };
-    parts.end(context, &mut console, &mut shown, down).await;
+    parts.end(&mut console, &mut shown, down).await;
+    if !wanted.background {
+        context.screen.note("ended");
+    }
     workers.shutdown().await;
     access.flush(Duration::from_millis(500));
     watched.map(|()| DONE)
@@ -236,7 +249,7 @@ struct Parts {
 
 impl Parts {
     /// Nginx first, so that nothing new comes; then the services, callers before those they call; the master last.
-    async fn end(self, context: &Context, console: &mut Console<'_>, shown: &mut mpsc::Receiver<Line>, down: Asked) {
+    async fn end(self, console: &mut Console<'_>, shown: &mut mpsc::Receiver<Line>, down: Asked) {
         let asked = down.lock().ok().and_then(|mut kept| kept.take());
         let within = match &asked {
             Some(asked) if asked.now => Duration::ZERO,
@@ -244,7 +257,11 @@ impl Parts {
             None => DRAIN,
         };
         let (said, mut steps) = mpsc::channel::<String>(64);
-        let now = if within.is_zero() { "ending now".to_owned() } else { format!("draining, at most {} s; Ctrl-C ends now", within.as_secs()) };
+        let now = if within.is_zero() {
+            "ending now".to_owned()
+        } else {
+            format!("draining, at most {} s; Ctrl-C ends now", within.as_secs())
+        };
         // The channel is empty and open.
         let _ = said.send(now).await;
         let told = asked.map(|asked| asked.steps);
@@ -280,7 +297,6 @@ impl Parts {
             }
         };
         tokio::join!(ending, console.drain(shown, &mut steps));
-        context.screen.note("ended");
     }
 }
 
@@ -300,4 +316,3 @@ async fn step(told: Option<&mpsc::Sender<DownStep>>, instance: &str, outcome: Do
         let _ = told.send(step).await;
     }
 }
-

@@ -21,11 +21,11 @@ pub(crate) struct Progress {
 
 /// The whole board: head, an empty line, the table; each line with a newline.
 pub(crate) fn draw(view: &pb::MeshView, progress: Progress, paint: Paint, width: usize, layout: &mut Layout) -> String {
-    let url = view.gateway.as_ref().map_or("", |gateway| gateway.url.as_str());
+    let url = url(view);
     let head = head(view, progress);
     let plain = paint.text(&head).width() + url.width();
     let gap = width.saturating_sub(plain).max(2);
-    let url = paint.tone(Tone::Busy, url);
+    let url = paint.tone(Tone::Busy, &url);
     let bold = head.replacen(&view.mesh, &paint.tone(Tone::Strong, &view.mesh), 1);
     let first = if url.is_empty() { bold } else { format!("{bold}{}{url}", " ".repeat(gap)) };
     let table = table(view);
@@ -51,6 +51,21 @@ pub(crate) fn head(view: &pb::MeshView, progress: Progress) -> String {
     };
     let services = amount::count(view.service.len(), "service");
     format!("{} · {services}, {} · {state}", view.mesh, amount::count(instances, "instance"))
+}
+
+/// Where a person reaches the mesh: the gateway, or, where there is none, the master itself; empty: neither is here.
+pub(crate) fn url(view: &pb::MeshView) -> String {
+    match (&view.gateway, view.master.first()) {
+        (Some(gateway), _) => gateway.url.clone(),
+        (None, Some(master)) if !master.ingress.is_empty() => format!("http://{}", master.ingress),
+        _ => String::new(),
+    }
+}
+
+/// The head with where to reach it, for one line without a board.
+pub(crate) fn summary(view: &pb::MeshView, progress: Progress) -> String {
+    let (head, url) = (head(view, progress), url(view));
+    if url.is_empty() { head } else { format!("{head} · {url}") }
 }
 
 /// Whether as many instances are ready as are wanted.
@@ -103,8 +118,12 @@ fn place(service: &pb::ServiceView, now: u64) -> String {
         Some(port) if service.instance.iter().all(|instance| instance.pid != 0) => format!(":{port}"),
         _ => listens.to_owned(),
     };
-    let listens: Vec<String> =
-        service.instance.iter().filter(|instance| !instance.listens.is_empty()).map(|instance| short(&instance.listens)).collect();
+    let listens: Vec<String> = service
+        .instance
+        .iter()
+        .filter(|instance| !instance.listens.is_empty())
+        .map(|instance| short(&instance.listens))
+        .collect();
     amount::or_dash(&listens.join(" "))
 }
 
@@ -119,10 +138,16 @@ fn note(service: &pb::ServiceView, now: u64) -> Option<String> {
         return None;
     }
     let who = if service.instance.len() > 1 { instance.map(|instance| format!("{} ", instance.id)) } else { None };
-    let ago = if cause.since_unix_ms == 0 { String::new() } else { format!(", {} ago", time::since(cause.since_unix_ms, now)) };
+    let ago = if cause.since_unix_ms == 0 {
+        String::new()
+    } else {
+        format!(", {} ago", time::since(cause.since_unix_ms, now))
+    };
     let hint = match view::cause_word(Some(cause)) {
         // Without a process of ours it is somebody else's to start.
-        Some("connect_failed" | "probe_failed") if service.instance.iter().all(|instance| instance.pid == 0) => " · is it running?",
+        Some("connect_failed" | "probe_failed") if service.instance.iter().all(|instance| instance.pid == 0) => {
+            " · is it running?"
+        }
         _ => "",
     };
     Some(format!("{}{}{ago}{hint}", who.unwrap_or_default(), view::cause_line(Some(cause))))
@@ -188,18 +213,26 @@ mod tests {
 
     #[test]
     fn the_board_shows_what_runs_where_and_why_not() {
-        let mut users = service("users", InstanceState::Ready, 2, &["127.0.0.1:41203", "127.0.0.1:41207"], &["/api/users"]);
+        let mut users =
+            service("users", InstanceState::Ready, 2, &["127.0.0.1:41203", "127.0.0.1:41207"], &["/api/users"]);
         users.requests_per_second = 12.4;
         users.p99_seconds = 0.008;
         let mut orders = service("orders", InstanceState::Starting, 0, &[""], &["/shop.v1.Orders"]);
-        orders.instance[0].cause = Some(pb::StateCause { reason: 90, message: "building".into(), since_unix_ms: 6_900 });
+        orders.instance[0].cause =
+            Some(pb::StateCause { reason: 90, message: "building".into(), since_unix_ms: 6_900 });
         let mut legacy = service("legacy", InstanceState::Unhealthy, 0, &["127.0.0.1:9000"], &["old.example.com/"]);
         legacy.instance[0].pid = 0;
-        legacy.instance[0].cause = Some(pb::StateCause { reason: 10, message: "connection refused".into(), since_unix_ms: 6_000 });
+        legacy.instance[0].cause =
+            Some(pb::StateCause { reason: 10, message: "connection refused".into(), since_unix_ms: 6_000 });
         let view = pb::MeshView {
             mesh: "shop".into(),
             unix_ms: 10_000,
-            service: vec![users, orders, service("inventory", InstanceState::Ready, 1, &["127.0.0.1:41215"], &[]), legacy],
+            service: vec![
+                users,
+                orders,
+                service("inventory", InstanceState::Ready, 1, &["127.0.0.1:41215"], &[]),
+                legacy,
+            ],
             gateway: Some(pb::GatewayView {
                 engine: "nginx".into(),
                 nginx_version: "1.22.1".into(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use synego_runtime::{Stop, Stopper};
+use synego_runtime::{Host, Stopper};
 use synego_wire::pb;
 use tokio::sync::mpsc;
 
@@ -17,10 +17,10 @@ use crate::commands::plan::Plan;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::manifest;
+use crate::output::Tone;
 use crate::output::line::{self, Style};
 use crate::output::paint::state_word;
 use crate::output::table::Layout;
-use crate::output::{Tone, time};
 use crate::view;
 
 /// How often ages on the board move on, and the files of the manifest are looked at.
@@ -39,6 +39,17 @@ pub(crate) struct Line {
     pub(crate) build: bool,
 }
 
+/// Where the console is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On a terminal: a board that is redrawn.
+    Live,
+    /// On pipes or files: lines.
+    Plain,
+    /// In the background: the lines are in the files of the services, the words in our own log.
+    Background,
+}
+
 /// What a person sees.
 pub(crate) struct Console<'a> {
     context: &'a Context,
@@ -54,7 +65,9 @@ pub(crate) struct Console<'a> {
     /// Lines to print above the board.
     above: String,
     notes: Vec<String>,
-    is_live: bool,
+    place: Place,
+    /// Whether nobody reads stdout any more.
+    is_deserted: bool,
     only_logs: bool,
     help: bool,
     filter: String,
@@ -63,8 +76,14 @@ pub(crate) struct Console<'a> {
 }
 
 impl<'a> Console<'a> {
-    /// For the mesh that begins now. `files`: those of the manifest, whose changes are announced.
-    pub(crate) fn new(context: &'a Context, judge: Judge, files: Vec<PathBuf>, width: usize) -> Self {
+    /// For the mesh that begins now. `files`: those of the manifest, whose changes are announced; `width`: columns for the
+    /// names of instances.
+    pub(crate) fn new(context: &'a Context, judge: Judge, files: Vec<PathBuf>, width: usize, background: bool) -> Self {
+        let place = match (background, context.screen.err_is_terminal && !context.screen.quiet) {
+            (true, _) => Place::Background,
+            (false, true) => Place::Live,
+            (false, false) => Place::Plain,
+        };
         Self {
             context,
             judge,
@@ -77,7 +96,8 @@ impl<'a> Console<'a> {
             layout: Layout::default(),
             above: String::new(),
             notes: Vec::new(),
-            is_live: context.screen.err_is_terminal && !context.screen.quiet,
+            place,
+            is_deserted: false,
             only_logs: false,
             help: false,
             filter: String::new(),
@@ -91,10 +111,10 @@ impl<'a> Console<'a> {
         &mut self,
         mesh: &mut Mesh<'_>,
         lines: &mut mpsc::Receiver<Line>,
-        stop: Stop,
-        stopper: &Stopper,
+        host: &Host,
     ) -> Result<(), Failure> {
-        let (keys, mut pressed) = match Keys::take().filter(|_| self.is_live) {
+        let (stop, stopper, mut hangups) = (host.stop(), &host.stopper(), host.hangups());
+        let (keys, mut pressed) = match Keys::take().filter(|_| self.place == Place::Live) {
             Some((keys, pressed)) => (Some(keys), Some(pressed)),
             None => (None, None),
         };
@@ -116,15 +136,22 @@ impl<'a> Console<'a> {
                 },
                 Some(key) = key(&mut pressed) => self.take_key(key, mesh, stopper).await,
                 _ = tick.tick() => self.look_at_files(mesh).await,
+                // The terminal was closed.
+                Ok(()) = hangups.changed(), if self.place != Place::Background => stopper.stop(),
                 () = stop.stopped() => break,
             }
             self.show();
+            if self.is_deserted {
+                stopper.stop();
+            }
         }
         if let Some(restore) = restore {
             restore.now();
         }
-        self.is_live = false;
-        self.region.draw("", "", 1);
+        if self.place == Place::Live {
+            self.place = Place::Plain;
+            self.region.draw("", "", 1);
+        }
         Ok(())
     }
 
@@ -148,6 +175,9 @@ impl<'a> Console<'a> {
     }
 
     fn take_line(&mut self, line: &Line) {
+        if self.place == Place::Background {
+            return;
+        }
         let style = Style { paint: self.context.screen.out, clock: &self.context.clock, width: self.width };
         let drawn = line::draw(&style, self.context.now(), &line.instance, &line.line, line.build);
         if self.filter.is_empty() || drawn.to_lowercase().contains(&self.filter.to_lowercase()) {
@@ -156,17 +186,15 @@ impl<'a> Console<'a> {
     }
 
     fn take_view(&mut self, view: pb::MeshView) {
+        self.tell_changes(&view);
         let first = self.progress.took.is_none();
         if first && self.judge.look(&view, synego_runtime::clock::now()) == Verdict::Ready {
             let took = Duration::from_millis(self.context.now().saturating_sub(self.progress.begun_unix_ms));
             self.progress.took = Some(took);
-            if !self.is_live {
-                let url = view.gateway.as_ref().map(|gateway| gateway.url.clone()).filter(|url| !url.is_empty());
-                let url = url.map(|url| format!(" · {url}")).unwrap_or_default();
-                self.notes.push(format!("{}{url}", board::head(&view, self.progress)));
+            if self.place != Place::Live {
+                self.notes.push(board::summary(&view, self.progress));
             }
         }
-        self.tell_changes(&view);
         self.view = view;
     }
 
@@ -178,9 +206,13 @@ impl<'a> Console<'a> {
                 let state = state_word(instance.state()).to_owned();
                 let cause = view::cause_line(instance.cause.as_ref());
                 let before = self.states.get(&instance.id);
-                if !self.is_live && before != Some(&state) {
+                if self.place != Place::Live && before != Some(&state) {
                     let from = before.map(|before| format!("{before} → ")).unwrap_or_default();
-                    let why = if cause.is_empty() || state == "ready" { String::new() } else { format!(" ({cause})") };
+                    let why = if cause.is_empty() || cause == state || state == "ready" {
+                        String::new()
+                    } else {
+                        format!(" ({cause})")
+                    };
                     self.notes.push(format!("{} {from}{state}{why}", instance.id));
                 }
                 now.insert(instance.id.clone(), state);
@@ -188,9 +220,14 @@ impl<'a> Console<'a> {
         }
         self.states = now;
         for warning in &view.warning {
-            let known = self.view.warning.iter().any(|before| before.code == warning.code && before.message == warning.message);
+            let known =
+                self.view.warning.iter().any(|before| before.code == warning.code && before.message == warning.message);
             if !known {
-                self.notes.push(format!("{} {}", self.context.screen.err.tone(Tone::Warn, "warning:"), warning.message));
+                self.notes.push(format!(
+                    "{} {}",
+                    self.context.screen.err.tone(Tone::Warn, "warning:"),
+                    warning.message
+                ));
             }
         }
     }
@@ -216,7 +253,8 @@ impl<'a> Console<'a> {
             '\u{1b}' => self.filter.clear(),
             'a' if self.waiting => {
                 let told = self.apply(mesh).await;
-                self.notes.push(told.unwrap_or_else(|failure| failure.render(self.context.screen.err).trim_end().to_owned()));
+                self.notes
+                    .push(told.unwrap_or_else(|failure| failure.render(self.context.screen.err).trim_end().to_owned()));
             }
             _ => {}
         }
@@ -261,7 +299,7 @@ impl<'a> Console<'a> {
         };
         match told {
             Ok(text) if text.is_empty() => {}
-            Ok(text) if self.is_live => self.notes.push(format!("{text} Press `a` to apply it.")),
+            Ok(text) if self.place == Place::Live => self.notes.push(format!("{text} Press `a` to apply it.")),
             Ok(text) => self.notes.push(format!("{text} `synego apply` takes it.")),
             Err(failure) => self.notes.push(failure.render(self.context.screen.err).trim_end().to_owned()),
         }
@@ -272,12 +310,13 @@ impl<'a> Console<'a> {
         let above = std::mem::take(&mut self.above);
         let at = self.context.clock.at(self.context.now(), self.context.now());
         let words: Vec<String> = notes.iter().map(|note| format!("{at} {note}")).collect();
-        if !self.is_live {
-            if !above.is_empty() {
-                self.context.screen.print(&above);
+        match self.place {
+            Place::Live => {}
+            Place::Background => return notes.iter().for_each(|note| tracing::info!("{note}")),
+            Place::Plain => {
+                self.is_deserted |= !above.is_empty() && self.context.screen.try_print(&above).is_err();
+                return words.iter().for_each(|words| self.context.screen.note(words));
             }
-            words.iter().for_each(|words| self.context.screen.note(words));
-            return;
         }
         if !words.is_empty() {
             // Our own words scroll like the lines do, but on stderr.
@@ -298,7 +337,10 @@ impl<'a> Console<'a> {
         keys.push("? keys");
         let keys = match (self.typing, self.help) {
             (true, _) => format!("filter: {}_", self.filter),
-            (_, true) => "q stop all · l logs only or board · / show only lines with a text, Esc all again · a apply a changed manifest · Ctrl-C drains, twice ends now".to_owned(),
+            (_, true) => {
+                "q ends all   l lines only   / lines with a text, Esc all   a takes a changed file   Ctrl-C as q"
+                    .to_owned()
+            }
             _ if !self.filter.is_empty() => format!("filter: {} (Esc ends it)   {}", self.filter, keys.join("   ")),
             _ => format!("{:>width$}", keys.join("   ")),
         };
@@ -311,14 +353,13 @@ impl<'a> Console<'a> {
         let board = board::draw(&self.view, self.progress, paint, width, &mut self.layout);
         let room = self.context.screen.rows().saturating_sub(4).max(6);
         let lines: Vec<&str> = board.lines().collect();
-        let cut = if lines.len() > room { format!("  {} more lines: synego status\n", lines.len() - room) } else { String::new() };
+        let cut = if lines.len() > room {
+            format!("  {} more lines: synego status\n", lines.len() - room)
+        } else {
+            String::new()
+        };
         let body: String = lines.iter().take(room).flat_map(|line| [*line, "\n"]).collect();
         format!("\n{body}{cut}{keys}\n")
-    }
-
-    /// How long it took until all was ready; `None`: it never was.
-    pub(crate) fn took(&self) -> Option<String> {
-        self.progress.took.map(time::age)
     }
 }
 

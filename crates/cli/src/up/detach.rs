@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::failure::{DONE, FAILED, Failure};
 use crate::mesh::{Address, SOCKET, Target};
 use crate::output::line::Level;
 use crate::output::{Tone, harmless};
-use crate::view::{self, json, rows};
+use crate::view::{json, rows};
 
 /// The hidden flag of the process in the background.
 pub(crate) const FLAG: &str = "--in-background";
@@ -36,7 +36,8 @@ pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String]) -> Re
     let state = synego_runtime::config::state_dir(mesh)
         .map_err(|error| Failure::new("cannot make the state folder").cause(error.to_string()))?;
     let output = state.join("up.out");
-    let mut child = start(&output).map_err(|error| Failure::new("cannot start in the background").cause(error.to_string()))?;
+    let mut child =
+        start(&output).map_err(|error| Failure::new("cannot start in the background").cause(error.to_string()))?;
     let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(dir.join(SOCKET)) };
     let begun = context.now();
     context.block_on(async {
@@ -59,7 +60,12 @@ fn start(output: &Path) -> io::Result<Child> {
 }
 
 /// Waits until the background process takes calls.
-async fn coming<'a>(context: &'a Context, target: &Target, child: &mut Child, output: &Path) -> Result<Mesh<'a>, Failure> {
+async fn coming<'a>(
+    context: &'a Context,
+    target: &Target,
+    child: &mut Child,
+    output: &Path,
+) -> Result<Mesh<'a>, Failure> {
     let pid = child.id();
     let waited = tokio::time::timeout(COMING, async {
         loop {
@@ -92,7 +98,8 @@ fn ended(child: &mut Child, output: &Path) -> Result<(), Failure> {
         Ok(Some(status)) => {
             let said = std::fs::read_to_string(output).unwrap_or_default();
             let (what, rest) = told(&said);
-            let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != DONE).unwrap_or(FAILED);
+            let code =
+                status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != DONE).unwrap_or(FAILED);
             Err(rest.into_iter().fold(Failure { code, ..Failure::new(what) }, |failure, line| match line {
                 Told::Cause(line) => failure.cause(line),
                 Told::Help(line) => failure.help(line),
@@ -111,7 +118,9 @@ enum Told {
 fn told(said: &str) -> (String, Vec<Told>) {
     let mut what = None;
     let mut rest = Vec::new();
-    for line in said.lines() {
+    // Warnings may stand before it; they have been told already.
+    let failure = said.find("error: ").filter(|at| *at == 0 || said.as_bytes().get(at - 1) == Some(&b'\n'));
+    for line in said[failure.unwrap_or(0)..].lines() {
         if let Some(text) = line.strip_prefix("error: ") {
             what = Some(text.to_owned());
         } else if let Some(text) = line.strip_prefix("help:  ") {
@@ -137,7 +146,7 @@ async fn wait(
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     let mut last: Option<pb::MeshView> = None;
     let mut said: Vec<String> = Vec::new();
-    let mut is_told = tokio::time::interval_at(tokio::time::Instant::now() + Duration::from_secs(1), Duration::from_secs(5));
+    let mut is_told = tokio::time::interval(Duration::from_secs(3));
     loop {
         tokio::select! {
             view = views.next() => match view {
@@ -190,11 +199,9 @@ fn finish(context: &Context, view: &pb::MeshView, progress: Progress) {
     let items = view.service.iter().map(json::service).collect();
     let answer = json::answer("status", "service", view).items(items);
     context.answer(answer, || {
-        let url = view.gateway.as_ref().map(|gateway| gateway.url.as_str()).filter(|url| !url.is_empty());
-        let url = url.map(|url| format!(" · {url}")).unwrap_or_default();
         let table = rows::services(view);
         let body = if table.is_empty() { String::new() } else { format!("\n{}", context.table(table)) };
-        format!("{}{url}\n{body}", board::head(view, progress))
+        format!("{}\n{body}", board::summary(view, progress))
     });
     for warning in &view.warning {
         context.screen.note(&format!("{} {}", context.screen.err.tone(Tone::Warn, "warning:"), warning.message));
@@ -214,7 +221,10 @@ async fn last_lines(mesh: &mut Mesh<'_>, late: &Late) -> Vec<String> {
     }
     lines.sort_by_key(|line| line.unix_us);
     let from = lines.len().saturating_sub(LAST);
-    lines[from..].iter().map(|line| format!("{:<5}  {}", Level::of(line.level()).word(), harmless(&line.message))).collect()
+    lines[from..]
+        .iter()
+        .map(|line| format!("{:<5}  {}", Level::of(line.level()).word(), harmless(&line.message)))
+        .collect()
 }
 
 /// What is told of a service that is not ready.
@@ -238,11 +248,6 @@ fn failure(late: &Late, all: usize, ready: usize, lines: &[String]) -> Failure {
         Some(word) => failure.help(format!("`synego explain {word}`")),
         None => failure,
     }
-}
-
-/// The file to which the background process of this mesh writes what is nobody's output.
-pub(crate) fn output_of(state_dir: &Path) -> PathBuf {
-    state_dir.join("up.out")
 }
 
 #[cfg(test)]
@@ -269,7 +274,9 @@ mod tests {
 
     #[test]
     fn the_failure_of_the_background_process_is_told_as_its_own() {
-        let (what, rest) = told("error: the port is taken\ncause: by 911\n       twice\nhelp:  stop it\n");
+        let (what, rest) = told(
+            "x.json:1:2: warning[older_form]: old\nerror: the port is taken\ncause: by 911\n       twice\nhelp:  stop it\n",
+        );
         assert_eq!(what, "the port is taken");
         assert_eq!(rest.len(), 3);
     }

@@ -10,9 +10,9 @@ use synego_model::gateway::ListenProtocol;
 use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_model::{Engine, InstanceState, ReadySpec};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
+use synego_runtime::Host;
 use synego_runtime::logs::LineWriter;
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::Host;
 use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
 use tokio::sync::watch;
 
@@ -45,7 +45,8 @@ impl Gateway {
     /// # Errors
     /// When Nginx is asked for by name and is not there, or a port is taken.
     pub(crate) async fn decide(manifest: &Manifest) -> Result<Self, Failure> {
-        let is_said = manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
+        let is_said =
+            manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
         if manifest.declaration.services.is_empty() && !is_said {
             return Ok(Self::None);
         }
@@ -81,7 +82,11 @@ impl Gateway {
         match self {
             Self::Master { missing } if *missing || files > 0 => {
                 let lost = if files > 0 { "; static files are not served" } else { "" };
-                let why = if *missing { "no Nginx is installed (`apt install nginx`)" } else { "`gateway.engine` is `master`" };
+                let why = if *missing {
+                    "no Nginx is installed (`apt install nginx`)"
+                } else {
+                    "`gateway.engine` is `master`"
+                };
                 vec![Notice {
                     code: MISSING.to_owned(),
                     message: format!("{why}: the master itself serves dynamic routes{lost}"),
@@ -95,8 +100,11 @@ impl Gateway {
     /// How it is, as the board shows it. `listens`: where the master really listens.
     pub(crate) fn status(&self, manifest: &Manifest, listens: &[SocketAddr]) -> Option<GatewayStatus> {
         let spec = &manifest.gateway;
-        let addresses: Vec<SocketAddr> =
-            if listens.is_empty() { spec.listen.iter().map(|listen| listen.address).collect() } else { listens.to_vec() };
+        let addresses: Vec<SocketAddr> = if listens.is_empty() {
+            spec.listen.iter().map(|listen| listen.address).collect()
+        } else {
+            listens.to_vec()
+        };
         let http = spec.listen.iter().zip(&addresses).find(|(listen, _)| listen.protocol == ListenProtocol::Http);
         let (engine, nginx_version, state) = match self {
             Self::None => return None,
@@ -116,6 +124,19 @@ impl Gateway {
             url: http.map(|(_, address)| url(*address)).unwrap_or_default(),
         })
     }
+}
+
+/// Gives each address of port 0 a free port of its own, since Nginx cannot say which one it took.
+///
+/// # Errors
+/// When no port is free.
+pub(crate) fn settle_ports(manifest: &mut Manifest) -> Result<(), Failure> {
+    for listen in manifest.gateway.listen.iter_mut().filter(|listen| listen.address.port() == 0) {
+        let port =
+            synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?;
+        listen.address.set_port(port);
+    }
+    Ok(())
 }
 
 /// # Errors
@@ -155,12 +176,30 @@ pub(crate) fn config(manifest: &Manifest, masters: Vec<SocketAddr>, file_limit: 
     let config = NginxConfig::new(manifest.gateway.clone(), masters);
     Ok(NginxConfig {
         unreachable: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), own),
-        access: if manifest.logs.access == Access::Off { AccessTo::Off } else { AccessTo::Dir(manifest.logs.dir.clone()) },
+        access: if manifest.logs.access == Access::Off {
+            AccessTo::Off
+        } else {
+            AccessTo::Dir(manifest.logs.dir.clone())
+        },
         idle: config.idle.max(idle + SLACK),
         file_limit: file_limit.min(65_536),
         workers: synego_runtime::config::cores(),
         ..config
     })
+}
+
+/// What Nginx is started with.
+pub(crate) struct Edge<'a> {
+    /// Its program.
+    pub(crate) binary: &'a NginxBinary,
+    /// The masters' ingresses.
+    pub(crate) masters: Vec<SocketAddr>,
+    /// Folder of its own files.
+    pub(crate) prefix: PathBuf,
+    /// Takes what it says of itself.
+    pub(crate) sink: OutputSink,
+    /// Who is told how it is, from which state on.
+    pub(crate) told: Option<(MasterHandle, GatewayStatus)>,
 }
 
 /// Nginx under supervision.
@@ -173,16 +212,8 @@ impl Nginx {
     ///
     /// # Errors
     /// When the configuration is refused: by whom, and by which key.
-    pub(crate) async fn start(
-        binary: &NginxBinary,
-        manifest: &Manifest,
-        masters: Vec<SocketAddr>,
-        prefix: PathBuf,
-        host: &Host,
-        handle: Option<MasterHandle>,
-        status: Option<GatewayStatus>,
-        sink: OutputSink,
-    ) -> Result<Self, Failure> {
+    pub(crate) async fn start(edge: Edge<'_>, manifest: &Manifest, host: &Host) -> Result<Self, Failure> {
+        let Edge { binary, masters, prefix, sink, told } = edge;
         let wanted = config(manifest, masters, host.file_limit())?;
         synego_nginx::update(binary, &wanted, &prefix, None).await.map_err(|error| refused(&error))?;
         let listen = manifest.gateway.listen.first().map(|listen| local(listen.address));
@@ -205,7 +236,7 @@ impl Nginx {
             run_dir: prefix,
         };
         let (supervisor, state) = Supervisor::start(spec, sink, life);
-        if let (Some(handle), Some(status)) = (handle, status) {
+        if let Some((handle, status)) = told {
             tasks::spawn("gateway-status", Kind::Connection, tell(state, handle, status));
         }
         Ok(Self { supervisor })

@@ -347,7 +347,13 @@ fn output_file(manifest: &Manifest, local: &LocalService) -> Result<LineWriter, 
         .map_err(|error| Failure::new(format!("cannot write logs to {}", logs.dir.display())).cause(error.to_string()))
 }
 
-fn config(manifest: &Manifest, local: &LocalService, index: usize, instance: InstanceName, ground: &Ground) -> SidecarConfig {
+fn config(
+    manifest: &Manifest,
+    local: &LocalService,
+    index: usize,
+    instance: InstanceName,
+    ground: &Ground,
+) -> SidecarConfig {
     let spec = &local.spec;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (address, process) = match &local.target {
@@ -475,13 +481,15 @@ mod tests {
 
     #[test]
     fn callers_end_before_those_they_call() {
-        let services = vec![running("inventory", &[]), running("orders", &["users", "inventory"]), running("users", &[])];
+        let services =
+            vec![running("inventory", &[]), running("orders", &["users", "inventory"]), running("users", &[])];
         assert_eq!(waves(services), [vec!["orders"], vec!["inventory", "users"]]);
     }
 
     #[test]
     fn services_that_call_each_other_end_together() {
-        let services = vec![running("a", &["b"]), running("b", &["a"]), running("front", &["a"]), running("own", &["own"])];
+        let services =
+            vec![running("a", &["b"]), running("b", &["a"]), running("front", &["a"]), running("own", &["own"])];
         assert_eq!(waves(services), [vec!["front", "own"], vec!["a", "b"]]);
     }
 }

@@ -103,7 +103,8 @@ fn view(
     pictures: &BTreeMap<String, Picture>,
     only: &[String],
 ) -> pb::MeshView {
-    let wanted = services.iter().filter(|local| only.is_empty() || only.iter().any(|name| name == local.spec.name.as_str()));
+    let wanted =
+        services.iter().filter(|local| only.is_empty() || only.iter().any(|name| name == local.spec.name.as_str()));
     pb::MeshView {
         mesh: mesh.to_owned(),
         unix_ms: synego_runtime::clock::unix_ms(),
@@ -126,7 +127,8 @@ fn view(
 fn service(local: &LocalService, node: &NodeName, pictures: &BTreeMap<String, Picture>) -> pb::ServiceView {
     let own = pictures.iter().filter(|(_, picture)| picture.service == local.spec.name);
     let instance: Vec<pb::InstanceView> = own.map(|(id, picture)| instance(id, node, picture)).collect();
-    let ready = instance.iter().filter(|one| matches!(one.state(), InstanceState::Ready | InstanceState::Degraded)).count();
+    let ready =
+        instance.iter().filter(|one| matches!(one.state(), InstanceState::Ready | InstanceState::Degraded)).count();
     let wanted = local.instances();
     let state = match ready {
         0 => instance.first().map_or(InstanceState::Starting, pb::InstanceView::state),
@@ -176,9 +178,14 @@ impl pb::admin_server::Admin for Local {
 
     async fn watch(&self, request: Request<pb::GetRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
-        let every = Duration::from_millis(if request.every_ms == 0 { 1000 } else { request.every_ms.clamp(100, 60_000).into() });
+        let every = Duration::from_millis(if request.every_ms == 0 {
+            1000
+        } else {
+            request.every_ms.clamp(100, 60_000).into()
+        });
         let first = self.view(&request.service);
-        let state = (self.pictures.clone(), self.mesh.clone(), self.node.clone(), self.services.clone(), request.service);
+        let state =
+            (self.pictures.clone(), self.mesh.clone(), self.node.clone(), self.services.clone(), request.service);
         let later = stream::unfold(state, move |mut state| async move {
             tokio::time::sleep(every).await;
             state.0.changed().await.ok()?;
@@ -204,7 +211,8 @@ impl pb::admin_server::Admin for Local {
             .map(|(id, sink)| (id.clone(), service_of(id, &services), sink.clone()))
             .filter(|(id, service, _)| {
                 let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name));
-                (request.service.is_empty() || request.service.contains(service)) && (request.instance.is_empty() || named)
+                (request.service.is_empty() || request.service.contains(service))
+                    && (request.instance.is_empty() || named)
             })
             .collect();
         Ok(Response::new(lines(chosen, request.recent.min(MOST_LINES), request.follow)))
@@ -214,7 +222,8 @@ impl pb::admin_server::Admin for Local {
 
     async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
         let request = request.into_inner();
-        let within = if request.within_ms == 0 { DRAIN } else { Duration::from_millis(request.within_ms.min(600_000).into()) };
+        let within =
+            if request.within_ms == 0 { DRAIN } else { Duration::from_millis(request.within_ms.min(600_000).into()) };
         let (steps, told) = mpsc::channel(64);
         let asked = DownAsked { within, now: request.now, steps };
         self.asks.try_send(asked).map_err(|_| Status::failed_precondition("it is ending already"))?;
@@ -260,7 +269,12 @@ fn lines(chosen: Vec<(String, String, OutputSink)>, recent: u32, follow: bool) -
         following.push(Box::pin(stream::unfold((next, named), |(mut next, named)| async move {
             loop {
                 match next.recv().await {
-                    Ok(line) => return Some((Ok(pb::LogsBatch { line: vec![named(&line)], recent_complete: false }), (next, named))),
+                    Ok(line) => {
+                        return Some((
+                            Ok(pb::LogsBatch { line: vec![named(&line)], recent_complete: false }),
+                            (next, named),
+                        ));
+                    }
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }

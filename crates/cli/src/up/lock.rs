@@ -23,7 +23,13 @@ impl Lock {
     /// When another process holds it: which, and since when.
     pub(crate) fn take(dir: &Path, note: &Note, context: &Context) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::new(format!("cannot lock {}", dir.display())).cause(error.to_string());
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("up.lock")).map_err(failed)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(dir.join("up.lock"))
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(dir, &note.mesh, context)),
@@ -33,7 +39,8 @@ impl Lock {
         let text = serde_json::to_vec(note).map_err(|error| failed(error.into()))?;
         // Readers must never see half a note.
         let fresh = dir.join(format!("{NOTE}.new"));
-        let mut into = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh).map_err(failed)?;
+        let mut into =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh).map_err(failed)?;
         into.write_all(&text).and_then(|()| std::fs::rename(&fresh, &path)).map_err(failed)?;
         Ok(Self { _file: file, note: path })
     }

@@ -55,7 +55,10 @@ pub(crate) enum Verdict {
 impl Judge {
     /// Of the services of this machine; `only`: of these alone, if there are any.
     pub(crate) fn new(manifest: &Manifest, only: &[String]) -> Self {
-        let local = manifest.local.iter().filter(|local| only.is_empty() || only.iter().any(|name| *name == local.spec.name.as_str()));
+        let local = manifest
+            .local
+            .iter()
+            .filter(|local| only.is_empty() || only.iter().any(|name| *name == local.spec.name.as_str()));
         let awaited = local.filter(|local| local.instances() > 0).map(|local| {
             let after = local.after.iter().map(ToString::to_string).collect();
             (local.spec.name.to_string(), Awaited { within: local.ready.within, after, begun: None })
@@ -66,8 +69,7 @@ impl Judge {
     /// Judges what the mesh says at `now`.
     pub(crate) fn look(&mut self, view: &pb::MeshView, now: Instant) -> Verdict {
         let of = |name: &str| view.service.iter().find(|service| service.name == name);
-        let ready: Vec<String> =
-            self.awaited.keys().filter(|name| of(name).is_some_and(is_ready)).cloned().collect();
+        let ready: Vec<String> = self.awaited.keys().filter(|name| of(name).is_some_and(is_ready)).cloned().collect();
         let mut waiting = Vec::new();
         let mut late: Vec<Late> = Vec::new();
         for (name, awaited) in &mut self.awaited {
@@ -81,12 +83,17 @@ impl Judge {
             }
             let is_over = awaited.begun.is_some_and(|begun| now.duration_since(begun) > awaited.within + GRACE);
             match service.and_then(given_up) {
-                Some((instance, cause)) => late.push(Late { service: name.clone(), instance, within: awaited.within, cause }),
+                Some((instance, cause)) => {
+                    late.push(Late { service: name.clone(), instance, within: awaited.within, cause })
+                }
                 None if is_over => {
                     let cause = service.and_then(view::service_cause);
                     late.push(Late {
                         service: name.clone(),
-                        instance: cause.and_then(|(instance, _)| instance).map(|instance| instance.id.clone()).unwrap_or_default(),
+                        instance: cause
+                            .and_then(|(instance, _)| instance)
+                            .map(|instance| instance.id.clone())
+                            .unwrap_or_default(),
                         within: awaited.within,
                         cause: cause.map(|(_, cause)| view::cause_line(Some(cause))).unwrap_or_default(),
                     });
@@ -120,7 +127,10 @@ impl Judge {
 }
 
 fn builds(service: &pb::ServiceView) -> bool {
-    service.instance.iter().any(|instance| instance.cause.as_ref().is_some_and(|cause| cause.message.starts_with("build")))
+    service
+        .instance
+        .iter()
+        .any(|instance| instance.cause.as_ref().is_some_and(|cause| cause.message.starts_with("build")))
 }
 
 /// The instance whose supervisor does not expect it to become ready any more, and why.
@@ -145,7 +155,9 @@ mod tests {
         Judge { awaited: awaited.collect() }
     }
 
-    fn view(services: &[(&str, pb::InstanceState, Option<(Reason, &str)>)]) -> pb::MeshView {
+    type Said<'a> = (&'a str, pb::InstanceState, Option<(Reason, &'a str)>);
+
+    fn view(services: &[Said<'_>]) -> pb::MeshView {
         let service = services.iter().map(|(name, state, cause)| pb::ServiceView {
             name: (*name).to_owned(),
             state: (*state).into(),
@@ -154,7 +166,11 @@ mod tests {
             instance: vec![pb::InstanceView {
                 id: format!("{name}-1@local"),
                 state: (*state).into(),
-                cause: cause.map(|(reason, message)| pb::StateCause { reason: reason as i32, message: message.into(), since_unix_ms: 1 }),
+                cause: cause.map(|(reason, message)| pb::StateCause {
+                    reason: reason as i32,
+                    message: message.into(),
+                    since_unix_ms: 1,
+                }),
                 ..Default::default()
             }],
             ..Default::default()

@@ -45,7 +45,7 @@ pub(crate) fn service(view: &pb::ServiceView) -> Value {
 
 /// An instance.
 pub(crate) fn instance(view: &pb::InstanceView, service: &str) -> Value {
-    let load = view.load.clone().unwrap_or_default();
+    let load = view.load.unwrap_or_default();
     let ejected = view.ejected_by.iter().map(|ejection| {
         json!({
             "by": ejection.instance,

@@ -21,9 +21,8 @@ pub(crate) fn services(view: &pb::MeshView) -> Table {
         Column::text("ROUTES").wide(),
     ]);
     for service in &view.service {
-        let served = service.instance.iter().any(|instance| {
-            instance.load.as_ref().is_some_and(|load| load.requests_total > 0)
-        });
+        let served =
+            service.instance.iter().any(|instance| instance.load.as_ref().is_some_and(|load| load.requests_total > 0));
         table.row(vec![
             Cell::new(&service.name),
             Cell::state(service.state()),
@@ -89,8 +88,14 @@ pub(crate) fn instances<'a>(of: impl IntoIterator<Item = &'a pb::ServiceView>, n
     table
 }
 
-fn instance_row(table: &mut Table, service: &pb::ServiceView, instance: &pb::InstanceView, now: u64, with_service: bool) {
-    let load = instance.load.clone().unwrap_or_default();
+fn instance_row(
+    table: &mut Table,
+    service: &pb::ServiceView,
+    instance: &pb::InstanceView,
+    now: u64,
+    with_service: bool,
+) {
+    let load = instance.load.unwrap_or_default();
     let mut cells = vec![Cell::new(&instance.id), Cell::state(instance.state())];
     if with_service {
         cells.push(Cell::new(&service.name));
@@ -160,7 +165,10 @@ pub(crate) fn routes(view: &pb::MeshView) -> Table {
     for route in &view.route {
         let own = route.policy.as_ref();
         let timeout = own.or_else(|| {
-            view.service.iter().find(|service| service.name == route.service).and_then(|service| service.policy.as_ref())
+            view.service
+                .iter()
+                .find(|service| service.name == route.service)
+                .and_then(|service| service.policy.as_ref())
         });
         table.row(vec![
             Cell::new(&route.place),

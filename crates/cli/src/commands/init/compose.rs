@@ -9,8 +9,20 @@ use super::{Found, Sight, Start};
 
 /// Images of stores and brokers: they stay in their containers.
 const STORES: &[&str] = &[
-    "postgres", "mysql", "mariadb", "redis", "valkey", "mongo", "rabbitmq", "nats", "kafka", "elasticsearch", "minio",
-    "memcached", "clickhouse", "etcd",
+    "postgres",
+    "mysql",
+    "mariadb",
+    "redis",
+    "valkey",
+    "mongo",
+    "rabbitmq",
+    "nats",
+    "kafka",
+    "elasticsearch",
+    "minio",
+    "memcached",
+    "clickhouse",
+    "etcd",
 ];
 
 /// Reads `services`.
@@ -73,7 +85,8 @@ fn service_of(root: &Path, file: &str, name: &str, service: &Value, sight: &mut 
         found.env = variables(service.get("environment"));
         found.env_file = service.get("env_file").map(list).unwrap_or_default();
     }
-    found.instances = service.get("deploy").and_then(|deploy| deploy.get("replicas")).and_then(Value::as_u64).map(|n| n.to_string());
+    found.instances =
+        service.get("deploy").and_then(|deploy| deploy.get("replicas")).and_then(Value::as_u64).map(|n| n.to_string());
     found.after = match service.get("depends_on") {
         Some(Value::Mapping(map)) => map.keys().filter_map(Value::as_str).map(str::to_owned).collect(),
         Some(other) => list(other),
@@ -94,10 +107,12 @@ fn ports(service: &Value) -> (Option<u16>, Option<u16>) {
         }
         Some(Value::Number(number)) => (None, number.as_u64().and_then(|port| u16::try_from(port).ok())),
         Some(Value::Mapping(map)) => {
-            let port = |key: &str| map.get(key).and_then(|value| match value {
-                Value::String(text) => text.parse().ok(),
-                other => other.as_u64().and_then(|port| u16::try_from(port).ok()),
-            });
+            let port = |key: &str| {
+                map.get(key).and_then(|value| match value {
+                    Value::String(text) => text.parse().ok(),
+                    other => other.as_u64().and_then(|port| u16::try_from(port).ok()),
+                })
+            };
             (port("published"), port("target"))
         }
         _ => (None, None),
@@ -147,7 +162,8 @@ fn variables(value: Option<&Value>) -> Vec<(String, String)> {
 fn dockerfile(root: &Path, folder: &str) -> Option<(String, String)> {
     let file = join(folder, "Dockerfile");
     let text = text(root, &file)?;
-    let (number, command) = text.lines().enumerate().filter_map(|(n, line)| Some((n, line.trim().strip_prefix("CMD ")?))).last()?;
+    let (number, command) =
+        text.lines().enumerate().filter_map(|(n, line)| Some((n, line.trim().strip_prefix("CMD ")?))).last()?;
     let command = match serde_json::from_str::<Vec<String>>(command) {
         Ok(words) => words.join(" "),
         Err(_) => command.to_owned(),

@@ -16,11 +16,15 @@ pub(super) fn node(root: &Path, file: &str, sight: &mut Sight) {
     let of = |pointer: &str| package.pointer(pointer).and_then(|value| value.as_str()).map(str::to_owned);
     let (run, because) = match (of("/scripts/start"), of("/main")) {
         (Some(script), _) if is_plain_node(&script) => (script, format!("{file} scripts.start")),
-        (Some(_), _) => ("npm start --silent".to_owned(), format!("{file} scripts.start, by npm since it is no plain `node`")),
+        (Some(_), _) => {
+            ("npm start --silent".to_owned(), format!("{file} scripts.start, by npm since it is no plain `node`"))
+        }
         (None, Some(main)) if package.get("bin").is_none() && starts_a_server(root, &join(folder, &main)) => {
             (format!("node {main}"), format!("{file} main"))
         }
-        (None, _) if root.join(join(folder, "server.js")).is_file() => ("node server.js".to_owned(), join(folder, "server.js")),
+        (None, _) if root.join(join(folder, "server.js")).is_file() => {
+            ("node server.js".to_owned(), join(folder, "server.js"))
+        }
         _ => {
             if package.get("workspaces").is_none() {
                 sight.notes.push(format!("{file}: it has no scripts.start"));
@@ -53,8 +57,9 @@ fn starts_a_server(root: &Path, main: &str) -> bool {
 /// Reads a go.mod: each `cmd/NAME` with a main package, else the folder itself.
 pub(super) fn go(root: &Path, file: &str, sight: &mut Sight) {
     let folder = folder_of(file);
-    let module = text(root, file)
-        .and_then(|text| text.lines().find_map(|line| line.trim().strip_prefix("module ").map(str::trim).map(str::to_owned)));
+    let module = text(root, file).and_then(|text| {
+        text.lines().find_map(|line| line.trim().strip_prefix("module ").map(str::trim).map(str::to_owned))
+    });
     let module = module.unwrap_or_default();
     let mut mains: Vec<(String, String)> = std::fs::read_dir(root.join(join(folder, "cmd")))
         .into_iter()
@@ -113,7 +118,11 @@ pub(super) fn cargo(root: &Path, file: &str, sight: &mut Sight) {
             Some(()) if !folder.is_empty() => (up, format!(" --bin {name}")),
             _ => (String::new(), format!(" --bin {name}")),
         };
-        let program = if prefix.is_empty() { format!("./target/release/{name}") } else { format!("{prefix}target/release/{name}") };
+        let program = if prefix.is_empty() {
+            format!("./target/release/{name}")
+        } else {
+            format!("{prefix}target/release/{name}")
+        };
         let mut found = Found {
             run: Some(Start::new(program)),
             build: Some(format!("cargo build --release{package}")),
@@ -150,5 +159,6 @@ fn value(section: &str, key: &str) -> Option<String> {
 
 fn name_of(root: &Path, folder: &str) -> String {
     let last = folder.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
-    last.or_else(|| root.file_name().map(|name| name.to_string_lossy().into_owned())).unwrap_or_else(|| "app".to_owned())
+    last.or_else(|| root.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "app".to_owned())
 }

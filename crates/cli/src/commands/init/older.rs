@@ -17,12 +17,11 @@ const NAMES: &[&str] = &["synego.config.json", "synego.json", "synego.yaml"];
 /// # Errors
 /// When it has mistakes; they have then been told.
 pub(super) fn rewritten(from: Option<&Path>, folder: &Path, context: &Context) -> Result<Option<String>, Failure> {
-    let older = folder.join("synego.config.json");
+    let older = folder.join(NAMES[0]);
     let file = match from {
-        Some(file) if file.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known)) => folder.join(file),
-        Some(_) => return Ok(None),
+        Some(file) if file.file_name().is_some_and(|name| NAMES.iter().any(|known| name == *known)) => file.to_owned(),
         None if older.is_file() => older,
-        None => return Ok(None),
+        _ => return Ok(None),
     };
     let outcome = manifest::told(context, manifest::read_file(context, Some(&file), false)?, "nothing was written")?;
     let Some(read) = &outcome.manifest else {

@@ -36,10 +36,17 @@ fn app_of(root: &Path, file: &str, app: &Value, sight: &mut Sight) {
         Some("sh") => "sh".to_owned(),
         _ => "none".to_owned(),
     });
-    let program = if script.contains('/') || interpreter != "none" || script.contains(' ') { script.clone() } else { format!("./{script}") };
-    let run = [if interpreter == "none" { String::new() } else { interpreter }, program, of("args").unwrap_or_default()];
+    let program = if script.contains('/') || interpreter != "none" || script.contains(' ') {
+        script.clone()
+    } else {
+        format!("./{script}")
+    };
+    let run =
+        [if interpreter == "none" { String::new() } else { interpreter }, program, of("args").unwrap_or_default()];
     let cwd = of("cwd").map(|cwd| cwd.trim_start_matches("./").to_owned()).filter(|cwd| !cwd.is_empty() && cwd != ".");
-    let name = of("name").unwrap_or_else(|| script.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default().to_owned());
+    let name = of("name").unwrap_or_else(|| {
+        script.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default().to_owned()
+    });
     let mut found = Found {
         run: Some(Start::new(run.join(" ").split_whitespace().collect::<Vec<_>>().join(" "))),
         instances: of("instances").and_then(|number| match number.as_str() {
@@ -55,7 +62,9 @@ fn app_of(root: &Path, file: &str, app: &Value, sight: &mut Sight) {
     if let Some(Value::Mapping(env)) = app.get("env") {
         for (name, value) in env {
             match (name.as_str(), words(value)) {
-                (Some("PORT"), Some(port)) => found.because.push(format!("PORT={port} is left out: each process is told its own")),
+                (Some("PORT"), Some(port)) => {
+                    found.because.push(format!("PORT={port} is left out: each process is told its own"))
+                }
                 (Some(name), Some(value)) => found.env.push((name.to_owned(), value)),
                 _ => {}
             }

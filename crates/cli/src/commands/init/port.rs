@@ -23,7 +23,8 @@ const READS: &[&str] = &[
     "ENV[\"PORT\"]",
     "ENV.fetch(\"PORT\"",
 ];
-const LISTENS: &[&str] = &["listen(", "ListenAndServe(\":", "Listen(\"tcp\", \":", "0.0.0.0:", "127.0.0.1:", "localhost:"];
+const LISTENS: &[&str] =
+    &["listen(", "ListenAndServe(\":", "Listen(\"tcp\", \":", "0.0.0.0:", "127.0.0.1:", "localhost:"];
 
 /// Looks through the sources in `folder`: notes that `PORT` is read, or the fixed port that is found.
 pub(super) fn find(root: &Path, folder: &str, found: &mut Found) {
@@ -60,7 +61,8 @@ fn fixed_port(line: &str) -> Option<u16> {
     }
     LISTENS.iter().find_map(|words| {
         let (_, rest) = line.split_once(words)?;
-        let digits: String = rest.trim_start_matches(['"', '\'', ':']).chars().take_while(char::is_ascii_digit).collect();
+        let digits: String =
+            rest.trim_start_matches(['"', '\'', ':']).chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok().filter(|port| *port > 0)
     })
 }
@@ -84,7 +86,8 @@ fn sources(root: &Path, folder: &str) -> Vec<String> {
             let path = join(&folder, &name);
             if is_dir && !["node_modules", "target", "vendor", "dist", "test", "tests"].contains(&name.as_str()) {
                 // What has a project file of its own is another program.
-                let own = ["package.json", "go.mod", "Cargo.toml"].iter().any(|file| root.join(&path).join(file).is_file());
+                let own =
+                    ["package.json", "go.mod", "Cargo.toml"].iter().any(|file| root.join(&path).join(file).is_file());
                 if !own {
                     waiting.push(path);
                 }

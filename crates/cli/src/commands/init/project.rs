@@ -8,14 +8,26 @@ use crate::failure::Failure;
 /// Folders that hold the parts of a project, besides those right below its root.
 const HOLDERS: &[&str] = &["services", "apps", "packages", "cmd", "crates"];
 /// Folders that never hold a part of their own.
-const SKIPPED: &[&str] = &["node_modules", "target", "vendor", "dist", "build", "tests", "test", "docs", "bin", "examples"];
+const SKIPPED: &[&str] =
+    &["node_modules", "target", "vendor", "dist", "build", "tests", "test", "docs", "bin", "examples"];
 
 /// A kind of file and who reads it.
 type Reader = (&'static [&'static str], fn(&Path, &str, &mut Sight));
 
 /// Files that list processes: the first kind that is there is the word of the project's owner.
 const LISTS: &[Reader] = &[
-    (&["ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.json", "ecosystem.json", "pm2.json", "pm2.yaml", "pm2.yml"], pm2::read),
+    (
+        &[
+            "ecosystem.config.js",
+            "ecosystem.config.cjs",
+            "ecosystem.config.json",
+            "ecosystem.json",
+            "pm2.json",
+            "pm2.yaml",
+            "pm2.yml",
+        ],
+        pm2::read,
+    ),
     (&["Procfile"], procfile::read),
     (&["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"], compose::read),
 ];

@@ -20,7 +20,10 @@ fn manifest_of(files: &[(&str, &str)]) -> (Sight, String) {
     let sight = project::look(dir.path());
     let text = write::manifest("shop", &sight);
     let parsed: serde_yaml::Value = serde_yaml::from_str(&text).expect("what is written is YAML");
-    assert_eq!(parsed.get("services").and_then(|found| found.as_mapping()).map_or(0, |map| map.len()), sight.services.len());
+    assert_eq!(
+        parsed.get("services").and_then(|found| found.as_mapping()).map_or(0, |map| map.len()),
+        sight.services.len()
+    );
     (sight, text)
 }
 
@@ -28,12 +31,18 @@ fn manifest_of(files: &[(&str, &str)]) -> (Sight, String) {
 fn a_node_and_a_go_program_are_found_with_their_reasons() {
     let (sight, text) = manifest_of(&[
         ("package.json", r#"{"name":"@shop/api","scripts":{"start":"node src/server.js"}}"#),
-        ("src/server.js", "const http = require('http');\n// process.env.PORT is ours\nhttp.createServer().listen(process.env.PORT);\n"),
+        (
+            "src/server.js",
+            "const http = require('http');\n// process.env.PORT is ours\nhttp.createServer().listen(process.env.PORT);\n",
+        ),
         ("worker/go.mod", "module example.com/worker\n"),
         ("worker/cmd/worker/main.go", "package main\nfunc main() {}\n"),
     ]);
     let [api, worker] = sight.services.as_slice() else { panic!("{sight:#?}") };
-    assert_eq!((api.name.as_str(), api.because.join("; ").as_str()), ("api", "package.json scripts.start; it reads PORT (src/server.js:3)"));
+    assert_eq!(
+        (api.name.as_str(), api.because.join("; ").as_str()),
+        ("api", "package.json scripts.start; it reads PORT (src/server.js:3)")
+    );
     assert_eq!(worker.build.as_deref(), Some("go build -o bin/worker ./cmd/worker"));
     assert_eq!(worker.cwd.as_deref(), Some("worker"));
     assert!(text.contains("    routes: [/]  #") && text.contains("    routes: []  #"), "{text}");
@@ -41,7 +50,8 @@ fn a_node_and_a_go_program_are_found_with_their_reasons() {
 
 #[test]
 fn a_script_that_is_no_plain_node_is_left_to_npm() {
-    let (sight, _) = manifest_of(&[("package.json", r#"{"name":"web","scripts":{"start":"next start","build":"next build"}}"#)]);
+    let (sight, _) =
+        manifest_of(&[("package.json", r#"{"name":"web","scripts":{"start":"next start","build":"next build"}}"#)]);
     assert_eq!(sight.services[0].run, Some(Start::new("npm start --silent")));
     assert_eq!(sight.services[0].build.as_deref(), Some("npm run build --silent"));
 }
@@ -49,7 +59,10 @@ fn a_script_that_is_no_plain_node_is_left_to_npm() {
 #[test]
 fn a_procfile_is_believed_before_the_languages_and_shell_lines_get_a_shell() {
     let (sight, text) = manifest_of(&[
-        ("Procfile", "# the parts\nweb: gunicorn app:app -b 0.0.0.0:$PORT\nworker: python worker.py\nrelease: ./migrate\n"),
+        (
+            "Procfile",
+            "# the parts\nweb: gunicorn app:app -b 0.0.0.0:$PORT\nworker: python worker.py\nrelease: ./migrate\n",
+        ),
         ("package.json", r#"{"scripts":{"start":"node x.js"}}"#),
     ]);
     let names: Vec<&str> = sight.services.iter().map(|found| found.name.as_str()).collect();
@@ -82,7 +95,10 @@ fn a_pm2_file_in_javascript_is_read_without_running_it() {
         "// ours\nmodule.exports = {\n\tapps: [{\n\t\tname: 'api', // the front\n\t\tscript: './server.js',\n\t\targs: '--fast',\n\t\tinstances: 'max',\n\t\tenv: { NODE_ENV: 'production', PORT: process.env.PORT || 3000 },\n\t}, { script: 'bin/worker', max_memory_restart: '300M' }],\n};\n",
     )]);
     let [api, worker] = sight.services.as_slice() else { panic!("{sight:#?}") };
-    assert_eq!((api.name.as_str(), api.run.clone(), api.instances.as_deref()), ("api", Some(Start::new("node server.js --fast")), Some("cores")));
+    assert_eq!(
+        (api.name.as_str(), api.run.clone(), api.instances.as_deref()),
+        ("api", Some(Start::new("node server.js --fast")), Some("cores"))
+    );
     assert_eq!(api.env, [("NODE_ENV".to_owned(), "production".to_owned())]);
     assert_eq!(worker.run, Some(Start::new("bin/worker")));
     assert!(sight.notes.iter().any(|note| note.contains("max_memory_restart")));

@@ -48,7 +48,11 @@ fn service(text: &mut String, found: &Found, front: Option<bool>) {
     match (found.port, &found.run) {
         (Some(port), Some(_)) if many => line("# port", port.to_string(), "let it read PORT, so that several can run"),
         (Some(port), Some(_)) => line("port", port.to_string(), "let it read PORT, and leave this out"),
-        (None, Some(_)) if !found.serves => line("# port", "auto".to_owned(), "it is told its port in PORT; if it listens on a fixed one, write it here"),
+        (None, Some(_)) if !found.serves => line(
+            "# port",
+            "auto".to_owned(),
+            "it is told its port in PORT; if it listens on a fixed one, write it here",
+        ),
         _ => {}
     }
     if let Some(instances) = &found.instances {
@@ -58,7 +62,11 @@ fn service(text: &mut String, found: &Found, front: Option<bool>) {
         line("after", format!("[{}]", found.after.join(", ")), "these are ready before it starts");
     }
     if !found.env_file.is_empty() {
-        line("env_file", format!("[{}]", found.env_file.iter().map(|file| scalar(file)).collect::<Vec<_>>().join(", ")), "");
+        line(
+            "env_file",
+            format!("[{}]", found.env_file.iter().map(|file| scalar(file)).collect::<Vec<_>>().join(", ")),
+            "",
+        );
     }
     if !found.env.is_empty() {
         let _ = writeln!(text, "    env:");
@@ -81,7 +89,8 @@ fn service(text: &mut String, found: &Found, front: Option<bool>) {
 /// A secret is not copied: it is taken from the environment.
 fn masked(name: &str, value: &str) -> (String, &'static str) {
     let upper = name.to_uppercase();
-    let secret = ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "API_KEY", "PRIVATE"].iter().any(|word| upper.contains(word));
+    let secret =
+        ["PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "API_KEY", "PRIVATE"].iter().any(|word| upper.contains(word));
     if secret && !value.is_empty() && !value.contains("${") {
         return (format!("\"${{{name}}}\""), "  # set it outside: no secret stands in a file");
     }
