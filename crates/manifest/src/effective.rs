@@ -138,7 +138,7 @@ impl Walk<'_> {
         let value = match path.as_str() {
             _ if !value.is_empty() => value,
             // A mapping of free keys without one says nothing.
-            _ if key.shape.entries().is_some() => return,
+            _ if key.shape.entries().is_some() && key.default.starts_with(['{', '[']) => return,
             "mesh" => self.mesh.to_owned(),
             _ if key.name == "try_timeout" => self.try_timeout(&path).unwrap_or_else(|| key.default.to_owned()),
             _ if key.name == "cwd" => self.cwd(&path).unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use synego_model::{Diagnostic, Severity};
+use synego_model::Severity;
 
 use crate::disk::Disk;
 use crate::find::{self, Found};
@@ -12,6 +12,7 @@ use crate::keys::mesh::{INCLUDED, MAX_ENTRIES, ROOT_SHAPE};
 use crate::keys::{Shape, service};
 use crate::long::{At, expand, said_twice, too_many};
 use crate::manifest::{Manifest, mesh_of};
+use crate::outcome::Outcome;
 use crate::problems::{Problem, Problems};
 use crate::tree::{Entry, Kind, Node, Span};
 use crate::{check, cross, effective, merge, older, read, types, variables, yaml};
@@ -58,66 +59,6 @@ pub struct LoadedFile {
     pub text: String,
     /// What it is to the manifest.
     pub role: FileRole,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// Whether there is a manifest at all. Without one nothing was read and nothing is wrong.
-    pub found: bool,
-    /// The manifest; there exactly when nothing refuses it.
-    pub manifest: Option<Manifest>,
-    /// All mistakes, sorted by place.
-    pub diagnostics: Vec<Diagnostic>,
-    /// All files that were read.
-    pub files: Vec<LoadedFile>,
-    /// The value of each variable that the files name, where it has one: with these, the same texts mean the same
-    /// elsewhere.
-    pub variables: BTreeMap<String, String>,
-}
-
-impl Outcome {
-    /// How many errors.
-    #[must_use]
-    pub fn errors(&self) -> usize {
-        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
-    }
-
-    /// How many warnings.
-    #[must_use]
-    pub fn warnings(&self) -> usize {
-        self.diagnostics.len() - self.errors()
-    }
-
-    /// Its files: `synego.yaml + synego.prod.yaml`.
-    #[must_use]
-    pub fn title(&self) -> String {
-        let shown = |role| self.files.iter().filter(move |file| file.role == role).map(|file| file.name.as_str());
-        shown(FileRole::Base).chain(shown(FileRole::Overlay)).collect::<Vec<_>>().join(" + ")
-    }
-
-    /// `19 errors, 1 warning`; `no problem`.
-    #[must_use]
-    pub fn counts(&self) -> String {
-        let count = |number: usize, word: &str| match number {
-            0 => None,
-            1 => Some(format!("1 {word}")),
-            more => Some(format!("{more} {word}s")),
-        };
-        let all: Vec<String> =
-            count(self.errors(), "error").into_iter().chain(count(self.warnings(), "warning")).collect();
-        if all.is_empty() { "no problem".to_owned() } else { all.join(", ") }
-    }
-
-    /// `synego.yaml + synego.prod.yaml: 5 services, 7 routes, no problem`.
-    #[must_use]
-    pub fn summary(&self) -> String {
-        let Some(manifest) = &self.manifest else { return format!("{}: {}", self.title(), self.counts()) };
-        let many = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
-        let services = &manifest.declaration.services;
-        let routes = services.values().filter_map(|service| service.routes.as_ref()).map(Vec::len).sum();
-        format!("{}: {}, {}, {}", self.title(), many(services.len(), "service"), many(routes, "route"), self.counts())
-    }
 }
 
 /// Finds, reads and checks a manifest.

@@ -255,11 +255,12 @@ fn a_manifest_is_read_from_the_real_disk() -> std::io::Result<()> {
         strict: false,
     };
     let outcome = load(&request);
-    assert_eq!(outcome.summary(), "../synego.yaml: 1 service, 0 routes, no problem");
+    assert_eq!(outcome.summary(), "../synego.yaml: 1 service, 1 route, no problem");
     let named = load(&Request { file: Some(std::path::Path::new("a.yaml")), ..request });
     assert_eq!(named.manifest.map(|manifest| manifest.root), Some(below.clone()));
     let missing = load(&Request { file: Some(std::path::Path::new("none.yaml")), ..request });
     assert_eq!(missing.diagnostics[0].code, "no_file");
+    assert_eq!(missing.title(), "none.yaml");
     Ok(())
 }
 

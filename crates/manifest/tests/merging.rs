@@ -215,7 +215,7 @@ fn a_warning_refuses_only_when_asked() {
     let outcome = case.load();
     assert!(outcome.manifest.is_some());
     assert_eq!(outcome.counts(), "1 warning");
-    assert_eq!(outcome.summary(), "synego.yaml: 1 service, 0 routes, 1 warning");
+    assert_eq!(outcome.summary(), "synego.yaml: 1 service, 1 route, 1 warning");
     let told = format!("{:?}", outcome.diagnostics);
     assert!(!told.contains("secret@"), "{told}");
     case.strict = true;

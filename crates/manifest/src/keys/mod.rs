@@ -1,12 +1,18 @@
 //! One table of every key of the manifest: its type, default, range, meaning, what a change of it does, and whether
 //! this version honours it. Reading, refusing, planning and explaining all go by it, so a key is switched on here.
 
-pub(crate) mod gateway;
-pub(crate) mod limits;
+mod edge;
+mod gateway;
+mod limits;
+mod masters;
 pub(crate) mod mesh;
-pub(crate) mod policy;
+mod policy;
+mod probes;
+mod process;
+mod routes;
 pub(crate) mod service;
 pub(crate) mod shape;
+mod telemetry;
 
 pub(crate) use shape::{Form, Shape, Short};
 
