@@ -60,6 +60,7 @@ fn begin(guard: &mut Guard) -> io::Result<()> {
     }
     // A group of its own: a Ctrl-C at the terminal is not meant for it.
     let mut child = Command::new(exec::SELF)
+        .arg0("synego-guard")
         .arg(exec::GUARD)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -86,7 +86,7 @@ fn level_of_word(word: &str) -> Option<Level> {
         "debug" => Level::Debug,
         "info" | "information" | "notice" => Level::Info,
         "warn" | "warning" => Level::Warn,
-        "error" | "err" | "fatal" | "critical" | "panic" | "alert" | "emergency" => Level::Error,
+        "error" | "err" | "fatal" | "critical" | "crit" | "panic" | "alert" | "emergency" | "emerg" => Level::Error,
         _ => return None,
     })
 }
@@ -173,6 +173,7 @@ mod tests {
             ("listening on 41203", Level::Info),
             ("2026-01-01 10:00:00 ERROR no database", Level::Error),
             ("[warn] slow", Level::Warn),
+            ("2026/11/22 18:07:23 [emerg] 7#7: bind() failed", Level::Error),
             ("Error: listen EADDRINUSE", Level::Error),
             ("panic: runtime error", Level::Error),
             ("no error at all", Level::Info),
