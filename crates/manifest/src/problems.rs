@@ -81,7 +81,8 @@ impl Problems {
     /// Takes a file in; spans name it by the index that is returned.
     pub(crate) fn source(&mut self, name: &str, path: &Path, text: &str) -> u16 {
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        let lines = text.split('\n').map(|line| line.trim_end_matches('\r').to_owned()).collect();
+        // A carriage return alone ends a line too.
+        let lines = text.replace("\r\n", "\n").split(['\n', '\r']).map(str::to_owned).collect();
         self.sources.push(Source { name: name.to_owned(), folder, lines });
         u16::try_from(self.sources.len() - 1).unwrap_or(u16::MAX)
     }

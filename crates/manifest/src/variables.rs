@@ -113,9 +113,15 @@ impl Filler<'_> {
             (Some(value), _) => Some(value.clone()),
             (None, Some(default)) => Some(default.to_owned()),
             (None, None) => {
+                let help = if name == "PORT" && self.at.path.iter().any(|key| key == "run") {
+                    "each process is told its own port in the variable `PORT`; as an argument: `run: [sh, -c, \"exec ./app --port $PORT\"]`"
+                        .to_owned()
+                } else {
+                    format!("`export {name}=…`, or give a default: `${{{name}:-{}}}`", sample(self.at, name))
+                };
                 let problem = Problem::new("unset_variable", format!("the variable `{name}` is not set"))
                     .expected("not in the environment, no `vars_file`, no default")
-                    .help(format!("`export {name}=…`, or give a default: `${{{name}:-{}}}`", sample(self.at, name)));
+                    .help(help);
                 self.problems.error(self.span_of(whole), problem);
                 None
             }

@@ -79,7 +79,7 @@ mesh: full
 nodes: local
 masters: { ingress: 0, mesh: 127.0.0.1:4001, admin: "[::1]:4002", join: [m1:3001], report: 500ms, suspect: 2s, gone: 20s }
 gateway:
-  engine: master
+  engine: nginx
   listen: { http: 80, grpc: 127.0.0.1:8081, inner: { address: 8082, protocol: http } }
   hosts: [shop.example.com, "*.example.com"]
   static: { /files: { dir: /srv/files, index: home.html, cache: 30d, list: true } }
@@ -113,7 +113,7 @@ services:
     assert_eq!(manifest.masters.admin.to_string(), "[::1]:4002");
     assert_eq!(manifest.masters.join, ["m1:3001"]);
     assert_eq!(manifest.declaration.liveness.gone.as_secs(), 20);
-    assert_eq!(manifest.gateway.engine, Some(Engine::Master));
+    assert_eq!(manifest.gateway.engine, Some(Engine::Nginx));
     let listen: Vec<String> = manifest
         .gateway
         .listen

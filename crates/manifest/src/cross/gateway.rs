@@ -26,7 +26,27 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
             }
         }
     }
+    files(whole, problems);
     addresses(whole, listeners, problems);
+}
+
+/// The master serves routes alone: folders beside it would never be seen.
+fn files(whole: &Whole<'_>, problems: &mut Problems) {
+    let Some(gateway) = whole.tree.get("gateway") else { return };
+    if gateway.get("engine").and_then(Node::text) != Some("master") {
+        return;
+    }
+    for section in ["static", "spa"] {
+        if let Some(entry) = gateway.entry(section).filter(|entry| !entry.value.entries().is_empty()) {
+            let problem = Problem::new(
+                "contradiction",
+                format!("`engine: master` serves no files: `{section}` would never be seen"),
+            )
+            .expected("expected `engine: nginx`, or no folders")
+            .help("leave `engine` out: Nginx serves where it is found");
+            problems.error(entry.span, problem);
+        }
+    }
 }
 
 fn listen(entry: &Entry, problems: &mut Problems) {
@@ -78,6 +98,16 @@ fn addresses(whole: &Whole<'_>, listeners: &[Entry], problems: &mut Problems) {
             address.map(|address| (address, format!("`gateway.listen.{}`", listener.key), node.map(|node| node.span))),
         );
     }
+    if whole.tree.at(&["gateway", "listen"]).is_none() {
+        taken.push((SocketAddr::new(ANY, 8080), "`gateway.listen.http`".to_owned(), None));
+    }
+    for service in whole.services().filter(|service| service.value.get("run").is_some()) {
+        let node = service.value.get("port");
+        let address = node.and_then(|node| socket(node.text()?, LOOPBACK));
+        taken.extend(
+            address.map(|address| (address, format!("`services.{}.port`", service.key), node.map(|node| node.span))),
+        );
+    }
     for (index, (address, name, span)) in taken.iter().enumerate() {
         let meets = |(other, _, _): &&(SocketAddr, String, Option<Span>)| {
             let any = other.ip().is_unspecified() || address.ip().is_unspecified();
@@ -87,9 +117,13 @@ fn addresses(whole: &Whole<'_>, listeners: &[Entry], problems: &mut Problems) {
         let Some(place) = span.or(*first_span) else { continue };
         let origin = first_span.map_or_else(|| "its default".to_owned(), |span| problems.place(span));
         let problem =
-            Problem::new("address_taken", format!("{name} and {first} cannot both listen at port {}", address.port()))
+            Problem::new("address_taken", format!("{name} and {first} cannot both have the port {}", address.port()))
                 .expected(format!("also of {first} ({origin})"))
-                .help("give one of them another port; `0` takes a free one");
+                .help(if name.starts_with("`services.") {
+                    "leave `port` out: each process is told a free one in `PORT`"
+                } else {
+                    "give one of them another port; `0` takes a free one"
+                });
         problems.error(place, problem);
     }
 }
