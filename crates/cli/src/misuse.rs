@@ -37,20 +37,25 @@ fn failure(error: &Error) -> Option<Failure> {
     };
     let argument = || text(ContextKind::InvalidArg).unwrap_or_default();
     let value = || text(ContextKind::InvalidValue).unwrap_or_default();
-    let near = |kind| text(kind).map(|word| format!("nearest: `{word}`"));
+    let near = |kind, said: &str| {
+        let words = text(kind)?;
+        let nearest = synego_model::text::nearest(said, words.split(", "))?;
+        Some(format!("nearest: `{nearest}`"))
+    };
     let failure = match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            Failure::misuse(format!("no command `{}`", text(ContextKind::InvalidSubcommand)?))
-                .cause(near(ContextKind::SuggestedSubcommand).unwrap_or_default())
+            let said = text(ContextKind::InvalidSubcommand)?;
+            Failure::misuse(format!("no command `{said}`"))
+                .cause(near(ContextKind::SuggestedSubcommand, &said).unwrap_or_default())
                 .help("`synego --help` lists all commands")
         }
         ErrorKind::UnknownArgument => Failure::misuse(format!("no flag or argument `{}` here", argument()))
-            .cause(near(ContextKind::SuggestedArg).unwrap_or_default()),
+            .cause(near(ContextKind::SuggestedArg, &argument()).unwrap_or_default()),
         ErrorKind::InvalidValue if value().is_empty() => Failure::misuse(format!("`{}` needs a value", argument()))
             .cause(text(ContextKind::ValidValue).map(|words| format!("expected one of {words}")).unwrap_or_default()),
         ErrorKind::InvalidValue => Failure::misuse(format!("`{}` is no value of `{}`", value(), argument()))
             .cause(text(ContextKind::ValidValue).map(|words| format!("expected one of {words}")).unwrap_or_default())
-            .cause(near(ContextKind::SuggestedValue).unwrap_or_default()),
+            .cause(near(ContextKind::SuggestedValue, &value()).unwrap_or_default()),
         ErrorKind::ValueValidation => Failure::misuse(format!("`{}` is no value of `{}`", value(), argument()))
             .cause(std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()),
         ErrorKind::MissingRequiredArgument => Failure::misuse(format!("{} is missing", argument())),

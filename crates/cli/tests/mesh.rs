@@ -1,4 +1,5 @@
 //! A mesh in the background and every command that speaks to it, with real processes.
+#![expect(clippy::expect_used, reason = "a failed test panics")]
 
 mod support;
 

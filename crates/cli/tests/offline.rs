@@ -1,4 +1,5 @@
 //! Commands that need no mesh: what they print where, and their exit codes.
+#![expect(clippy::expect_used, reason = "a failed test panics")]
 
 mod support;
 
@@ -84,13 +85,9 @@ fn show_env_lists_the_variables_of_a_service_and_masks_secrets() {
         (".env", "FROM_FILE=yes\n"),
     ]);
     let said = place.run(&["show", "env", "users"]).expect_code(0);
-    for line in [
-        "DB_PASSWORD          ***",
-        "FROM_FILE            yes",
-        "MODE                 fast",
-        "SYNEGO_URL_ORDERS",
-        "PORT",
-    ] {
+    for line in
+        ["DB_PASSWORD        ***", "FROM_FILE          yes", "MODE               fast", "SYNEGO_URL_ORDERS", "PORT"]
+    {
         assert!(said.out.contains(line), "{line} in {}", said.out);
     }
     assert!(!said.out.contains("hunter2"));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -89,8 +89,8 @@ impl Place {
     }
 }
 
-fn path() -> std::ffi::OsString {
-    std::env::var_os("PATH").unwrap_or_default()
+fn path() -> String {
+    synego_runtime::config::env("PATH").unwrap_or_default()
 }
 
 /// A mesh in the background, ended with the test.
@@ -115,7 +115,7 @@ impl Drop for Killed {
 
 /// Waits until `look` finds something; panics after 20 s.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+    let begun = synego_runtime::clock::now();
     loop {
         if let Some(found) = look() {
             return found;
