@@ -14,7 +14,7 @@ use http::{Method, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::*;
-use synego_model::{Policy, Protocol, Reason};
+use synego_model::{InstanceId, InstanceState, Policy, Protocol, Reason};
 use synego_runtime::{clock, tasks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +55,10 @@ async fn a_websocket_passes_all_hops_and_counts_as_a_stream() {
         assert_eq!((server.open_streams(), server.in_flight()), (1, 0));
         assert_eq!((instance.load.load().open_streams, instance.load.load().in_flight), (1, 0));
         socket.close(None).await.expect("closed");
+        if server.local_addr() == outbound.local_addr() {
+            drop(socket);
+        }
+        // The other client keeps its half open, for which a WebSocket has no use.
         until("the stream is over", || server.open_streams() == 0).await;
     }
     let logged = mesh.logged("/ws/chat");
@@ -63,20 +67,45 @@ async fn a_websocket_passes_all_hops_and_counts_as_a_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_websockets_do_not_notice_that_instances_join_and_leave() {
+    let mesh = Mesh::start();
+    let chat = mesh.instance("chat", chat().await).await;
+    let ingress = mesh.route("/", "chat").ingress();
+    let mut sockets = Vec::new();
+    for _ in 0..90 {
+        sockets.push(websocket(ingress.local_addr()).await);
+    }
+    let other: InstanceId = "chat-9@there".parse().expect("an id");
+    for turn in 0..100 {
+        let state = if turn % 2 == 0 { InstanceState::Ready } else { InstanceState::Gone };
+        mesh.endpoint("chat", &other, ([127, 0, 0, 1], 9).into(), state);
+        let state = if turn % 4 < 2 { InstanceState::Draining } else { InstanceState::Ready };
+        mesh.endpoint("chat", &chat.id, chat.inbound.local_addr(), state);
+        let _ = get(ingress.local_addr(), "a", "/").await;
+    }
+    assert_eq!(ingress.open_streams(), 90);
+    for socket in &mut sockets {
+        socket.send(Message::text("still here")).await.expect("sent");
+        assert_eq!(socket.next().await.expect("an answer").expect("sound").to_string(), "still here");
+    }
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_websocket_is_closed_after_its_idle_limit() {
     let mesh = Mesh::start();
-    mesh.service("chat", Protocol::Http, Policy { idle: Duration::from_millis(300), ..Policy::default() });
+    mesh.service("chat", Protocol::Http, Policy { idle: Duration::from_secs(2), ..Policy::default() });
     let _chat = mesh.instance("chat", chat().await).await;
     let ingress = mesh.route("/", "chat").ingress();
     let mut socket = websocket(ingress.local_addr()).await;
     let began = clock::now();
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         socket.send(Message::text("x")).await.expect("it moves, so it lives");
         socket.next().await.expect("an answer").expect("sound");
     }
     assert!(socket.next().await.is_none_or(|ended| ended.is_err()));
-    assert!(clock::now().duration_since(began) > Duration::from_millis(850));
+    assert!(clock::now().duration_since(began) > Duration::from_secs(4));
     mesh.end().await;
 }
 
@@ -127,59 +156,6 @@ async fn events_arrive_one_by_one_and_outlive_the_timeout_of_requests() {
         times.push(clock::now());
     }
     assert!(times[7].duration_since(times[0]) > Duration::from_millis(500), "they were not held back");
-    mesh.end().await;
-}
-
-/// Frames of 64 KiB, `count` of them.
-fn large(count: u64) -> Body {
-    let chunk = Bytes::from(vec![7; 64 * 1024]);
-    let frames = futures_util::stream::iter(
-        (0..count).map(move |_| Ok::<_, std::convert::Infallible>(Frame::data(chunk.clone()))),
-    );
-    StreamBody::new(frames).map_err(|never| match never {}).boxed_unsync()
-}
-
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_of_a_gibibyte_goes_up_and_down_in_little_memory() {
-    const FRAMES: u64 = 16 * 1024;
-    let seen = Arc::new(AtomicU64::new(0));
-    let count = seen.clone();
-    let files = Service::http(move |request| {
-        let count = count.clone();
-        Box::pin(async move {
-            if request.method() == Method::GET {
-                return Response::new(large(FRAMES));
-            }
-            let mut body = request.into_body();
-            while let Some(Ok(frame)) = body.frame().await {
-                count.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
-            }
-            Response::new(full("taken"))
-        })
-    })
-    .await;
-    let mesh = Mesh::start();
-    let _files = mesh.instance("files", files).await;
-    let ingress = mesh.route("/", "files").ingress().local_addr();
-    let before = resident();
-    let up = send(ingress, request(Method::POST, "a", "/").body(large(FRAMES)).expect("a request")).await;
-    assert_eq!((up.status, up.body.as_str()), (200, "taken"));
-    assert_eq!(seen.load(Ordering::Relaxed), FRAMES * 64 * 1024);
-    let mut client = Client1::to(ingress).await;
-    let down = client.head(request(Method::GET, "a", "/").body(full("")).expect("a request")).await.expect("a head");
-    let (mut body, mut read) = (down.into_body(), 0);
-    while let Some(frame) = body.frame().await {
-        read += frame.expect("sound").data_ref().map_or(0, Bytes::len) as u64;
-    }
-    assert_eq!(read, FRAMES * 64 * 1024);
-    // Client, service and all hops are this one process.
-    let grown = resident().saturating_sub(before) / (1024 * 1024);
-    assert!(grown < 24, "{grown} MiB");
     mesh.end().await;
 }
 

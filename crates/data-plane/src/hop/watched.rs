@@ -1,21 +1,20 @@
 //! A client's connection with an eye on it: its pace, and the heads of HTTP/1.1 before hyper gets them.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use synego_identity::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pace::Pace;
 use super::strict::{self, Fault, Part};
 
-/// Bytes of a head read at once.
-const HEAD: usize = 8 * 1024;
-/// Bytes of a chunked body read at once.
-const CHUNK: usize = 64 * 1024;
+/// Bytes read at once where they are looked at.
+const READ: usize = 16 * 1024;
 /// What hyper gets in place of a head that is refused.
 const EMPTY: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\n\r\n";
 
@@ -46,8 +45,12 @@ impl Watched {
     /// Hands on what may be handed on.
     fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let part = self.passed.min(buf.remaining());
-        buf.put_slice(&self.held.split_to(part));
+        buf.put_slice(self.held.get(..part).unwrap_or_default());
+        self.held.advance(part);
         self.passed -= part;
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
+        }
         part > 0
     }
 
@@ -139,11 +142,14 @@ impl AsyncRead for Watched {
             if this.held.is_empty() && matches!(this.part, None | Some(Part::Length(_))) {
                 return this.poll_through(cx, buf);
             }
-            this.held.reserve(if this.part == Some(Part::Head) { HEAD } else { CHUNK });
-            let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut this.stream), cx, &mut this.held))?;
-            if read == 0 {
+            // On the stack, so that a connection that rests holds no buffer.
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            this.held.extend_from_slice(read.filled());
             this.pace.read();
         }
     }
