@@ -13,6 +13,7 @@ pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
 pub(crate) mod line;
+pub(crate) mod outgoing;
 pub(crate) mod pace;
 pub(crate) mod path;
 pub(crate) mod record;
@@ -41,8 +42,9 @@ use connection::Client;
 use deadline::Deadline;
 use head::{Form, Head};
 use intake::Intake;
+use outgoing::Outgoing;
 use record::Exchange;
-use send::{Outgoing, Sent};
+use send::Sent;
 use station::{Station, Table};
 
 /// Bytes of a refused request's body that are still read, so that its client sees the answer.

@@ -11,12 +11,13 @@
 //! | `inbound` | a peer's sidecar, a master | the service itself | where the service listens |
 //!
 //! 1. **accept** – `hop::accept` takes the connection, `hop::connection` learns its protocol and watches its pace,
-//!    `hop::head` refuses what can be read in two ways, `hop::trace` says which request this is.
+//!    `hop::strict` (bytes) and `hop::head` (fields) refuse what can be read in two ways, `hop::trace` says which request
+//!    this is.
 //! 2. **route** – `ingress`, `outbound` or `inbound` finds the service and the policy.
 //! 3. **admit** – a place among the requests in flight (`load`), and the request's deadline (`hop::deadline`).
 //! 4. **pick** – `upstreams` asks `synego-balance` for an instance.
-//! 5. **send** – `hop::send` hands it to a connection of the `pool`; `hop::retry` decides whether another try is right;
-//!    the body flows through `hop::intake`.
+//! 5. **send** – `hop::send` writes it (`hop::outgoing`) to a connection of the `pool`; `hop::retry` decides whether another
+//!    try is right; the body flows through `hop::intake`.
 //! 6. **answer** – `hop::body` streams the upstream's answer back; where there is none, `hop::answer` makes ours.
 //!
 //! All of it happens on one thread: a worker (`workers`) takes a connection and keeps everything that it causes.

@@ -4,7 +4,8 @@ mod support;
 
 use http::Method;
 use support::*;
-use synego_model::{InstanceState, Policy, Protocol};
+use synego_model::process::ServiceAddress;
+use synego_model::{Balance, BalanceKind, CallFigures, HashKey, InstanceState, Policy, Protocol};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_passes_the_ingress_and_arrives_whole() {
@@ -273,5 +274,57 @@ async fn load_is_spread_over_ready_instances_alone() {
     let text = mesh.metrics.render();
     assert!(text.contains(r#"synego_ingress_requests_total{service="users",route="/",code_class="2xx",reason=""} 60"#));
     assert!(text.contains("synego_inbound_exchange_seconds_count"));
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_one_key_go_to_one_instance_and_their_caller_counts_them() {
+    let mesh = Mesh::start();
+    let kind = BalanceKind::Hash(HashKey::Header("x-cart".to_owned()));
+    let policy = Policy { balance: Balance { kind, ..Balance::default() }, ..Policy::default() };
+    mesh.service("carts", Protocol::Http, policy);
+    let mut instances = Vec::new();
+    for word in ["1", "2", "3"] {
+        instances.push(mesh.instance("carts", Service::says(word).await).await);
+    }
+    let outbound = mesh.outbound("orders").local_addr();
+    let ask = |key: String| async move {
+        let asked = request(Method::GET, "carts", "/").header("x-cart", key);
+        send(outbound, asked.body(full("")).expect("a request")).await.body
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for key in 0..20 {
+        let first = ask(key.to_string()).await;
+        for _ in 0..3 {
+            assert_eq!(ask(key.to_string()).await, first, "whichever worker it came to");
+        }
+        seen.insert(first);
+    }
+    assert_eq!(seen.len(), 3, "keys are spread");
+    let figures = mesh.calls.take_figures();
+    assert_eq!(figures, [CallFigures { service: name("carts"), requests: 80, failures: 0 }]);
+    assert_eq!(mesh.calls.take_figures(), [], "they are told once");
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_may_listen_on_a_unix_socket() {
+    let mesh = Mesh::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("service.sock");
+    let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+    let users = mesh.instance("users", Service::says("by port").await).await;
+    let mut target = (**users.target.load()).clone();
+    target.http = Some(ServiceAddress::Unix(path));
+    users.target.store(target.into());
+    let asked = get(users.inbound.local_addr(), "users", "/");
+    let answered = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut head = [0; 4096];
+        assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut head).await.is_ok_and(|bytes| bytes > 0));
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nby socket";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.expect("sent");
+    };
+    assert_eq!(tokio::join!(asked, answered).0.body, "by socket");
     mesh.end().await;
 }

@@ -23,6 +23,7 @@ use tokio::time::Sleep;
 use super::pace::{Late, Pace};
 use super::station::Station;
 use super::watched::Watched;
+use crate::metrics::HopKind;
 
 /// With what a client that speaks HTTP/2 by prior knowledge begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -207,7 +208,8 @@ impl Watch<'_> {
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ended::Cut);
                 }
-                if self.pace.is_flooded(self.limits) {
+                // A peer passes on what its own clients give up: those who share its connection must not pay for them.
+                if self.station.kind != HopKind::Inbound && self.pace.is_flooded(self.limits) {
                     return Poll::Ready(Ended::Flooded);
                 }
                 if !told && drained.as_mut().poll(cx).is_ready() {

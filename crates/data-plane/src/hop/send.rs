@@ -3,36 +3,25 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use rand::Rng;
 use synego_balance::{PickError, Slot, backoff_ceiling};
-use synego_model::{BalanceKind, HashKey, InstanceId, Limits, Policy, Reason};
+use synego_model::{InstanceId, Limits, Reason};
 use synego_runtime::clock;
 
 use super::answer::{self, Refusal};
-use super::deadline::{Deadline, Lapse};
-use super::head::Head;
-use super::intake::{Intake, TryBody};
+use super::deadline::Lapse;
+use super::headers;
+use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
-use super::{headers, path};
 use crate::pool::{Lease, SendError, Speak, Target};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
 const OWN_CONNECT: Duration = Duration::from_millis(300);
-
-/// A request, ready for any number of tries.
-pub(crate) struct Outgoing {
-    pub(crate) head: Head,
-    pub(crate) headers: HeaderMap,
-    pub(crate) intake: Intake,
-    pub(crate) deadline: Deadline,
-}
 
 /// The head of an answer, and what its body needs.
 pub(crate) struct Sent {
@@ -121,7 +110,7 @@ async fn pick(
             id: None,
         }),
         To::Service(service) => {
-            let key = hash_key(&way.policy, outgoing);
+            let key = outgoing.hash_key(&way.policy);
             let mut picked = service.pick(key, tried, clock::now(), &mut station.rng.borrow_mut());
             if matches!(picked, Err(PickError::AllTried)) {
                 // Only those that failed are left: they get a moment.
@@ -267,70 +256,4 @@ fn drain(answer: Response<Incoming>, lease: Lease) {
             lease.done();
         }
     });
-}
-
-/// The hash of what the policy hashes requests by.
-fn hash_key(policy: &Policy, outgoing: &Outgoing) -> Option<u64> {
-    let BalanceKind::Hash(key) = &policy.balance.kind else { return None };
-    let headers = &outgoing.headers;
-    let value = match key {
-        HashKey::Header(name) => headers.get(name.as_str())?.as_bytes(),
-        HashKey::Query(name) => path::query_values(outgoing.head.target.query()?, name).next()?.as_bytes(),
-        HashKey::Cookie(name) => {
-            let crumbs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-            let mut pairs = crumbs.flat_map(|crumb| crumb.split(';')).filter_map(|pair| pair.trim().split_once('='));
-            pairs.find(|(key, _)| key == name)?.1.as_bytes()
-        }
-    };
-    Some(synego_balance::hash_key(value))
-}
-
-impl Outgoing {
-    /// The time for a connection: never longer than what is left of the request.
-    fn time_to(&self, connect: Duration) -> Duration {
-        let left = self.deadline.ends(self.intake.progress()).map(|end| end.saturating_duration_since(clock::now()));
-        left.map_or(connect, |left| left.min(connect))
-    }
-
-    /// The request as the next hop reads it.
-    fn request(&self, speak: Speak) -> Result<Request<TryBody>, Miss> {
-        let mut request = Request::new(self.intake.next_try());
-        *request.method_mut() = self.head.method.clone();
-        let mut headers = self.headers.clone();
-        self.deadline.write(&mut headers, clock::now(), self.intake.progress());
-        let uri = match speak {
-            Speak::Http1 => {
-                join_cookies(&mut headers);
-                headers.insert(HOST, self.head.authority.clone());
-                Uri::builder().path_and_query(self.head.target.clone()).build()
-            }
-            Speak::Http2 => {
-                *request.version_mut() = Version::HTTP_2;
-                headers.remove(HOST);
-                let authority = Authority::try_from(self.head.authority.as_bytes());
-                let authority = authority.unwrap_or(Authority::from_static("localhost"));
-                let target = self.head.target.clone();
-                Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(target).build()
-            }
-        };
-        *request.uri_mut() = uri.map_err(|_| Miss {
-            refusal: Refusal::new(Reason::BadRequest, "the target is malformed"),
-            failure: synego_balance::Failure::Abandoned,
-            fate: Fate::Final,
-        })?;
-        *request.headers_mut() = headers;
-        Ok(request)
-    }
-}
-
-/// HTTP/2 may send a cookie in crumbs; HTTP/1.1 wants one field (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
-    }
 }

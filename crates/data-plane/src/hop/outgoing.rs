@@ -1,0 +1,93 @@
+//! A request on its way out: the same head and body for every try, written as the next hop reads it.
+
+use std::time::Duration;
+
+use http::header::{COOKIE, HOST};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use synego_balance::Failure;
+use synego_model::{BalanceKind, HashKey, Policy, Reason};
+use synego_runtime::clock;
+
+use super::answer::Refusal;
+use super::deadline::Deadline;
+use super::head::Head;
+use super::intake::{Intake, TryBody};
+use super::path;
+use super::retry::{Fate, Miss};
+use crate::pool::Speak;
+
+/// A request, ready for any number of tries.
+pub(crate) struct Outgoing {
+    pub(crate) head: Head,
+    pub(crate) headers: HeaderMap,
+    pub(crate) intake: Intake,
+    pub(crate) deadline: Deadline,
+}
+
+impl Outgoing {
+    /// The time for a connection: never longer than what is left of the request.
+    pub(crate) fn time_to(&self, connect: Duration) -> Duration {
+        let left = self.deadline.ends(self.intake.progress()).map(|end| end.saturating_duration_since(clock::now()));
+        left.map_or(connect, |left| left.min(connect))
+    }
+
+    /// The request as the next hop reads it.
+    pub(crate) fn request(&self, speak: Speak) -> Result<Request<TryBody>, Miss> {
+        let mut request = Request::new(self.intake.next_try());
+        *request.method_mut() = self.head.method.clone();
+        let mut headers = self.headers.clone();
+        self.deadline.write(&mut headers, clock::now(), self.intake.progress());
+        let uri = match speak {
+            Speak::Http1 => {
+                join_cookies(&mut headers);
+                headers.insert(HOST, self.head.authority.clone());
+                Uri::builder().path_and_query(self.head.target.clone()).build()
+            }
+            Speak::Http2 => {
+                *request.version_mut() = Version::HTTP_2;
+                headers.remove(HOST);
+                let authority = Authority::try_from(self.head.authority.as_bytes());
+                let authority = authority.unwrap_or(Authority::from_static("localhost"));
+                let target = self.head.target.clone();
+                Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(target).build()
+            }
+        };
+        *request.uri_mut() = uri.map_err(|_| Miss {
+            refusal: Refusal::new(Reason::BadRequest, "the target is malformed"),
+            failure: Failure::Abandoned,
+            fate: Fate::Final,
+        })?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// The hash of what the policy hashes requests by.
+    pub(crate) fn hash_key(&self, policy: &Policy) -> Option<u64> {
+        let BalanceKind::Hash(key) = &policy.balance.kind else { return None };
+        let headers = &self.headers;
+        let value = match key {
+            HashKey::Header(name) => headers.get(name.as_str())?.as_bytes(),
+            HashKey::Query(name) => path::query_values(self.head.target.query()?, name).next()?.as_bytes(),
+            HashKey::Cookie(name) => {
+                let crumbs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+                let mut pairs =
+                    crumbs.flat_map(|crumb| crumb.split(';')).filter_map(|pair| pair.trim().split_once('='));
+                pairs.find(|(key, _)| key == name)?.1.as_bytes()
+            }
+        };
+        Some(synego_balance::hash_key(value))
+    }
+}
+
+/// HTTP/2 may send a cookie in crumbs; HTTP/1.1 wants one field (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
