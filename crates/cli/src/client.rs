@@ -40,10 +40,21 @@ impl<'a> Mesh<'a> {
     /// When it cannot be reached in time.
     pub(crate) async fn connect(context: &'a Context, target: Target) -> Result<Self, Failure> {
         let limit = context.globals.timeout;
-        match open(&target.address, limit).await {
-            Ok(channel) => Ok(Self { context, client: AdminClient::new(channel), target }),
-            Err(error) => Err(unreachable(&target, &error)),
+        let error = match open(&target.address, limit).await {
+            Ok(channel) => return Ok(Self { context, client: AdminClient::new(channel), target }),
+            Err(error) => error,
+        };
+        if let Some(other) = &target.other
+            && let Ok(channel) = open(other, limit).await
+        {
+            let found = Target { mesh: target.mesh.clone(), address: other.clone(), other: None };
+            let mut mesh = Self { context, client: AdminClient::new(channel), target: found };
+            // Another mesh may listen there.
+            if mesh.view(&[]).await.is_ok_and(|view| Some(&view.mesh) == target.mesh.as_ref()) {
+                return Ok(mesh);
+            }
         }
+        Err(unreachable(&target, &error))
     }
 
     /// Where it is connected to.

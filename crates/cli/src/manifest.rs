@@ -1,5 +1,6 @@
 //! The manifest as commands meet it: found, read, and its problems told.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use synego_manifest::{FileRole, Manifest, OsDisk, Outcome, Request};
@@ -14,8 +15,8 @@ use crate::output::paint::Paint;
 /// Which mesh the manifest of this folder names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Named {
-    /// This one.
-    Mesh(String),
+    /// This one; and where its master on this machine serves people, as the manifest says.
+    Mesh(String, SocketAddr),
     /// It has mistakes.
     Refused {
         /// Its main file.
@@ -64,7 +65,7 @@ pub(crate) fn main_file(outcome: &Outcome) -> Option<PathBuf> {
 pub(crate) fn mesh_of(context: &Context) -> Result<Named, Failure> {
     let outcome = read(context)?;
     Ok(match (&outcome.manifest, outcome.found) {
-        (Some(manifest), _) => Named::Mesh(manifest.declaration.mesh.to_string()),
+        (Some(manifest), _) => Named::Mesh(manifest.declaration.mesh.to_string(), manifest.masters.admin),
         (None, false) if outcome.diagnostics.is_empty() => Named::None,
         (None, _) => Named::Refused {
             file: main_file(&outcome).or_else(|| context.globals.file.clone()).unwrap_or_default(),
@@ -90,10 +91,8 @@ pub(crate) fn told(context: &Context, outcome: Outcome, force: &str) -> Result<O
 /// The failure of a command that met a refused manifest.
 pub(crate) fn refusal(outcome: &Outcome, force: &str) -> Failure {
     let consequence = if force.is_empty() { String::new() } else { format!(", {force}") };
-    Failure {
-        code: FAILED,
-        ..Failure::new(format!("{}; {} is refused{consequence}", outcome.counts(), outcome.title()))
-    }
+    let title = Some(outcome.title()).filter(|title| !title.is_empty()).unwrap_or_else(|| "the manifest".to_owned());
+    Failure { code: FAILED, ..Failure::new(format!("{}; {title} is refused{consequence}", outcome.counts())) }
 }
 
 /// Problems as people see them, a newline after each.

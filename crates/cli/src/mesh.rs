@@ -60,6 +60,8 @@ pub(crate) struct Target {
     pub(crate) mesh: Option<String>,
     /// Its admin API.
     pub(crate) address: Address,
+    /// Where it may be instead, if it answers there with this name.
+    pub(crate) other: Option<Address>,
 }
 
 impl fmt::Display for Target {
@@ -90,12 +92,15 @@ pub(crate) struct Note {
 /// When there is none, or more than one and nothing says which.
 pub(crate) fn find(context: &Context) -> Result<Target, Failure> {
     if let Some(text) = &context.globals.admin {
-        return Ok(Target { mesh: None, address: text.parse()? });
+        return Ok(Target { mesh: None, address: text.parse()?, other: None });
     }
     let here = running();
     match manifest::mesh_of(context)? {
-        manifest::Named::Mesh(mesh) => {
-            Ok(Target { address: Address::Unix(base().join(&mesh).join(SOCKET)), mesh: Some(mesh) })
+        manifest::Named::Mesh(mesh, admin) => {
+            let address = Address::Unix(base().join(&mesh).join(SOCKET));
+            // A `synego-master` of its own has no socket; without a fixed port nobody can know where it is.
+            let other = (admin.port() != 0).then(|| Address::Tcp(admin.to_string()));
+            Ok(Target { address, mesh: Some(mesh), other })
         }
         manifest::Named::Refused { file, errors } => {
             // A manifest with a mistake still says which mesh it runs, if that mesh wrote it down.
@@ -142,7 +147,9 @@ pub(crate) fn running() -> Vec<(Option<Note>, Target)> {
         .flatten()
         .filter_map(|entry| Some((entry.as_ref().ok()?.file_name().into_string().ok()?, entry.ok()?.path())))
         .filter(|(_, dir)| std::os::unix::net::UnixStream::connect(dir.join(SOCKET)).is_ok())
-        .map(|(mesh, dir)| (note(&dir), Target { mesh: Some(mesh), address: Address::Unix(dir.join(SOCKET)) }))
+        .map(|(mesh, dir)| {
+            (note(&dir), Target { mesh: Some(mesh), address: Address::Unix(dir.join(SOCKET)), other: None })
+        })
         .collect();
     found.sort_by(|a, b| a.1.mesh.cmp(&b.1.mesh));
     found
@@ -185,6 +192,7 @@ mod tests {
         let target = |mesh: &str| Target {
             mesh: Some(mesh.into()),
             address: Address::Unix(format!("/r/{mesh}/admin.sock").into()),
+            other: None,
         };
         assert_eq!(only(vec![(None, target("shop"))]).map(|found| found.mesh), Ok(Some("shop".into())));
         let failure = only(vec![(None, target("blog")), (None, target("shop"))]).unwrap_err();

@@ -2,6 +2,7 @@
 
 pub(crate) mod amount;
 pub(crate) mod answer;
+pub(crate) mod drawn;
 pub(crate) mod line;
 pub(crate) mod live;
 pub(crate) mod paint;

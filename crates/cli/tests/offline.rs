@@ -5,7 +5,7 @@ mod support;
 
 use support::Place;
 
-const SHOP: &str = "mesh: shop\nservices:\n  users:\n    run: node users.js\n    routes: [/users]\n    env: { DB_PASSWORD: hunter2, MODE: fast }\n    uses: [orders]\n  orders:\n    run: node orders.js\n    routes: []\n";
+const SHOP: &str = "mesh: offline\nservices:\n  users:\n    run: node users.js\n    routes: [/users]\n    env: { DB_PASSWORD: hunter2, MODE: fast }\n    uses: [orders]\n  orders:\n    run: node orders.js\n    routes: []\n";
 
 #[test]
 fn check_of_a_good_manifest_is_one_line_on_stdout_and_code_0() {
@@ -163,7 +163,7 @@ fn a_mesh_that_is_not_there_is_named_with_its_socket_and_what_to_do() {
     for command in ["status", "down", "logs", "plan", "apply"] {
         let said = place.run(&[command]).expect_code(1);
         assert!(
-            said.err.starts_with("error: cannot reach the mesh `shop`\ncause: nothing listens at unix:"),
+            said.err.starts_with("error: cannot reach the mesh `offline`\ncause: nothing listens at unix:"),
             "{}",
             said.err
         );

@@ -55,7 +55,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         let mut ended: Vec<pb::DownProgress> = Vec::new();
         while let Some(step) = steps.next().await {
             let step = step.map_err(|status| mesh.failed(&status))?;
-            tell(context, &step);
+            // What ended is listed in the result.
+            if step.outcome == "draining" || !context.screen.out_is_terminal {
+                tell(context, &step);
+            }
             if step.outcome != "draining" {
                 ended.retain(|earlier| earlier.instance != step.instance);
                 ended.push(step);

@@ -80,8 +80,10 @@ pub(crate) fn test(manifest: &Manifest, context: &Context) -> Result<NginxBinary
 }
 
 fn text(manifest: &Manifest) -> Result<String, Failure> {
+    let mut manifest = manifest.clone();
+    gateway::settle_ports(&mut manifest)?;
     let masters: Vec<SocketAddr> = vec![manifest.masters.ingress];
-    let config = gateway::config(manifest, masters, 1024)?;
+    let config = gateway::config(&manifest, masters, 1024)?;
     synego_nginx::render(&config).map_err(|error| {
         error
             .problems

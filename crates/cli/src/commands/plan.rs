@@ -95,6 +95,9 @@ impl Plan {
         }
         let mut text = self.table(context);
         let _ = writeln!(text, "{}", self.sentence());
+        if let Some(hint) = self.hint() {
+            let _ = writeln!(text, "{hint}");
+        }
         text
     }
 
@@ -126,6 +129,14 @@ impl Plan {
             ]);
         }
         context.table(table)
+    }
+
+    /// What `apply` says to it, where it would refuse.
+    fn hint(&self) -> Option<String> {
+        let blocked =
+            self.changes.iter().filter(|change| !["live", "nothing"].contains(&change.effect.as_str())).count();
+        let which = if blocked == self.changes.len() { "these" } else { "the others" };
+        (blocked > 0).then(|| format!("`apply` takes live changes alone: `synego down` and `synego up` take {which}."))
     }
 
     /// `4 changes: 2 live, 1 scale, 1 edge, 1 of them removes. No process restarts, no stream ends.`

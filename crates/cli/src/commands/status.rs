@@ -33,22 +33,22 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
-    let only: Vec<String> = args.service.iter().cloned().collect();
     context.block_on(async {
         let mut mesh = Mesh::find(context).await?;
         if context.globals.watch.is_some() {
             let mut layouts = (Layout::default(), Layout::default());
-            return watching::run(context, &mut mesh, &only, |view| watching::Frame {
-                answer: answer(view),
+            return watching::run(context, &mut mesh, &[], |view| watching::Frame {
+                answer: answer(args, view),
                 rows: table(args, view).steady_lines(context.screen.out),
                 human: human(args, context, view, &mut layouts),
             })
             .await;
         }
-        let view = mesh.view(&only).await?;
+        let view = mesh.view(&[]).await?;
         known(&view, args.service.as_deref())?;
-        context.answer(answer(&view), || human(args, context, &view, &mut (Layout::default(), Layout::default())));
-        let ready = view.service.iter().all(|service| service.state() == pb::InstanceState::Ready);
+        context
+            .answer(answer(args, &view), || human(args, context, &view, &mut (Layout::default(), Layout::default())));
+        let ready = chosen(args, &view).all(|service| service.state() == pb::InstanceState::Ready);
         Ok(if args.strict && !ready { FAILED } else { DONE })
     })
 }
@@ -65,8 +65,13 @@ pub(crate) fn known(view: &pb::MeshView, service: Option<&str>) -> Result<(), Fa
     }
 }
 
-fn answer(view: &pb::MeshView) -> crate::output::Answer {
-    let items = view.service.iter().map(json::service).collect();
+/// The services that are asked for; the others are needed to say who calls them.
+fn chosen<'a>(args: &'a Args, view: &'a pb::MeshView) -> impl Iterator<Item = &'a pb::ServiceView> {
+    view.service.iter().filter(|service| args.service.as_ref().is_none_or(|name| service.name == *name))
+}
+
+fn answer(args: &Args, view: &pb::MeshView) -> crate::output::Answer {
+    let items = chosen(args, view).map(json::service).collect();
     let answer = json::answer("status", "service", view).items(items);
     match &view.gateway {
         Some(gateway) => answer.with("gateway", json::gateway(gateway)),
@@ -76,7 +81,7 @@ fn answer(view: &pb::MeshView) -> crate::output::Answer {
 
 fn table(args: &Args, view: &pb::MeshView) -> Table {
     match args.service {
-        Some(_) => rows::instances(&view.service, view.unix_ms, false),
+        Some(_) => rows::instances(chosen(args, view), view.unix_ms, false),
         None => rows::services(view),
     }
 }
@@ -84,7 +89,7 @@ fn table(args: &Args, view: &pb::MeshView) -> Table {
 fn human(args: &Args, context: &Context, view: &pb::MeshView, layouts: &mut (Layout, Layout)) -> String {
     let mut text = match &args.service {
         None => mesh(context, view, &mut layouts.0),
-        Some(_) => view.service.iter().map(|service| one(context, service, view, &mut layouts.1)).collect(),
+        Some(_) => chosen(args, view).map(|service| one(context, service, view, &mut layouts.1)).collect(),
     };
     let warnings: Vec<&str> = view.warning.iter().map(|warning| warning.message.as_str()).collect();
     if !warnings.is_empty() {
@@ -99,7 +104,11 @@ fn mesh(context: &Context, view: &pb::MeshView, layout: &mut Layout) -> String {
     let mut head = vec![
         context.screen.out.tone(Tone::Strong, &view.mesh),
         format!("epoch {}", view.epoch),
-        format!("{} {}", if names.len() == 1 { "master" } else { "masters" }, names.join(" ")),
+        match names.as_slice() {
+            [] => "masters elsewhere".to_owned(),
+            [one] => format!("master {one}"),
+            many => format!("masters {}", many.join(" ")),
+        },
     ];
     if let Some(gateway) = &view.gateway {
         head.push(gateway_words(gateway));

@@ -96,7 +96,8 @@ fn fields(line: &pb::OutputLine) -> Vec<String> {
         }
     }
     let more: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line.fields_json).unwrap_or_default();
-    for (name, value) in more {
+    // Who it was stands in front already.
+    for (name, value) in more.into_iter().filter(|(name, _)| name != "service" && name != "instance") {
         fields.push(harmless(&format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))));
     }
     fields

@@ -3,22 +3,24 @@
 use std::collections::BTreeMap;
 
 use super::Screen;
+use super::drawn::Drawn;
+use super::screen::size;
 
 /// What was drawn last.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    lines: usize,
+    drawn: Drawn,
     told: BTreeMap<String, String>,
 }
 
 impl Live {
-    /// Replaces what stands on the terminal by `text`, cut to its height.
+    /// Replaces what stands on the terminal by `text`, cut to its height and width.
     pub(crate) fn redraw(&mut self, screen: &Screen, text: &str) {
-        let lines: Vec<&str> = text.lines().take(screen.rows() - 1).collect();
-        let up = if self.lines == 0 { String::new() } else { format!("\u{1b}[{}A", self.lines) };
+        let (columns, rows) = size();
+        let up = self.drawn.up(columns);
+        let lines = self.drawn.take(text, columns, rows.saturating_sub(1));
         let body: String = lines.iter().map(|line| format!("{line}\u{1b}[K\n")).collect();
-        screen.print(&format!("{up}\r{body}\u{1b}[J"));
-        self.lines = lines.len();
+        screen.print(&format!("{up}{body}\u{1b}[J"));
     }
 
     /// The lines that are new or differ from those told before, and one for each name that went.

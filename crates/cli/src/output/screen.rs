@@ -8,6 +8,8 @@ use super::paint::Paint;
 
 /// Tables are drawn for at most this many columns, however wide the terminal is.
 const WIDEST: usize = 100;
+/// And for no fewer, however narrow it is.
+const NARROWEST: usize = 40;
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -34,8 +36,6 @@ pub(crate) struct Screen {
     pub(crate) out: Paint,
     /// How stderr is drawn on.
     pub(crate) err: Paint,
-    /// Columns and rows of the terminal.
-    size: (usize, usize),
     /// Only errors and results.
     pub(crate) quiet: bool,
 }
@@ -44,7 +44,6 @@ impl Screen {
     /// What the streams of this process are, under `color` and the environment.
     pub(crate) fn new(color: ColorChoice, quiet: bool, environment: &BTreeMap<String, String>) -> Self {
         let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
-        let size = crossterm::terminal::size().map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()));
         let unicode = is_utf8(environment);
         let paint = |terminal| Paint { colour: wants_colour(color, terminal, environment), unicode };
         Self {
@@ -53,24 +52,23 @@ impl Screen {
             can_ask: err && io::stdin().is_terminal(),
             out: paint(out),
             err: paint(err),
-            size,
             quiet,
         }
     }
 
     /// Columns that a table may take on stdout; `None`: as many as it likes, since stdout is no terminal.
     pub(crate) fn width(&self) -> Option<usize> {
-        self.out_is_terminal.then(|| self.size.0.clamp(40, WIDEST))
+        self.out_is_terminal.then(|| size().0.clamp(NARROWEST, WIDEST))
     }
 
     /// Rows of the terminal.
     pub(crate) fn rows(&self) -> usize {
-        self.size.1.max(5)
+        size().1.max(5)
     }
 
     /// Columns of the terminal, for what is drawn on stderr.
     pub(crate) fn columns(&self) -> usize {
-        self.size.0.clamp(40, WIDEST)
+        size().0.clamp(NARROWEST, WIDEST)
     }
 
     /// Writes a result to stdout. A reader that went away ends the program in silence: it has what it wanted.
@@ -102,6 +100,11 @@ impl Screen {
         // Nobody is left to be told when stderr is gone.
         let _ = writeln!(io::stderr().lock(), "{}", self.err.text(text.trim_end_matches('\n')));
     }
+}
+
+/// Columns and rows of the terminal, now.
+pub(crate) fn size() -> (usize, usize) {
+    crossterm::terminal::size().map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()))
 }
 
 /// Whether the locale is UTF-8: the first that is set of `LC_ALL`, `LC_CTYPE`, `LANG` says so.

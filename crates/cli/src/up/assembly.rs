@@ -58,7 +58,10 @@ pub(crate) async fn run(context: &Context, wanted: Wanted, host: Host) -> ExitCo
 }
 
 async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<u8, Failure> {
-    let front = if wanted.join.is_empty() { Gateway::decide(&wanted.manifest).await? } else { Gateway::None };
+    let front = match wanted.join.is_empty() {
+        true => Gateway::decide(&wanted.manifest).await?,
+        false => Gateway::decide_joined(&wanted.manifest).await?,
+    };
     if matches!(front, Gateway::Nginx(_)) {
         gateway::settle_ports(&mut wanted.manifest)?;
     }
@@ -81,6 +84,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
         .map_err(|error| cannot("cannot start the workers", &error))?;
     let access = access_log(manifest)?;
+    workers.handle().log_share(access_share(manifest.logs.access));
     let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
@@ -120,18 +124,27 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         Some(_) => None,
         None => Some(super::joined::serve(manifest, &node, &instances, &runtime_dir, host).await?),
     };
-    let nginx = match (&front, ingress) {
-        (Gateway::Nginx(binary), Some(ingress)) => {
+    let masters = match ingress {
+        Some(ingress) => gateway::fixed(ingress),
+        None => gateway::learned(instances.pictures(), wanted.join.len()).await,
+    };
+    let nginx = match &front {
+        Gateway::Nginx(_) if masters.borrow().is_empty() => {
+            return Err(Failure::new("no master answers, so the gateway has nobody to pass requests to")
+                .cause(format!("tried {}", wanted.join.join(", ")))
+                .help("start a master there, or correct `masters`"));
+        }
+        Gateway::Nginx(binary) => {
             let edge = Edge {
                 binary,
-                masters: vec![ingress],
+                masters,
                 prefix: gateway::prefix(&state_dir),
                 sink: gateway::sink(edge_log(manifest)?),
                 told: handle.clone().zip(front.status(manifest, &[])),
             };
             Some(Nginx::start(edge, manifest, host).await?)
         }
-        _ => None,
+        Gateway::None | Gateway::Master { .. } => None,
     };
     if let Some(handle) = &handle {
         handle.warn(front.notices(manifest));
@@ -143,7 +156,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
-    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)) };
+    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only);
     let width =
@@ -199,6 +212,15 @@ fn access_log(manifest: &Manifest) -> Result<AccessLog, Failure> {
         return Ok(AccessLog::discard());
     }
     log_file(manifest, "access")
+}
+
+/// How many in a hundred exchanges that did not fail are logged.
+fn access_share(access: Access) -> u8 {
+    match access {
+        Access::All => 100,
+        Access::Errors | Access::Off => 0,
+        Access::Share(percent) => u8::try_from(percent).unwrap_or(100),
+    }
 }
 
 fn edge_log(manifest: &Manifest) -> Result<LineWriter, Failure> {
@@ -283,7 +305,9 @@ impl Parts {
                 }
             };
             tokio::join!(self.instances.end(left(), gone), telling);
-            step(told.as_ref(), "master", DownOutcome::Ended, (0, 0)).await;
+            if self.served.is_some() {
+                step(told.as_ref(), "master", DownOutcome::Ended, (0, 0)).await;
+            }
             drop(told);
             if let Some(admin) = self.local_admin {
                 admin.end().await;

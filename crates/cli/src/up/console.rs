@@ -150,7 +150,7 @@ impl<'a> Console<'a> {
         }
         if self.place == Place::Live {
             self.place = Place::Plain;
-            self.region.draw("", "", 1);
+            self.region.draw("", "");
         }
         Ok(())
     }
@@ -320,11 +320,11 @@ impl<'a> Console<'a> {
         }
         if !words.is_empty() {
             // Our own words scroll like the lines do, but on stderr.
-            self.region.draw("", "", 1);
+            self.region.draw("", "");
             words.iter().for_each(|words| self.context.screen.note(words));
         }
         let region = self.drawn();
-        self.region.draw(&self.context.screen.out.text(&above), &region, self.context.screen.rows());
+        self.region.draw(&self.context.screen.out.text(&above), &region);
     }
 
     fn drawn(&mut self) -> String {

@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String]) -> Re
     let output = state.join("up.out");
     let mut child =
         start(&output).map_err(|error| Failure::new("cannot start in the background").cause(error.to_string()))?;
-    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(dir.join(SOCKET)) };
+    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(dir.join(SOCKET)), other: None };
     let begun = context.now();
     context.block_on(async {
         let mut mesh = coming(context, &target, &mut child, &output).await?;
@@ -162,9 +162,8 @@ async fn wait(
             },
             _ = tick.tick() => ended(child, output)?,
             _ = is_told.tick() => {
-                let seconds = context.now().saturating_sub(begun) / 1000;
-                if !said.is_empty() {
-                    context.screen.note(&format!("waiting for {}, {seconds} s", said.join(", ")));
+                if let Some(words) = waiting(&judge, &said, context.now().saturating_sub(begun) / 1000) {
+                    context.screen.note(&words);
                 }
             }
         }
@@ -187,6 +186,16 @@ async fn wait(
                 return Ok(FAILED);
             }
         }
+    }
+}
+
+/// What is waited for and how long; after ten seconds also until when.
+fn waiting(judge: &Judge, names: &[String], seconds: u64) -> Option<String> {
+    let until = judge.longest(names).as_secs();
+    match (names.is_empty(), seconds) {
+        (true, _) | (_, 0) => None,
+        (_, 1..10) => Some(format!("waiting for {}, {seconds} s", names.join(", "))),
+        _ => Some(format!("waiting for {}, {seconds} s; each has {until} s once it is built", names.join(", "))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What faces the world from this machine: Nginx where it is found, else the master itself.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,12 +17,15 @@ use synego_runtime::tasks::{self, Kind};
 use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
 use tokio::sync::watch;
 
+use super::instances::Picture;
 use crate::failure::Failure;
 
 /// Time for Nginx to take connections.
 const READY: Duration = Duration::from_secs(10);
 /// What a connection through Nginx may be silent for beyond the mesh's own limit, so that the mesh answers first.
 const SLACK: Duration = Duration::from_secs(30);
+/// How long a start waits for the links to the masters.
+const LINKS: Duration = Duration::from_secs(5);
 /// Word of the warning that Nginx is missing.
 const MISSING: &str = "nginx_missing";
 
@@ -66,6 +70,25 @@ impl Gateway {
             is_free(listen.address, &listen.name)?;
         }
         Ok(gateway)
+    }
+
+    /// Decides it for a machine that joins masters elsewhere: Nginx, where the manifest says something of a gateway.
+    ///
+    /// # Errors
+    /// When a gateway is said and there is no Nginx to be it, or a port is taken.
+    pub(crate) async fn decide_joined(manifest: &Manifest) -> Result<Self, Failure> {
+        let said =
+            manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
+        // A gateway that is a master stands where a master is.
+        let here = said && manifest.gateway.engine != Some(Engine::Master);
+        match if here { Self::decide(manifest).await? } else { Self::None } {
+            Self::Master { .. } => {
+                Err(Failure::new("this machine joins masters elsewhere and has no Nginx for its `gateway`")
+                    .cause("only a machine that runs a master can do without")
+                    .help("`apt install nginx`, or leave `gateway` out of this machine's file"))
+            }
+            decided => Ok(decided),
+        }
     }
 
     /// Addresses at which the master faces the world itself.
@@ -171,7 +194,8 @@ fn url(address: SocketAddr) -> String {
 /// # Errors
 /// When no port is free for its own use.
 pub(crate) fn config(manifest: &Manifest, masters: Vec<SocketAddr>, file_limit: u64) -> Result<NginxConfig, Failure> {
-    let idle = manifest.declaration.services.values().map(|service| service.policy.idle).max().unwrap_or_default();
+    let limits = manifest.declaration.services.values().map(|service| service.policy.idle.max(service.policy.timeout));
+    let idle = limits.max().unwrap_or_default();
     let own = synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?;
     let config = NginxConfig::new(manifest.gateway.clone(), masters);
     Ok(NginxConfig {
@@ -192,8 +216,8 @@ pub(crate) fn config(manifest: &Manifest, masters: Vec<SocketAddr>, file_limit: 
 pub(crate) struct Edge<'a> {
     /// Its program.
     pub(crate) binary: &'a NginxBinary,
-    /// The masters' ingresses.
-    pub(crate) masters: Vec<SocketAddr>,
+    /// The masters' ingresses, and every change of them.
+    pub(crate) masters: watch::Receiver<Vec<SocketAddr>>,
     /// Folder of its own files.
     pub(crate) prefix: PathBuf,
     /// Takes what it says of itself.
@@ -213,8 +237,9 @@ impl Nginx {
     /// # Errors
     /// When the configuration is refused: by whom, and by which key.
     pub(crate) async fn start(edge: Edge<'_>, manifest: &Manifest, host: &Host) -> Result<Self, Failure> {
-        let Edge { binary, masters, prefix, sink, told } = edge;
-        let wanted = config(manifest, masters, host.file_limit())?;
+        let Edge { binary, mut masters, prefix, sink, told } = edge;
+        let first = masters.borrow_and_update().clone();
+        let wanted = config(manifest, first, host.file_limit())?;
         synego_nginx::update(binary, &wanted, &prefix, None).await.map_err(|error| refused(&error))?;
         let listen = manifest.gateway.listen.first().map(|listen| local(listen.address));
         let (end, life) = host.stop().outliving();
@@ -224,8 +249,8 @@ impl Nginx {
             command: synego_nginx::command(binary, &prefix),
             build: None,
             cwd: prefix.clone(),
-            env: std::collections::BTreeMap::new(),
-            user_env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
+            user_env: BTreeMap::new(),
             env_files: Vec::new(),
             ready: ReadySpec { by: Some(ReadyBy::Port), within: READY },
             address: listen.map(ServiceAddress::Tcp),
@@ -235,7 +260,10 @@ impl Nginx {
             restart: RestartPolicy::default(),
             run_dir: prefix,
         };
+        let folder = spec.run_dir.clone();
         let (supervisor, state) = Supervisor::start(spec, sink, life);
+        let follower = Follower { binary: binary.clone(), wanted, prefix: folder, masters, state: state.clone() };
+        tasks::spawn("gateway-masters", Kind::Connection, follower.run());
         if let Some((handle, status)) = told {
             tasks::spawn("gateway-status", Kind::Connection, tell(state, handle, status));
         }
@@ -245,6 +273,61 @@ impl Nginx {
     /// Refuses new connections, lets those that are open finish within `within`, and ends.
     pub(crate) async fn end(self, within: Duration) {
         self.supervisor.stop(within).await;
+    }
+}
+
+/// One master, for as long as this process lives.
+pub(crate) fn fixed(ingress: SocketAddr) -> watch::Receiver<Vec<SocketAddr>> {
+    watch::channel(vec![ingress]).1
+}
+
+/// The ingresses of masters elsewhere, as the sidecars of this machine learn them over their links. Returns once
+/// `wanted` are known, or those that are known after a while.
+pub(crate) async fn learned(
+    mut pictures: watch::Receiver<BTreeMap<String, Picture>>,
+    wanted: usize,
+) -> watch::Receiver<Vec<SocketAddr>> {
+    let known = |pictures: &BTreeMap<String, Picture>| -> Vec<SocketAddr> {
+        let all: BTreeMap<&String, &SocketAddr> = pictures.values().flat_map(|picture| &picture.ingresses).collect();
+        all.into_values().copied().collect()
+    };
+    let enough = pictures.wait_for(|pictures| known(pictures).len() >= wanted);
+    // Those that are missing join Nginx's configuration as soon as they are known.
+    let _late = tokio::time::timeout(LINKS, enough).await.is_err();
+    let (told, masters) = watch::channel(known(&pictures.borrow_and_update()));
+    tasks::spawn("gateway-ingresses", Kind::Connection, async move {
+        while pictures.changed().await.is_ok() {
+            let now = known(&pictures.borrow_and_update());
+            told.send_if_modified(|masters| {
+                let is_new = *masters != now;
+                *masters = now;
+                is_new
+            });
+        }
+    });
+    masters
+}
+
+/// Renders and reloads Nginx when another master becomes known.
+struct Follower {
+    binary: NginxBinary,
+    wanted: NginxConfig,
+    prefix: PathBuf,
+    masters: watch::Receiver<Vec<SocketAddr>>,
+    state: watch::Receiver<ProcessState>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        while self.masters.changed().await.is_ok() {
+            self.wanted.masters.clone_from(&self.masters.borrow_and_update());
+            let pid = self.state.borrow().pid;
+            let pid = (pid > 0).then_some(pid);
+            match synego_nginx::update(&self.binary, &self.wanted, &self.prefix, pid).await {
+                Ok(_) => tracing::info!(masters = ?self.wanted.masters, "nginx knows the masters"),
+                Err(error) => tracing::error!(cause = %error, "nginx keeps the masters it knew"),
+            }
+        }
     }
 }
 

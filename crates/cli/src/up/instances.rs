@@ -1,5 +1,8 @@
 //! The services of this machine: a sidecar for each instance, started in order, ended callers first.
 
+mod lines;
+mod one;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,12 +14,14 @@ use synego_model::{InstanceId, InstanceName, LocalService, NodeName, ServiceName
 use synego_runtime::logs::{LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper};
-use synego_sidecar::{Ended, MasterAddress, ProcessConfig, Shared, Sidecar, SidecarConfig};
+use synego_sidecar::{Ended, MasterAddress, ProcessConfig, Shared, SidecarConfig};
 use synego_supervise::OutputSink;
-use synego_wire::pb;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::lines::show;
+pub(crate) use self::lines::told;
+use self::one::One;
 use super::console::Line;
 use crate::failure::Failure;
 
@@ -34,6 +39,8 @@ pub(crate) struct Ground {
     pub(crate) masters: Vec<MasterAddress>,
     /// Whether other machines reach the instances.
     pub(crate) far: bool,
+    /// Whether the masters are elsewhere, and learn the routes from the instances.
+    pub(crate) announces: bool,
     /// Folder of sockets.
     pub(crate) runtime_dir: PathBuf,
     /// Folder of snapshots.
@@ -75,6 +82,12 @@ pub(crate) struct Picture {
     pub(crate) inbound: String,
     /// When its process started: milliseconds since 1970-01-01 UTC; 0: not known.
     pub(crate) started_unix_ms: u64,
+    /// Ingresses of the masters that its sidecar has linked with so far, by their mesh addresses.
+    pub(crate) ingresses: BTreeMap<String, SocketAddr>,
+    /// Whether a link to a master stands.
+    pub(crate) is_linked: bool,
+    /// Why the last link could not be made or ended; may be empty.
+    pub(crate) link_error: String,
 }
 
 /// How an instance ended.
@@ -207,121 +220,6 @@ impl Running {
     }
 }
 
-/// One instance on its way.
-struct One {
-    config: SidecarConfig,
-    id: String,
-    after: Vec<ServiceName>,
-    /// How many instances of each service before it must be ready.
-    wanted: BTreeMap<ServiceName, usize>,
-    is_first: bool,
-    built: Arc<watch::Sender<bool>>,
-    is_built: watch::Receiver<bool>,
-    ready: Arc<watch::Sender<Ready>>,
-    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
-    shared: Shared,
-    sink: OutputSink,
-}
-
-impl One {
-    async fn run(mut self, stop: Stop) -> Result<Ended, String> {
-        let has_build = self.config.process.as_ref().is_some_and(|process| process.build.is_some());
-        tokio::select! {
-            () = self.turn(has_build) => {}
-            () = stop.stopped() => return Ok(Ended::default()),
-        }
-        if let (false, Some(process)) = (self.is_first, &mut self.config.process) {
-            // One build serves all instances of the service.
-            process.build = None;
-        }
-        let service = self.config.service.clone();
-        let sidecar = match Sidecar::bind(self.config, self.shared, self.sink.clone()).await {
-            Ok(sidecar) => sidecar,
-            Err(error) => {
-                let problem = format!("{error:#}");
-                tracing::error!(instance = self.id, cause = problem, "cannot bind the sidecar");
-                self.sink.push(problem_line(&problem));
-                stop.stopped().await;
-                return Err(problem);
-            }
-        };
-        let watching = tasks::spawn(
-            "instance-picture",
-            Kind::Connection,
-            follow(Followed {
-                id: self.id,
-                service,
-                view: sidecar.view(),
-                announcement: sidecar.announcement(),
-                process: sidecar.process(),
-                built: self.is_first.then_some(self.built),
-                ready: self.ready,
-                pictures: self.pictures,
-            }),
-        );
-        let ended = sidecar.serve(stop).await;
-        watching.abort();
-        Ok(ended)
-    }
-
-    /// Returns when those it comes after are ready, and its service is built.
-    async fn turn(&mut self, has_build: bool) {
-        let mut ready = self.ready.subscribe();
-        let (after, wanted) = (&self.after, &self.wanted);
-        let all = |ready: &Ready| {
-            after.iter().all(|name| ready.get(name).map_or(0, BTreeSet::len) >= wanted.get(name).copied().unwrap_or(1))
-        };
-        // The sender is this very struct's: it cannot be gone.
-        let _ = ready.wait_for(all).await;
-        if has_build && !self.is_first {
-            let _ = self.is_built.wait_for(|built| *built).await;
-        }
-    }
-}
-
-struct Followed {
-    id: String,
-    service: ServiceName,
-    view: watch::Receiver<synego_sidecar::View>,
-    announcement: watch::Receiver<synego_model::Announcement>,
-    process: watch::Receiver<Option<synego_supervise::ProcessState>>,
-    built: Option<Arc<watch::Sender<bool>>>,
-    ready: Arc<watch::Sender<Ready>>,
-    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
-}
-
-/// Keeps what others wait for: who is ready, what is built, how it is.
-async fn follow(mut of: Followed) {
-    loop {
-        let view = of.view.borrow_and_update().clone();
-        let announced = of.announcement.borrow_and_update().clone();
-        let pid = of.process.borrow_and_update().as_ref().map_or(0, |process| process.pid);
-        if let (Some(built), true) = (&of.built, pid != 0) {
-            built.send_if_modified(|built| !std::mem::replace(built, true));
-        }
-        let takes = view.state.takes_requests();
-        of.ready.send_if_modified(|ready| {
-            let instances = ready.entry(of.service.clone()).or_default();
-            if takes { instances.insert(of.id.clone()) } else { instances.remove(&of.id) }
-        });
-        let picture = Picture {
-            service: of.service.clone(),
-            view,
-            listens: announced.listens,
-            inbound: announced.address.to_string(),
-            started_unix_ms: announced.started_unix_ms,
-        };
-        of.pictures.send_modify(|pictures| {
-            pictures.insert(of.id.clone(), picture);
-        });
-        tokio::select! {
-            changed = of.view.changed() => if changed.is_err() { return },
-            Ok(()) = of.announcement.changed() => {}
-            Ok(()) = of.process.changed() => {}
-        }
-    }
-}
-
 /// The services that are started.
 fn chosen<'a>(manifest: &'a Manifest, only: &[String]) -> Result<Vec<&'a LocalService>, Failure> {
     let names: Vec<&str> = manifest.local.iter().map(|local| local.spec.name.as_str()).collect();
@@ -381,8 +279,6 @@ fn config(
         protocol: spec.protocol,
         version: local.version.clone(),
         labels: spec.labels.clone(),
-        // The master has the manifest's routes by itself.
-        routes: None,
         uses: spec.uses.clone(),
         address,
         process,
@@ -395,67 +291,6 @@ fn config(
         state_dir: Some(ground.state_dir.clone()),
         runtime_dir: ground.runtime_dir.clone(),
         stop: DRAIN,
-    }
-}
-
-/// Shows what an instance prints.
-fn show(sink: &OutputSink, instance: String, lines: mpsc::Sender<Line>) {
-    let (_, mut following) = sink.follow(0);
-    tasks::spawn("show-output", Kind::Connection, async move {
-        loop {
-            match following.recv().await {
-                Ok(line) => {
-                    let line = Line { instance: short(&instance).to_owned(), build: line.build, line: told(&line) };
-                    if lines.send(line).await.is_err() {
-                        return;
-                    }
-                }
-                // The terminal is slower than the service: what was missed is in the file.
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    });
-}
-
-/// On one machine the part before the `@` says it all.
-fn short(instance: &str) -> &str {
-    instance.split('@').next().unwrap_or(instance)
-}
-
-/// A line as the admin API has it.
-pub(crate) fn told(line: &synego_supervise::OutputLine) -> pb::OutputLine {
-    use synego_supervise::Level;
-    pb::OutputLine {
-        unix_us: line.unix_us,
-        level: match line.level {
-            Level::Trace => pb::LogLevel::Trace,
-            Level::Debug => pb::LogLevel::Debug,
-            Level::Info => pb::LogLevel::Info,
-            Level::Warn => pb::LogLevel::Warn,
-            Level::Error => pb::LogLevel::Error,
-        }
-        .into(),
-        message: line.message.clone(),
-        stderr: line.stderr,
-        pid: line.pid,
-        request_id: line.request_id.clone(),
-        trace_id: line.trace_id.clone(),
-        fields_json: line.fields_json.clone(),
-    }
-}
-
-fn problem_line(problem: &str) -> synego_supervise::OutputLine {
-    synego_supervise::OutputLine {
-        unix_us: synego_runtime::clock::unix_us(),
-        level: synego_supervise::Level::Error,
-        message: format!("the sidecar cannot start: {problem}"),
-        stderr: true,
-        build: false,
-        pid: 0,
-        request_id: String::new(),
-        trace_id: String::new(),
-        fields_json: String::new(),
     }
 }
 

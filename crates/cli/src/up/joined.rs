@@ -152,11 +152,23 @@ fn service(local: &LocalService, node: &NodeName, pictures: &BTreeMap<String, Pi
 }
 
 fn instance(id: &str, node: &NodeName, picture: &Picture) -> pb::InstanceView {
+    let own = (InstanceState::from(picture.view.state), picture.view.cause.as_ref().map(pb::StateCause::from));
+    // Ready is what others can reach: nobody can before a master knows of it.
+    let (state, cause) = if picture.is_linked || own.0 != InstanceState::Ready {
+        own
+    } else {
+        let message = match picture.link_error.as_str() {
+            "" => "no master is linked yet".to_owned(),
+            error => format!("no master is linked: {error}"),
+        };
+        let reason = pb::Reason::Starting.into();
+        (InstanceState::Starting, Some(pb::StateCause { reason, message, since_unix_ms: picture.started_unix_ms }))
+    };
     pb::InstanceView {
         id: id.to_owned(),
         node: node.to_string(),
-        state: InstanceState::from(picture.view.state).into(),
-        cause: picture.view.cause.as_ref().map(pb::StateCause::from),
+        state: state.into(),
+        cause,
         address: picture.inbound.clone(),
         listens: picture.listens.clone(),
         restarts: picture.view.restarts,

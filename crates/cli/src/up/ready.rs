@@ -120,6 +120,11 @@ impl Judge {
         }
     }
 
+    /// The longest time that any of `names` has to become ready.
+    pub(crate) fn longest(&self, names: &[String]) -> Duration {
+        names.iter().filter_map(|name| self.awaited.get(name)).map(|awaited| awaited.within).max().unwrap_or_default()
+    }
+
     /// How many services are awaited.
     pub(crate) fn count(&self) -> usize {
         self.awaited.len()

@@ -7,6 +7,9 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use synego_runtime::tasks::{self, Kind};
 use tokio::sync::mpsc;
 
+use crate::output::drawn::Drawn;
+use crate::output::screen::size;
+
 /// Keys as they are pressed. Ctrl-C stays a signal.
 #[derive(Debug)]
 pub(crate) struct Keys {
@@ -73,26 +76,25 @@ fn read(keys: &mpsc::Sender<char>) {
 /// The part of the terminal below the lines that scroll.
 #[derive(Debug, Default)]
 pub(crate) struct Region {
-    lines: usize,
+    drawn: Drawn,
 }
 
 impl Region {
     /// Writes `above` (whole lines, to stdout) over the region and the region anew below it (to stderr).
-    pub(crate) fn draw(&mut self, above: &str, region: &str, rows: usize) {
-        let lines: Vec<&str> = region.lines().take(rows.saturating_sub(1)).collect();
+    pub(crate) fn draw(&mut self, above: &str, region: &str) {
+        let (columns, rows) = size();
+        let up = self.drawn.up(columns);
+        let lines = self.drawn.take(region, columns, rows.saturating_sub(1));
         let mut err = io::stderr().lock();
-        // Both streams end at the same terminal, so each is flushed before the other writes.
-        let _ = err.write_all(self.clear().as_bytes()).and_then(|()| err.flush());
+        // Both streams end at the same terminal, so each is flushed before the other writes. A terminal that is gone is
+        // told by a HUP.
+        let clear = if up.is_empty() { String::new() } else { format!("{up}\u{1b}[J") };
+        let _ = err.write_all(clear.as_bytes()).and_then(|()| err.flush());
         if !above.is_empty() {
             let mut out = io::stdout().lock();
             let _ = out.write_all(above.as_bytes()).and_then(|()| out.flush());
         }
-        let body: String = lines.iter().flat_map(|line| [*line, "\n"]).collect();
+        let body: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         let _ = err.write_all(body.as_bytes()).and_then(|()| err.flush());
-        self.lines = lines.len();
-    }
-
-    fn clear(&self) -> String {
-        if self.lines == 0 { String::new() } else { format!("\u{1b}[{}A\r\u{1b}[J", self.lines) }
     }
 }

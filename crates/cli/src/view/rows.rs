@@ -74,7 +74,7 @@ pub(crate) fn instances<'a>(of: impl IntoIterator<Item = &'a pb::ServiceView>, n
         Column::figure("UP"),
         Column::number("PID"),
         Column::figure("REPORT"),
-        Column::number("RESTARTS").wide(),
+        Column::number("RESTARTS"),
         Column::text("INBOUND").wide(),
         Column::text("LISTENS").wide(),
         Column::text("SDK").wide(),

@@ -1,0 +1,163 @@
+//! One instance from its turn to its end, and what others learn of it meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use synego_model::{Cause, Reason, ServiceName};
+use synego_runtime::Stop;
+use synego_runtime::tasks::{self, Kind};
+use synego_sidecar::{Ended, Shared, Sidecar, SidecarConfig, UplinkStatus};
+use synego_supervise::{OutputSink, ProcessState};
+use tokio::sync::watch;
+
+use super::lines::own_line;
+use super::{Picture, Ready};
+
+/// One instance on its way.
+pub(super) struct One {
+    pub(super) config: SidecarConfig,
+    pub(super) id: String,
+    pub(super) after: Vec<ServiceName>,
+    /// How many instances of each service before it must be ready.
+    pub(super) wanted: BTreeMap<ServiceName, usize>,
+    pub(super) is_first: bool,
+    pub(super) built: Arc<watch::Sender<bool>>,
+    pub(super) is_built: watch::Receiver<bool>,
+    pub(super) ready: Arc<watch::Sender<Ready>>,
+    pub(super) pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
+    pub(super) shared: Shared,
+    pub(super) sink: OutputSink,
+}
+
+impl One {
+    pub(super) async fn run(mut self, stop: Stop) -> Result<Ended, String> {
+        let has_build = self.config.process.as_ref().is_some_and(|process| process.build.is_some());
+        tokio::select! {
+            () = self.turn(has_build) => {}
+            () = stop.stopped() => return Ok(Ended::default()),
+        }
+        if let (false, Some(process)) = (self.is_first, &mut self.config.process) {
+            // One build serves all instances of the service.
+            process.build = None;
+        }
+        let service = self.config.service.clone();
+        let sidecar = match Sidecar::bind(self.config, self.shared, self.sink.clone()).await {
+            Ok(sidecar) => sidecar,
+            Err(error) => {
+                let problem = format!("{error:#}");
+                tracing::error!(instance = self.id, cause = problem, "cannot bind the sidecar");
+                self.sink.push(own_line(format!("the sidecar cannot start: {problem}")));
+                stop.stopped().await;
+                return Err(problem);
+            }
+        };
+        let watching = tasks::spawn(
+            "instance-picture",
+            Kind::Connection,
+            follow(Followed {
+                id: self.id,
+                service,
+                view: sidecar.view(),
+                announcement: sidecar.announcement(),
+                links: sidecar.links(),
+                process: sidecar.process(),
+                sink: self.sink,
+                built: self.is_first.then_some(self.built),
+                ready: self.ready,
+                pictures: self.pictures,
+            }),
+        );
+        let ended = sidecar.serve(stop).await;
+        watching.abort();
+        Ok(ended)
+    }
+
+    /// Returns when those it comes after are ready, and its service is built.
+    async fn turn(&mut self, has_build: bool) {
+        let mut ready = self.ready.subscribe();
+        let (after, wanted) = (&self.after, &self.wanted);
+        let all = |ready: &Ready| {
+            after.iter().all(|name| ready.get(name).map_or(0, BTreeSet::len) >= wanted.get(name).copied().unwrap_or(1))
+        };
+        // The sender is this very struct's: it cannot be gone.
+        let _ = ready.wait_for(all).await;
+        if has_build && !self.is_first {
+            let _ = self.is_built.wait_for(|built| *built).await;
+        }
+    }
+}
+
+struct Followed {
+    id: String,
+    service: ServiceName,
+    view: watch::Receiver<synego_sidecar::View>,
+    announcement: watch::Receiver<synego_model::Announcement>,
+    process: watch::Receiver<Option<ProcessState>>,
+    links: watch::Receiver<UplinkStatus>,
+    sink: OutputSink,
+    built: Option<Arc<watch::Sender<bool>>>,
+    ready: Arc<watch::Sender<Ready>>,
+    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
+}
+
+/// Keeps what others wait for: who is ready, what is built, how it is.
+async fn follow(mut of: Followed) {
+    // A master that is lost keeps its place: whoever stands before it finds out by itself, and it may come back.
+    let mut ingresses = BTreeMap::new();
+    let mut known: Option<Cause> = None;
+    loop {
+        let links = of.links.borrow_and_update().clone();
+        for link in &links.masters {
+            if let Some(ingress) = link.linked.as_ref().and_then(|linked| linked.ingress) {
+                ingresses.insert(link.address.clone(), ingress);
+            }
+        }
+        let view = of.view.borrow_and_update().clone();
+        let announced = of.announcement.borrow_and_update().clone();
+        let process = of.process.borrow_and_update().clone();
+        let pid = process.as_ref().map_or(0, |process| process.pid);
+        tell_failure(process.as_ref(), &mut known, &of.sink);
+        if let (Some(built), true) = (&of.built, pid != 0) {
+            built.send_if_modified(|built| !std::mem::replace(built, true));
+        }
+        let takes = view.state.takes_requests();
+        of.ready.send_if_modified(|ready| {
+            let instances = ready.entry(of.service.clone()).or_default();
+            if takes { instances.insert(of.id.clone()) } else { instances.remove(&of.id) }
+        });
+        let picture = Picture {
+            service: of.service.clone(),
+            view,
+            listens: announced.listens,
+            inbound: announced.address.to_string(),
+            started_unix_ms: announced.started_unix_ms,
+            is_linked: links.masters.iter().any(|master| master.linked.is_some()),
+            link_error: links.masters.iter().find_map(|master| master.last_error.clone()).unwrap_or_default(),
+            ingresses: ingresses.clone(),
+        };
+        of.pictures.send_modify(|pictures| {
+            pictures.insert(of.id.clone(), picture);
+        });
+        tokio::select! {
+            changed = of.view.changed() => if changed.is_err() { return },
+            Ok(()) = of.announcement.changed() => {}
+            Ok(()) = of.process.changed() => {}
+            Ok(()) = of.links.changed() => {}
+        }
+    }
+}
+
+/// Says among the lines of the process that it ended, or could not be started: its own lines cannot.
+fn tell_failure(process: Option<&ProcessState>, known: &mut Option<Cause>, sink: &OutputSink) {
+    const TOLD: [Reason; 5] =
+        [Reason::ProcessExited, Reason::CrashLoop, Reason::BuildFailed, Reason::StartFailed, Reason::NotReadyInTime];
+    let cause = process.and_then(|process| process.cause.clone()).filter(|cause| TOLD.contains(&cause.reason));
+    if let Some(cause) = &cause
+        && known.as_ref() != Some(cause)
+    {
+        sink.push(own_line(cause.to_string()));
+    }
+    if cause.is_some() {
+        *known = cause;
+    }
+}
