@@ -17,18 +17,20 @@ async fn two_thousand_idle_websockets_stay_open_while_a_hundred_instances_join_a
         chat.display()
     ))
     .await;
-    let url = mesh.socket_url("/ws/chat");
     let mut sockets = Vec::with_capacity(SOCKETS);
     while sockets.len() < SOCKETS {
-        let batch = (0..50).map(|_| Socket::connect(&url));
-        for socket in futures_util::future::join_all(batch).await {
+        // A room for each, so that they are idle and not busy with telling each other who came.
+        let urls: Vec<String> =
+            (0..50).map(|number| mesh.socket_url(&format!("/ws/chat?room=r{}", sockets.len() + number))).collect();
+        for socket in futures_util::future::join_all(urls.iter().map(|url| Socket::connect(url))).await {
             sockets.push(socket.expect("a WebSocket"));
         }
     }
 
     // Each instance is a sidecar of its own beside one small process that all of them share.
-    let target = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = target.local_addr().expect("its address").port().to_string();
+    let taking = tokio::spawn(async move { while target.accept().await.is_ok() {} });
     let master = format!("127.0.0.1:{}", mesh.variable("SHOP_MESH"));
     for round in 0..INSTANCES / 10 {
         let sidecars: Vec<_> = (0..10)
@@ -52,9 +54,11 @@ async fn two_thousand_idle_websockets_stay_open_while_a_hundred_instances_join_a
         .await;
     }
 
-    // Every socket still carries a message both ways: the first one sends, all receive.
-    sockets[0].send("still here").await.expect("sent");
+    taking.abort();
+
+    // Every socket still carries a message both ways.
     for (number, socket) in sockets.iter_mut().enumerate() {
+        socket.send("still here").await.unwrap_or_else(|error| panic!("socket {number}: {error}"));
         loop {
             let text = tokio::time::timeout(Duration::from_secs(30), socket.receive()).await.expect("in time");
             if text.unwrap_or_else(|error| panic!("socket {number}: {error}")).contains("still here") {
