@@ -104,6 +104,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         node: node.clone(),
         masters,
         far,
+        announces: !wanted.join.is_empty(),
         runtime_dir: runtime_dir.clone(),
         state_dir: state_dir.clone(),
         no_build: wanted.no_build,

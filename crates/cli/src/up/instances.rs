@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_model::{InstanceId, InstanceName, LocalService, NodeName, ServiceName, Target};
+use synego_model::{InstanceId, InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
 use synego_runtime::logs::{LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper};
@@ -279,6 +279,8 @@ fn config(
         protocol: spec.protocol,
         version: local.version.clone(),
         labels: spec.labels.clone(),
+        // Our own master has the manifest's routes by itself; those elsewhere may have another manifest, or none.
+        routes: if ground.announces { places(spec) } else { None },
         uses: spec.uses.clone(),
         address,
         process,
@@ -292,6 +294,14 @@ fn config(
         runtime_dir: ground.runtime_dir.clone(),
         stop: DRAIN,
     }
+}
+
+/// The places of routes without further conditions: what a sidecar can announce.
+fn places(spec: &ServiceSpec) -> Option<Vec<String>> {
+    let plain =
+        |route: &&Route| !route.exact && route.methods.is_empty() && route.headers.is_empty() && route.query.is_empty();
+    let routes = spec.routes.as_ref()?;
+    Some(routes.iter().filter(plain).map(|route| route.place.to_string()).collect())
 }
 
 #[cfg(test)]
