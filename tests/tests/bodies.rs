@@ -85,7 +85,8 @@ async fn upload(mesh: &Mesh, bytes: u64) {
     let chunk = Bytes::from(vec![b'x'; CHUNK]);
     let chunks = futures_util::stream::iter(0..bytes / CHUNK as u64)
         .map(move |_| Ok::<_, std::convert::Infallible>(Frame::data(chunk.clone())));
-    let request = Request::post(mesh.url("/")).body(http_body_util::BodyExt::boxed(StreamBody::new(chunks))).expect("a request");
+    let request =
+        Request::post(mesh.url("/")).body(http_body_util::BodyExt::boxed(StreamBody::new(chunks))).expect("a request");
     let answer = client.request(request).await.expect("an answer");
     assert_eq!(answer.status().as_u16(), 200);
     let told = answer.into_body().collect().await.expect("a body").to_bytes();

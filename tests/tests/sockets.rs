@@ -36,8 +36,22 @@ async fn two_thousand_idle_websockets_stay_open_while_a_hundred_instances_join_a
         let sidecars: Vec<_> = (0..10)
             .map(|number| {
                 let instance = format!("guest-{}", round * 10 + number);
-                let args = ["--service", "guest", "--instance", &instance, "--port", &port, "--master", &master,
-                    "--inbound", "0", "--outbound", "0", "--admin", "0"];
+                let args = [
+                    "--service",
+                    "guest",
+                    "--instance",
+                    &instance,
+                    "--port",
+                    &port,
+                    "--master",
+                    &master,
+                    "--inbound",
+                    "0",
+                    "--outbound",
+                    "0",
+                    "--admin",
+                    "0",
+                ];
                 mesh.home.start("synego-sidecar", &args)
             })
             .collect();
