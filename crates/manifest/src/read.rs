@@ -193,7 +193,7 @@ fn limits(said: Option<&types::Limits>) -> Limits {
     }
     take!(
         headers: inner, header: inner, header_count: whole, target: inner, streams: whole, window: inner,
-        connection_window: inner, resets: whole, handshake: inner, header_read: inner, body_idle: inner, body_rate: inner,
+        connection_window: inner, resets: whole, header_read: inner, body_idle: inner, body_rate: inner,
         write_stall: inner, client_idle: inner, pool_idle: inner, connection_age: inner, in_flight: whole, ping: inner,
         replay: inner,
     );

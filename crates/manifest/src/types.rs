@@ -153,7 +153,6 @@ pub(crate) struct Limits {
     pub(crate) window: Option<Bytes>,
     pub(crate) connection_window: Option<Bytes>,
     pub(crate) resets: Option<u32>,
-    pub(crate) handshake: Option<Time>,
     pub(crate) header_read: Option<Time>,
     pub(crate) body_idle: Option<Time>,
     pub(crate) body_rate: Option<Bytes>,

@@ -25,8 +25,6 @@ pub struct Limits {
     pub connection_window: u64,
     /// Unfinished HTTP/2 resets in 10 s that close a connection.
     pub resets: u32,
-    /// A handshake.
-    pub handshake: Duration,
     /// Reading a message's head.
     pub header_read: Duration,
     /// A body's silence.
@@ -62,7 +60,6 @@ impl Default for Limits {
             window: 256 * KIB,
             connection_window: 2048 * KIB,
             resets: 200,
-            handshake: Duration::from_secs(5),
             header_read: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             body_rate: KIB,

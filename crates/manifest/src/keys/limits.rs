@@ -55,7 +55,7 @@ macro_rules! keys {
             key("window", $window.0, $window.1, $effect, "window: 128KiB", "HTTP/2 window of a stream"),
             key("connection_window", $connection_window.0, $connection_window.1, $effect, "connection_window: 1MiB", "HTTP/2 window of a connection"),
             key("resets", &RESETS, "200", $effect, "resets: 100", "unfinished HTTP/2 resets in 10 s that close a connection"),
-            key("handshake", &HANDSHAKE, "5s", $effect, "handshake: 5s", "a TLS handshake"),
+            key("handshake", &HANDSHAKE, "5s", $effect, "handshake: 5s", "a TLS handshake").later(),
             key("header_read", &HEADER_READ, "10s", $effect, "header_read: 5s", "reading the head of a message"),
             key("body_idle", &THIRTY, "30s", $effect, "body_idle: 30s", "silence of a body"),
             key("body_rate", &BODY_RATE, "1KiB/s", $effect, "body_rate: 1KiB/s", "lowest rate of a body after 10 s"),
