@@ -67,7 +67,7 @@ export class SynegoError extends Error {
   }
 
   /** The failure with which a service answered over HTTP; reads the body. `service` is the name that was called. */
-  static async fromResponse(response: Response, service: string): Promise<SynegoError> {
+  static async fromResponse(response: Response, service = "the service"): Promise<SynegoError> {
     return readHttp(service, response.status, (name) => response.headers.get(name), await response.text());
   }
 
