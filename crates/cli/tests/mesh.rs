@@ -65,6 +65,12 @@ fn up_in_the_background_returns_when_all_is_ready_and_every_command_sees_it() {
     assert!(place.run(&["logs", "--grep", "never said"]).expect_code(0).out.is_empty());
     assert_eq!(place.run(&["version", "-o", "json"]).expect_code(0).json()["items"].as_array().map(Vec::len), Some(2));
 
+    place.write("synego.yaml", &shop(&TWO.replace("run: node", "runs: node")));
+    let refused = place.run(&["check"]).expect_code(1).out;
+    assert!(refused.trim_end().ends_with("stays in force") && refused.contains("is refused, epoch "), "{refused}");
+    place.run(&["status"]).expect_code(0);
+    place.write("synego.yaml", &shop(TWO));
+
     let again = place.run(&["up", "-d"]).expect_code(1);
     assert!(
         again.err.starts_with("error: the mesh `shop` runs already on this machine\ncause: process "),
@@ -196,4 +202,47 @@ fn watch_tells_changes_line_by_line_where_there_is_no_terminal() {
         view["items"].as_array().expect("items").iter().any(|item| item["service"] == "users" && item["ready"] == 1)
     });
     assert!(told, "the killed instance was never missing");
+}
+
+#[test]
+fn in_the_foreground_output_goes_to_stdout_words_to_stderr_and_term_drains() {
+    let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
+    let mut command = place.command(&["up"]);
+    let (out, err) = (place.path().join("out.txt"), place.path().join("err.txt"));
+    let file = |path: &std::path::Path| std::fs::File::create(path).expect("a file");
+    let mut child = support::Killed(command.stdout(file(&out)).stderr(file(&err)).spawn().expect("synego runs"));
+    let text = |path: &std::path::Path| std::fs::read_to_string(path).expect("a file");
+    let ready = wait_for("all ready", || {
+        let words = text(&err);
+        words.lines().find(|line| line.contains("all ready in")).map(str::to_owned)
+    });
+    let url = ready.rsplit(' ').next().expect("a URL").to_owned();
+    assert!(get(&format!("{url}/orders")).ends_with("orders-1"));
+    wait_for("the line of the request", || text(&out).contains("orders-1  info   asked for /orders").then_some(()));
+    assert!(text(&err).contains("users-1@") && text(&err).contains("starting → ready"), "{}", text(&err));
+    let pid = child.0.id().to_string();
+    assert!(std::process::Command::new("kill").arg(&pid).status().expect("kill runs").success());
+    assert_eq!(child.0.wait().expect("it ends").code(), Some(0));
+    assert!(text(&err).trim_end().ends_with("ended"), "{}", text(&err));
+    assert!(!text(&out).contains("draining"), "{}", text(&out));
+}
+
+#[test]
+fn logs_go_on_with_new_lines_as_objects_of_their_own() {
+    use std::io::{BufRead as _, BufReader};
+    let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
+    let _up = Up(&place);
+    let up = place.run(&["up", "-d", "-o", "json"]).expect_code(0).json();
+    let url = up["gateway"]["url"].as_str().expect("a URL").to_owned();
+    let mut command = place.command(&["logs", "-f", "-o", "json"]);
+    let mut child = support::Killed(command.stdout(std::process::Stdio::piped()).spawn().expect("synego runs"));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+    let first: serde_json::Value = serde_json::from_str(&lines.next().expect("the recent lines")).expect("JSON");
+    assert_eq!(first["kind"], "logs");
+    assert!(get(&format!("{url}/users")).contains("users-"));
+    let told = lines.take(50).any(|line| {
+        let object: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        object["items"].as_array().expect("items").iter().any(|item| item["message"] == "asked for /users")
+    });
+    assert!(told, "the line never came");
 }

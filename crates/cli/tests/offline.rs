@@ -293,3 +293,15 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }
+
+#[test]
+fn nginx_takes_the_configuration_that_is_shown() {
+    let place = Place::new(&[
+        ("synego.yaml", &format!("{SHOP}gateway: {{ static: {{ /static: ./public }} }}\n")),
+        ("public/a.txt", ""),
+    ]);
+    let said = place.run(&["nginx", "show"]).expect_code(0);
+    assert!(said.out.contains("upstream masters") && said.out.contains("gateway.static"), "{}", said.out);
+    assert!(place.run(&["nginx", "check"]).expect_code(0).out.contains("takes the configuration"));
+    place.run(&["check", "--nginx"]).expect_code(0);
+}

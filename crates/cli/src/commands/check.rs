@@ -1,16 +1,21 @@
 //! `synego check`: the manifest alone, offline; it changes nothing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use synego_model::Diagnostic;
 
+use crate::client::Mesh;
 use crate::commands::nginx;
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
 use crate::manifest;
 use crate::mesh;
 use crate::output::Answer;
+
+/// Longest wait for the mesh, which only adds what stays in force.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,7 +57,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         let drawn = manifest::draw(&outcome.diagnostics, context.screen.out);
         let last = match &outcome.manifest {
             Some(_) => outcome.summary(),
-            None => format!("{}; {} is refused{}", outcome.counts(), outcome.title(), in_force(&outcome)),
+            None => format!("{}; {} is refused{}", outcome.counts(), outcome.title(), in_force(&outcome, context)),
         };
         format!("{drawn}{last}\n")
     });
@@ -63,13 +68,20 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// What stays in force while this manifest is refused: the mesh that runs it, if one does.
-fn in_force(outcome: &synego_manifest::Outcome) -> String {
+/// What stays in force while this manifest is refused: the epoch of the mesh that runs it, if one does.
+fn in_force(outcome: &synego_manifest::Outcome, context: &Context) -> String {
     let file = manifest::main_file(outcome);
-    let runs = mesh::running()
-        .into_iter()
-        .any(|(note, _)| note.is_some_and(|note| note.manifest.is_some() && note.manifest == file));
-    if runs { ", what runs stays in force".to_owned() } else { String::new() }
+    let runs =
+        |note: &Option<mesh::Note>| note.as_ref().is_some_and(|note| note.manifest.is_some() && note.manifest == file);
+    let Some((_, target)) = mesh::running().into_iter().find(|(note, _)| runs(note)) else { return String::new() };
+    let asked = context.block_on(async {
+        let view = async { Mesh::connect(context, target).await?.view(&[]).await };
+        Ok(tokio::time::timeout(PATIENCE, view).await.ok().and_then(Result::ok))
+    });
+    match asked.ok().flatten() {
+        Some(view) => format!(", epoch {} stays in force", view.epoch),
+        None => ", what runs stays in force".to_owned(),
+    }
 }
 
 fn item(diagnostic: &Diagnostic) -> Value {

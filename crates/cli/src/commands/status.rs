@@ -71,12 +71,7 @@ fn chosen<'a>(args: &'a Args, view: &'a pb::MeshView) -> impl Iterator<Item = &'
 }
 
 fn answer(args: &Args, view: &pb::MeshView) -> crate::output::Answer {
-    let items = chosen(args, view).map(json::service).collect();
-    let answer = json::answer("status", "service", view).items(items);
-    match &view.gateway {
-        Some(gateway) => answer.with("gateway", json::gateway(gateway)),
-        None => answer,
-    }
+    json::status(view, chosen(args, view))
 }
 
 fn table(args: &Args, view: &pb::MeshView) -> Table {

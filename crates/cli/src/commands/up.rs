@@ -47,14 +47,14 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     let files = outcome.files.iter().map(|file| file.path.clone()).collect();
     let folder = context.folder()?;
     let manifest = outcome.manifest.unwrap_or_else(|| Manifest::defaults(&folder));
-    if args.detach && !args.in_background {
-        return detach::run(context, &manifest, &args.only);
-    }
     if args.in_background {
         // A session of its own: the terminal that started it may close.
         let _ = rustix::process::setsid();
     }
     let join = if args.join.is_empty() { manifest.masters.join.clone() } else { args.join };
+    if args.detach && !args.in_background {
+        return detach::run(context, &manifest, &args.only, !join.is_empty());
+    }
     let logs = logs(&manifest);
     let wanted = assembly::Wanted {
         manifest,

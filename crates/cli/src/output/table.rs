@@ -277,7 +277,7 @@ impl Table {
         let steps =
             [(Fit::LosesMiddle, 24), (Fit::LosesEnd, 20), (Fit::LosesMiddle, NARROWEST), (Fit::LosesEnd, NARROWEST)];
         for (fit, floor) in steps {
-            for index in 0..self.columns.len() {
+            for index in (0..self.columns.len()).rev() {
                 let over = needed(widths, &|_, width| width).saturating_sub(room);
                 if let (true, Some(width)) = (self.columns[index].fit == fit, widths[index]) {
                     widths[index] = Some(width.saturating_sub(over).max(floor.min(width)));

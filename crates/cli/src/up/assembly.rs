@@ -159,7 +159,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
 
     let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
     let mut client = Mesh::connect(context, target).await?;
-    let judge = Judge::new(manifest, &wanted.only);
+    let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
         instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
     let mut console = Console::new(context, judge, wanted.files.clone(), width, wanted.background);

@@ -81,7 +81,7 @@ fn table(view: &pb::MeshView) -> Table {
         Column::figure("REQ/S"),
         Column::figure("P99"),
         Column::sentence("WHERE"),
-        Column::text("ROUTES"),
+        Column::sentence("ROUTES"),
     ]);
     for service in &view.service {
         let routes = if service.route.is_empty() { "inside".to_owned() } else { service.route.join(" ") };

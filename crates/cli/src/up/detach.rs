@@ -12,7 +12,8 @@ use synego_manifest::Manifest;
 use synego_wire::pb;
 
 use super::board::{self, Progress};
-use super::ready::{Judge, Late, Verdict};
+use super::gateway;
+use super::ready::{GATEWAY, Judge, Late, Verdict};
 use crate::client::Mesh;
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
@@ -29,7 +30,7 @@ const COMING: Duration = Duration::from_secs(20);
 const LAST: usize = 10;
 
 /// Starts `up` in the background and waits until all is ready.
-pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String]) -> Result<u8, Failure> {
+pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String], joins: bool) -> Result<u8, Failure> {
     let mesh = manifest.declaration.mesh.as_str();
     let dir = synego_runtime::config::runtime_dir(mesh)
         .map_err(|error| Failure::new("cannot make the runtime folder").cause(error.to_string()))?;
@@ -42,7 +43,8 @@ pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String]) -> Re
     let begun = context.now();
     context.block_on(async {
         let mut mesh = coming(context, &target, &mut child, &output).await?;
-        wait(context, manifest, only, &mut mesh, &mut child, &output, begun).await
+        let judge = Judge::new(manifest, only, !joins && gateway::is_wanted(manifest));
+        wait(context, judge, &mut mesh, &mut child, &output, begun).await
     })
 }
 
@@ -134,14 +136,12 @@ fn told(said: &str) -> (String, Vec<Told>) {
 
 async fn wait(
     context: &Context,
-    manifest: &Manifest,
-    only: &[String],
+    mut judge: Judge,
     mesh: &mut Mesh<'_>,
     child: &mut Child,
     output: &Path,
     begun: u64,
 ) -> Result<u8, Failure> {
-    let mut judge = Judge::new(manifest, only);
     let mut views = mesh.watch(&[], Duration::from_millis(100)).await?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     let mut last: Option<pb::MeshView> = None;
@@ -205,9 +205,7 @@ fn late_count(view: &pb::MeshView, all: usize) -> usize {
 }
 
 fn finish(context: &Context, view: &pb::MeshView, progress: Progress) {
-    let items = view.service.iter().map(json::service).collect();
-    let answer = json::answer("status", "service", view).items(items);
-    context.answer(answer, || {
+    context.answer(json::status(view, view.service.iter()), || {
         let table = rows::services(view);
         let body = if table.is_empty() { String::new() } else { format!("\n{}", context.table(table)) };
         format!("{}\n{body}", board::summary(view, progress))
@@ -252,7 +250,10 @@ fn failure(late: &Late, all: usize, ready: usize, lines: &[String]) -> Failure {
         failure = failure.help("it listens on a port of its own; let it read PORT, or say which: `port: 9000`");
     }
     let explain = late.cause.split(':').next().filter(|word| synego_model::Reason::from_word(word).is_some());
-    failure = failure.help(format!("`synego logs {}` shows all it printed", late.service));
+    failure = match late.service.as_str() {
+        GATEWAY => failure.help("see what Nginx gets with `synego nginx show`, and what it said in the log folder"),
+        service => failure.help(format!("`synego logs {service}` shows all it printed")),
+    };
     match explain {
         Some(word) => failure.help(format!("`synego explain {word}`")),
         None => failure,

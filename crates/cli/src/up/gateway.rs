@@ -49,9 +49,7 @@ impl Gateway {
     /// # Errors
     /// When Nginx is asked for by name and is not there, or a port is taken.
     pub(crate) async fn decide(manifest: &Manifest) -> Result<Self, Failure> {
-        let is_said =
-            manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
-        if manifest.declaration.services.is_empty() && !is_said {
+        if !is_wanted(manifest) {
             return Ok(Self::None);
         }
         let gateway = match (manifest.gateway.engine, manifest.gateway.engine == Some(Engine::Master)) {
@@ -77,10 +75,8 @@ impl Gateway {
     /// # Errors
     /// When a gateway is said and there is no Nginx to be it, or a port is taken.
     pub(crate) async fn decide_joined(manifest: &Manifest) -> Result<Self, Failure> {
-        let said =
-            manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
         // A gateway that is a master stands where a master is.
-        let here = said && manifest.gateway.engine != Some(Engine::Master);
+        let here = is_said(manifest) && manifest.gateway.engine != Some(Engine::Master);
         match if here { Self::decide(manifest).await? } else { Self::None } {
             Self::Master { .. } => {
                 Err(Failure::new("this machine joins masters elsewhere and has no Nginx for its `gateway`")
@@ -149,15 +145,27 @@ impl Gateway {
     }
 }
 
-/// Gives each address of port 0 a free port of its own, since Nginx cannot say which one it took.
+/// Whether the manifest says anything of a gateway.
+fn is_said(manifest: &Manifest) -> bool {
+    manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default")
+}
+
+/// Whether a machine with a master serves the outside: a bare master that was told of no gateway does not.
+pub(crate) fn is_wanted(manifest: &Manifest) -> bool {
+    !manifest.declaration.services.is_empty() || is_said(manifest)
+}
+
+/// Gives the master's ingress, and each address of the gateway, of port 0 a free port of its own: Nginx has to be told
+/// the one, and cannot say which other it took.
 ///
 /// # Errors
 /// When no port is free.
 pub(crate) fn settle_ports(manifest: &mut Manifest) -> Result<(), Failure> {
-    for listen in manifest.gateway.listen.iter_mut().filter(|listen| listen.address.port() == 0) {
+    let listens = manifest.gateway.listen.iter_mut().map(|listen| &mut listen.address);
+    for address in listens.chain([&mut manifest.masters.ingress]).filter(|address| address.port() == 0) {
         let port =
             synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?;
-        listen.address.set_port(port);
+        address.set_port(port);
     }
     Ok(())
 }

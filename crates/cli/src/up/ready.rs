@@ -10,6 +10,8 @@ use synego_wire::pb;
 use super::board::is_ready;
 use crate::view;
 
+/// What the gateway is called beside the services.
+pub(crate) const GATEWAY: &str = "gateway";
 /// Time over `within` in which the supervisor's own word may still come: it knows better what happened.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -26,6 +28,8 @@ struct Awaited {
 #[derive(Debug, Clone)]
 pub(crate) struct Judge {
     awaited: BTreeMap<String, Awaited>,
+    /// Whether the gateway is awaited too.
+    gateway: bool,
 }
 
 /// A service that did not become ready.
@@ -53,8 +57,9 @@ pub(crate) enum Verdict {
 }
 
 impl Judge {
-    /// Of the services of this machine; `only`: of these alone, if there are any.
-    pub(crate) fn new(manifest: &Manifest, only: &[String]) -> Self {
+    /// Of the services of this machine (`only`: of these alone, if there are any) and, if `gateway`, of what faces the
+    /// world.
+    pub(crate) fn new(manifest: &Manifest, only: &[String], gateway: bool) -> Self {
         let local = manifest
             .local
             .iter()
@@ -63,7 +68,7 @@ impl Judge {
             let after = local.after.iter().map(ToString::to_string).collect();
             (local.spec.name.to_string(), Awaited { within: local.ready.within, after, begun: None })
         });
-        Self { awaited: awaited.collect() }
+        Self { awaited: awaited.collect(), gateway }
     }
 
     /// Judges what the mesh says at `now`.
@@ -113,6 +118,18 @@ impl Judge {
             let cause = "it comes after a service that is not ready".to_owned();
             late.push(Late { service, instance: String::new(), within, cause });
         }
+        if self.gateway {
+            match view.gateway.as_ref().map(|gateway| (gateway.state(), gateway.cause.as_ref())) {
+                Some((pb::InstanceState::Ready, _)) => {}
+                Some((pb::InstanceState::Unhealthy | pb::InstanceState::Gone, cause)) => late.push(Late {
+                    service: GATEWAY.to_owned(),
+                    instance: String::new(),
+                    within: Duration::ZERO,
+                    cause: view::cause_line(cause),
+                }),
+                _ => waiting.push(GATEWAY.to_owned()),
+            }
+        }
         match (waiting.is_empty(), late.is_empty()) {
             (true, true) => Verdict::Ready,
             (true, false) => Verdict::Late(late),
@@ -157,7 +174,7 @@ mod tests {
             let after = after.iter().map(|name| (*name).to_owned()).collect();
             ((*name).to_owned(), Awaited { within: Duration::from_secs(30), after, begun: None })
         });
-        Judge { awaited: awaited.collect() }
+        Judge { awaited: awaited.collect(), gateway: false }
     }
 
     type Said<'a> = (&'a str, pb::InstanceState, Option<(Reason, &'a str)>);
@@ -192,6 +209,18 @@ mod tests {
         let begun = synego_runtime::clock::now();
         assert_eq!(judge.look(&view(&[("a", READY, None)]), begun), Verdict::Waiting(vec!["b".into()]));
         assert_eq!(judge.look(&view(&[("a", READY, None), ("b", READY, None)]), begun), Verdict::Ready);
+    }
+
+    #[test]
+    fn the_gateway_is_waited_for_like_a_service() {
+        let mut judge = Judge { gateway: true, ..judge(&[("a", &[])]) };
+        let now = synego_runtime::clock::now();
+        let mut view = view(&[("a", READY, None)]);
+        assert_eq!(judge.look(&view, now), Verdict::Waiting(vec!["gateway".into()]));
+        view.gateway = Some(pb::GatewayView { state: READY.into(), ..Default::default() });
+        assert_eq!(judge.look(&view, now), Verdict::Ready);
+        view.gateway = Some(pb::GatewayView { state: pb::InstanceState::Unhealthy.into(), ..Default::default() });
+        assert!(matches!(judge.look(&view, now), Verdict::Late(late) if late[0].service == "gateway"));
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub(crate) fn answer(kind: &'static str, name_field: &'static str, view: &pb::Me
         .with("warnings", warnings.into())
 }
 
+/// The answer of `status` about these services, with what faces the world.
+pub(crate) fn status<'a>(view: &pb::MeshView, services: impl Iterator<Item = &'a pb::ServiceView>) -> Answer {
+    answer("status", "service", view)
+        .with("gateway", view.gateway.as_ref().map_or(Value::Null, gateway))
+        .items(services.map(service).collect())
+}
+
 /// A service with its instances.
 pub(crate) fn service(view: &pb::ServiceView) -> Value {
     json!({

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synego_model::{Cause, Reason, ServiceName};
+use synego_model::ServiceName;
 use synego_runtime::Stop;
 use synego_runtime::tasks::{self, Kind};
 use synego_sidecar::{Ended, Shared, Sidecar, SidecarConfig, UplinkStatus};
@@ -61,7 +61,6 @@ impl One {
                 announcement: sidecar.announcement(),
                 links: sidecar.links(),
                 process: sidecar.process(),
-                sink: self.sink,
                 built: self.is_first.then_some(self.built),
                 ready: self.ready,
                 pictures: self.pictures,
@@ -94,7 +93,6 @@ struct Followed {
     announcement: watch::Receiver<synego_model::Announcement>,
     process: watch::Receiver<Option<ProcessState>>,
     links: watch::Receiver<UplinkStatus>,
-    sink: OutputSink,
     built: Option<Arc<watch::Sender<bool>>>,
     ready: Arc<watch::Sender<Ready>>,
     pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
@@ -104,7 +102,6 @@ struct Followed {
 async fn follow(mut of: Followed) {
     // A master that is lost keeps its place: whoever stands before it finds out by itself, and it may come back.
     let mut ingresses = BTreeMap::new();
-    let mut known: Option<Cause> = None;
     loop {
         let links = of.links.borrow_and_update().clone();
         for link in &links.masters {
@@ -114,9 +111,7 @@ async fn follow(mut of: Followed) {
         }
         let view = of.view.borrow_and_update().clone();
         let announced = of.announcement.borrow_and_update().clone();
-        let process = of.process.borrow_and_update().clone();
-        let pid = process.as_ref().map_or(0, |process| process.pid);
-        tell_failure(process.as_ref(), &mut known, &of.sink);
+        let pid = of.process.borrow_and_update().as_ref().map_or(0, |process| process.pid);
         if let (Some(built), true) = (&of.built, pid != 0) {
             built.send_if_modified(|built| !std::mem::replace(built, true));
         }
@@ -144,20 +139,5 @@ async fn follow(mut of: Followed) {
             Ok(()) = of.process.changed() => {}
             Ok(()) = of.links.changed() => {}
         }
-    }
-}
-
-/// Says among the lines of the process that it ended, or could not be started: its own lines cannot.
-fn tell_failure(process: Option<&ProcessState>, known: &mut Option<Cause>, sink: &OutputSink) {
-    const TOLD: [Reason; 5] =
-        [Reason::ProcessExited, Reason::CrashLoop, Reason::BuildFailed, Reason::StartFailed, Reason::NotReadyInTime];
-    let cause = process.and_then(|process| process.cause.clone()).filter(|cause| TOLD.contains(&cause.reason));
-    if let Some(cause) = &cause
-        && known.as_ref() != Some(cause)
-    {
-        sink.push(own_line(cause.to_string()));
-    }
-    if cause.is_some() {
-        *known = cause;
     }
 }
