@@ -246,3 +246,33 @@ fn logs_go_on_with_new_lines_as_objects_of_their_own() {
     });
     assert!(told, "the line never came");
 }
+
+/// The URL of the gateway of a running mesh.
+fn url(place: &Place) -> String {
+    let status = place.run(&["status", "-o", "json"]).expect_code(0).json();
+    status["gateway"]["url"].as_str().expect("a URL").to_owned()
+}
+
+#[test]
+fn nginx_serves_files_and_passes_the_rest_on() {
+    let text = shop(TWO).replace("engine: master, listen: 0", "engine: nginx, listen: 0, static: { /files: ./public }");
+    let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER), ("public/a.txt", "a file\n")]);
+    let _up = Up(&place);
+    place.run(&["up", "-d"]).expect_code(0);
+    let url = url(&place);
+    assert!(get(&format!("{url}/files/a.txt")).ends_with("a file\n"));
+    assert!(get(&format!("{url}/orders")).ends_with("orders-1"));
+    assert!(get(&format!("{url}/nowhere")).contains("\"reason\":\"no_route\""));
+}
+
+#[test]
+fn without_nginx_the_master_serves_the_routes_and_says_what_is_missing() {
+    let text = shop(TWO).replace("engine: master, listen: 0", "listen: 0, static: { /files: ./public }");
+    let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER), ("public/a.txt", "a file\n")]);
+    let _up = Up(&place);
+    let output = place.command(&["up", "-d"]).env("SYNEGO_NGINX", "/nowhere/nginx").output().expect("synego runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(err.contains("no Nginx is installed") && err.contains("static files are not served"), "{err}");
+    assert!(get(&format!("{}/orders", url(&place))).ends_with("orders-1"));
+}

@@ -32,7 +32,7 @@ fn service(text: &mut String, found: &Found, front: Option<bool>) {
         line("address", scalar(address), "it runs already, so it is not started here");
     }
     if let Some(build) = &found.build {
-        line("build", scalar(build), "before each start");
+        line("build", scalar(build), "before its first start");
     }
     if let Some(run) = &found.run {
         if run.needs_shell() {
@@ -51,7 +51,7 @@ fn service(text: &mut String, found: &Found, front: Option<bool>) {
         (None, Some(_)) if !found.serves => line(
             "# port",
             "auto".to_owned(),
-            "it is told its port in PORT; if it listens on a fixed one, write it here",
+            "it counts as ready once it listens on PORT; one of its own is written here",
         ),
         _ => {}
     }
