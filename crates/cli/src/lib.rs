@@ -46,7 +46,10 @@ pub fn main() -> ExitCode {
     match commands::run(args.command, &context) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            context.screen.complain(&failure.render(context.screen.err));
+            // Whoever pressed Ctrl-C knows.
+            if failure.code != failure::INTERRUPTED {
+                context.screen.complain(&failure.render(context.screen.err));
+            }
             ExitCode::from(failure.code)
         }
     }

@@ -38,6 +38,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     let manifest = manifest::or_defaults(context)?;
     match args.act {
         Act::Show => {
+            if !manifest.masters.join.is_empty() {
+                let stand_in = manifest.masters.ingress;
+                context.screen.note(&format!(
+                    "the masters are elsewhere: `up` learns where their ingresses are, {stand_in} stands for them here"
+                ));
+            }
             let text = text(&manifest)?;
             let items = vec![json!({"file": synego_nginx::CONFIG_FILE, "text": text})];
             let answer = Answer::new("nginx", "file").of_mesh(manifest.declaration.mesh.as_str(), None).items(items);

@@ -98,13 +98,15 @@ fn mesh(context: &Context, view: &pb::MeshView, layout: &mut Layout) -> String {
     let names: Vec<&str> = view.master.iter().map(|master| master.name.as_str()).collect();
     let mut head = vec![
         context.screen.out.tone(Tone::Strong, &view.mesh),
-        format!("epoch {}", view.epoch),
         match names.as_slice() {
             [] => "masters elsewhere".to_owned(),
             [one] => format!("master {one}"),
             many => format!("masters {}", many.join(" ")),
         },
     ];
+    if !view.master.is_empty() {
+        head.insert(1, format!("epoch {}", view.epoch));
+    }
     if let Some(gateway) = &view.gateway {
         head.push(gateway_words(gateway));
     }

@@ -299,7 +299,8 @@ impl Parts {
             let (gone, mut ends) = mpsc::channel::<Gone>(64);
             let telling = async {
                 while let Some(gone) = ends.recv().await {
-                    let outcome = if gone.cut == (0, 0) { DownOutcome::Ended } else { DownOutcome::CutOff };
+                    let is_cut = gone.in_haste || gone.cut != (0, 0);
+                    let outcome = if is_cut { DownOutcome::CutOff } else { DownOutcome::Ended };
                     step(told.as_ref(), &gone.instance, outcome, gone.cut).await;
                     // The console is there until the last step.
                     let _ = said.send(words(&gone)).await;
@@ -327,6 +328,7 @@ impl Parts {
 
 fn words(gone: &Gone) -> String {
     let cut = match gone.cut {
+        (0, 0) if gone.in_haste => ", cut off".to_owned(),
         (0, 0) => String::new(),
         (requests, streams) => format!(", cut off {requests} requests and {streams} streams"),
     };

@@ -137,7 +137,7 @@ impl<'a> Console<'a> {
                 Some(key) = key(&mut pressed) => self.take_key(key, mesh, stopper).await,
                 _ = tick.tick() => self.look_at_files(mesh).await,
                 // The terminal was closed.
-                Ok(()) = hangups.changed(), if self.place != Place::Background => stopper.stop(),
+                Ok(()) = hangups.changed(), if self.place == Place::Live => stopper.stop(),
                 () = stop.stopped() => break,
             }
             self.show();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synego_manifest::Manifest;
@@ -95,8 +96,10 @@ pub(crate) struct Picture {
 pub(crate) struct Gone {
     /// Its id.
     pub(crate) instance: String,
-    /// Requests and streams that were cut off.
+    /// Requests and streams that are known to be cut off.
     pub(crate) cut: (u32, u32),
+    /// Whether its time was over before its drain was.
+    pub(crate) in_haste: bool,
     /// How its process ended, in words; empty: it was not ours.
     pub(crate) exit: String,
 }
@@ -193,8 +196,11 @@ impl Instances {
 impl Running {
     async fn end(self, within: Duration, told: mpsc::Sender<Gone>) {
         self.end.stop();
+        let in_haste = AtomicBool::new(false);
         let cut = async {
             tokio::time::sleep(within).await;
+            // Without any time nothing was promised.
+            in_haste.store(!within.is_zero(), Ordering::Relaxed);
             self.end.cut();
             std::future::pending::<()>().await;
         };
@@ -204,9 +210,10 @@ impl Running {
                     Ok((instance, Ok(ended))) => Gone {
                         instance,
                         cut: (ended.cut_requests, ended.cut_streams),
+                        in_haste: in_haste.load(Ordering::Relaxed),
                         exit: ended.exit.map(|exit| exit.to_string()).unwrap_or_default(),
                     },
-                    Ok((instance, Err(problem))) => Gone { instance, cut: (0, 0), exit: problem },
+                    Ok((instance, Err(problem))) => Gone { instance, cut: (0, 0), in_haste: false, exit: problem },
                     Err(_) => continue,
                 };
                 // Whoever wanted to know may have gone.
