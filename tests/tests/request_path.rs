@@ -225,3 +225,34 @@ async fn a_service_is_called_by_host_by_absolute_form_and_by_its_own_port() {
     assert_eq!((unknown.status.as_u16(), unknown.header("x-synego-reason")), (404, "unknown_service"));
     assert_eq!(unknown.json()["reason"], "unknown_service");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_a_tcp_service_pass_by_the_port_that_its_caller_is_told() {
+    let root = synego_testkit::program::root();
+    let head =
+        "mesh: bytes\ngateway: { listen: \"${SHOP_HTTP}\" }\nmasters: { ingress: 0, mesh: 0, admin: 0 }\nservices:\n";
+    let echo = root.join("tests/fixtures/echo.js");
+    let hello = root.join("examples/hello/server.js");
+    let mesh = Mesh::of(&format!(
+        "{head}  echo: {{ run: [node, {}], protocol: tcp, instances: 2 }}\n  hello: {{ run: [node, {}], routes: [/], uses: [echo] }}\n",
+        echo.display(),
+        hello.display()
+    ))
+    .await;
+    let (_, pid) = mesh.pids("hello").into_iter().next().expect("an instance");
+    let url = synego_testkit::program::variable_of(pid, "SYNEGO_URL_ECHO").expect("a port of its own");
+    let address = url.rsplit('/').next().expect("an address").to_owned();
+    for number in 0..4 {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+        let sent = format!("{number}: not HTTP at all\0\r\n\r\n");
+        stream.write_all(sent.as_bytes()).await.expect("sent");
+        stream.shutdown().await.expect("the end is told");
+        let mut back = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut back))
+            .await
+            .expect("in time")
+            .expect("read");
+        assert_eq!(String::from_utf8_lossy(&back), sent);
+    }
+}

@@ -4,10 +4,13 @@
 //! parent), opens the inbound once it is ready, and drains on stop. [`sidecar`] is the one place where the planes meet:
 //! snapshots flow from the control plane to the data plane, reports the other way.
 
+mod announce;
 pub mod args;
 pub mod config;
+mod drain;
 mod environment;
 mod instance;
+mod outbound;
 mod output;
 mod report;
 mod sidecar;

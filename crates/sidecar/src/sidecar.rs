@@ -1,16 +1,15 @@
 //! Builds a sidecar from the leaves up, serves, and drains it: the one place where the two planes meet.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer, DrainCause};
-use synego_control_plane::uplink::{self, LogLevel, MasterAddress, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
+use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
-    CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, OutboundConfig, Server, SnapshotReader, Wanted,
-    WorkersHandle, snapshot_channel,
+    CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, Server, WorkersHandle, snapshot_channel,
 };
 use synego_identity::{Acceptor, Connector};
 use synego_model::process::ServiceAddress;
@@ -19,22 +18,21 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::logs::AccessLog;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
-use synego_runtime::{Readiness, Stop, clock};
+use synego_runtime::{Readiness, Stop};
 use synego_supervise::{ExitOutcome, OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
 use tokio::sync::watch;
 
+use crate::announce;
 use crate::config::{ProcessConfig, SidecarConfig};
+use crate::drain::Drain;
 use crate::environment::{self, Told};
 use crate::instance::{DrainStep, Keeper, ProbePlace, View};
+use crate::outbound::Outbound;
 use crate::output::{self, Output};
 use crate::report::Sources;
 
 /// How often the masters are told, at least.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Time in which callers hear of a drain before new requests are refused: a report, a coalesced publication, and slack.
-const ANNOUNCE: Duration = Duration::from_millis(300);
-/// Time that the end of the process keeps for itself, of the whole drain.
-const LAST_GRACE: Duration = Duration::from_secs(2);
 
 /// What several sidecars of one process share.
 #[derive(Clone)]
@@ -118,7 +116,8 @@ impl Sidecar {
             )
             .with_context(|| format!("inbound {}", config.inbound))?;
 
-        let (announcement, announced) = watch::channel(announcement(&config, &id, inbound.local_addr(), &address));
+        let (announcement, announced) =
+            watch::channel(announce::announcement(&config, &id, inbound.local_addr(), &address));
         let (view, viewed) = watch::channel(View::default());
         let (process, processed) = watch::channel(None);
         let supervised: Arc<OnceLock<_>> = Arc::default();
@@ -365,80 +364,6 @@ impl Sidecar {
     }
 }
 
-/// The outbound's listeners: one that picks by name, one of its own for each used service.
-struct Outbound<'a> {
-    config: &'a SidecarConfig,
-    shared: &'a Shared,
-    name: Arc<str>,
-    snapshot: SnapshotReader,
-    calls: CallBook,
-    link: Arc<OnceLock<UplinkHandle>>,
-}
-
-impl Outbound<'_> {
-    fn serve(&self, fixed_service: Option<ServiceName>, address: SocketAddr) -> anyhow::Result<Server> {
-        let hop = Hop::Outbound(OutboundConfig {
-            name: self.name.clone(),
-            caller: self.config.service.clone(),
-            fixed_service,
-            snapshot: self.snapshot.clone(),
-            wanted: Arc::new(Names(self.link.clone())),
-            acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
-            access: self.shared.access.clone(),
-            calls: self.calls.clone(),
-        });
-        self.shared.workers.serve(address, hop).with_context(|| format!("outbound {address}"))
-    }
-}
-
-/// Asks the control plane for services that a request names.
-struct Names(Arc<OnceLock<UplinkHandle>>);
-
-impl Wanted for Names {
-    fn want(&self, service: &ServiceName) {
-        if let Some(uplink) = self.0.get() {
-            uplink.want(service);
-        }
-    }
-
-    fn known(&self, service: &ServiceName) -> Option<bool> {
-        self.0.get()?.known(service)
-    }
-}
-
-/// The end of a sidecar, step by step.
-struct Drain {
-    within: Duration,
-    step: watch::Sender<DrainStep>,
-    inbound: Server,
-    outbounds: Vec<Server>,
-    attached: AttachHandle,
-    linked: UplinkHandle,
-}
-
-impl Drain {
-    async fn run(self, supervisor: Option<Supervisor>) -> Ended {
-        let deadline = clock::now() + self.within;
-        let left = || deadline.saturating_duration_since(clock::now());
-        self.step.send_replace(DrainStep::Announced);
-        self.linked.report_now();
-        tokio::time::sleep(ANNOUNCE.min(self.within / 4)).await;
-        self.step.send_replace(DrainStep::Refusing);
-        let for_requests = left().saturating_sub(LAST_GRACE.min(self.within / 4));
-        let (_, outcome) =
-            tokio::join!(self.attached.drain(DrainCause::Stop, for_requests), self.inbound.drain(for_requests),);
-        let exit = match supervisor {
-            Some(supervisor) => Some(supervisor.stop(left()).await),
-            None => None,
-        };
-        for outbound in self.outbounds {
-            outbound.drain(Duration::ZERO).await;
-        }
-        Ended { exit, cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams }
-    }
-}
-
 /// Waits until the process has ended for good.
 async fn finished(process: Option<watch::Receiver<ProcessState>>) {
     match process {
@@ -480,48 +405,4 @@ fn pid_of(mut process: watch::Receiver<Option<ProcessState>>) -> watch::Receiver
         }
     });
     receiver
-}
-
-fn announcement(
-    config: &SidecarConfig,
-    id: &InstanceId,
-    inbound: SocketAddr,
-    address: &ServiceAddress,
-) -> Announcement {
-    Announcement {
-        service: config.service.clone(),
-        id: id.clone(),
-        node: config.node.clone(),
-        zone: config.zone.clone(),
-        incarnation: uplink::new_incarnation(),
-        address: config.advertise.unwrap_or_else(|| reachable(inbound, &config.masters)),
-        protocol: config.protocol,
-        version: config.version.clone(),
-        labels: config.labels.clone(),
-        routes: config.routes.clone(),
-        uses: config.uses.clone(),
-        pid: 0,
-        generation: 0,
-        started_unix_ms: 0,
-        sdk: String::new(),
-        handlers: Vec::new(),
-        listens: address.to_string(),
-    }
-}
-
-/// The address at which others reach a socket that is bound to every interface: that of the interface which leads to the
-/// first master. Connecting a datagram socket sends nothing; it only asks the routing table.
-fn reachable(bound: SocketAddr, masters: &[MasterAddress]) -> SocketAddr {
-    if !bound.ip().is_unspecified() {
-        return bound;
-    }
-    let way = masters.iter().find_map(|master| match master {
-        MasterAddress::Tcp(address) => {
-            let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-            socket.connect(address).ok()?;
-            Some(socket.local_addr().ok()?.ip())
-        }
-        MasterAddress::InProcess(_) => None,
-    });
-    SocketAddr::new(way.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), bound.port())
 }
