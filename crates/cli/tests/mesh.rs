@@ -30,7 +30,8 @@ fn get(url: &str) -> String {
 
 #[test]
 fn up_in_the_background_returns_when_all_is_ready_and_every_command_sees_it() {
-    let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
+    let text = shop(TWO).replace("listen: 0", &format!("listen: {}", support::three_ports()));
+    let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER)]);
     let up = Up(&place);
     let said = place.run(&["up", "-d"]).expect_code(0);
     assert!(said.out.starts_with("shop · 2 services, 3 instances · all ready in "), "{}", said.out);
@@ -66,11 +67,11 @@ fn up_in_the_background_returns_when_all_is_ready_and_every_command_sees_it() {
     assert!(place.run(&["logs", "--grep", "never said"]).expect_code(0).out.is_empty());
     assert_eq!(place.run(&["version", "-o", "json"]).expect_code(0).json()["items"].as_array().map(Vec::len), Some(2));
 
-    place.write("synego.yaml", &shop(&TWO.replace("run: node", "runs: node")));
+    place.write("synego.yaml", &text.replace("run: node", "runs: node"));
     let refused = place.run(&["check"]).expect_code(1).out;
     assert!(refused.trim_end().ends_with("stays in force") && refused.contains("is refused, epoch "), "{refused}");
     place.run(&["status"]).expect_code(0);
-    place.write("synego.yaml", &shop(TWO));
+    place.write("synego.yaml", &text);
 
     let again = place.run(&["up", "-d"]).expect_code(1);
     assert!(

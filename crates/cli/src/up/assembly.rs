@@ -1,6 +1,6 @@
 //! Assembles master, sidecars, services and Nginx of this machine in one process, and takes them apart again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use synego_runtime::logs::{AccessLog, LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
 use synego_sidecar::{MasterAddress, Shared, Workers, WorkersConfig};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::console::{self, Console, Line};
@@ -58,6 +58,20 @@ pub(crate) async fn run(context: &Context, wanted: Wanted, host: Host) -> ExitCo
 }
 
 async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<u8, Failure> {
+    let mesh = wanted.manifest.declaration.mesh.to_string();
+    let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::new(what).cause(format!("{error:#}"));
+    let runtime_dir =
+        synego_runtime::config::runtime_dir(&mesh).map_err(|error| cannot("cannot make the runtime folder", &error))?;
+    let state_dir =
+        synego_runtime::config::state_dir(&mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
+    let note = Note {
+        pid: std::process::id(),
+        mesh: mesh.clone(),
+        manifest: wanted.files.first().cloned(),
+        started_unix_ms: context.now(),
+    };
+    // Before any port: a second `up` of this mesh shall hear that it runs, not that its ports are taken.
+    let _lock = Lock::take(&runtime_dir, &note, context)?;
     let front = match wanted.join.is_empty() {
         true => Gateway::decide(&wanted.manifest).await?,
         false => Gateway::decide_joined(&wanted.manifest).await?,
@@ -66,19 +80,6 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         gateway::settle_ports(&mut wanted.manifest)?;
     }
     let manifest = &wanted.manifest;
-    let mesh = manifest.declaration.mesh.as_str();
-    let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::new(what).cause(format!("{error:#}"));
-    let runtime_dir =
-        synego_runtime::config::runtime_dir(mesh).map_err(|error| cannot("cannot make the runtime folder", &error))?;
-    let state_dir =
-        synego_runtime::config::state_dir(mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
-    let note = Note {
-        pid: std::process::id(),
-        mesh: mesh.to_owned(),
-        manifest: wanted.files.first().cloned(),
-        started_unix_ms: context.now(),
-    };
-    let _lock = Lock::take(&runtime_dir, &note, context)?;
     let node = node(context)?;
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
@@ -113,10 +114,12 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let ingress = master.as_ref().map(Master::ingress);
     let public = master.as_ref().map(Master::public).unwrap_or_default();
     let (end_master, master_life) = host.stop().outliving();
+    let stopper = host.stopper();
     let served = master.map(|master| {
         tasks::spawn("master", Kind::Critical, async move {
             if let Err(error) = master.serve(master_life).await {
                 tracing::error!(cause = format!("{error:#}"), "the master failed");
+                stopper.stop();
             }
         })
     });
@@ -125,20 +128,14 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         Some(_) => None,
         None => Some(super::joined::serve(manifest, &node, &instances, &runtime_dir, host).await?),
     };
-    let masters = match ingress {
-        Some(ingress) => gateway::fixed(ingress),
-        None => gateway::learned(instances.pictures(), wanted.join.len()).await,
-    };
     let nginx = match &front {
-        Gateway::Nginx(_) if masters.borrow().is_empty() => {
-            return Err(Failure::new("no master answers, so the gateway has nobody to pass requests to")
-                .cause(format!("tried {}", wanted.join.join(", ")))
-                .help("start a master there, or correct `masters`"));
-        }
         Gateway::Nginx(binary) => {
             let edge = Edge {
                 binary,
-                masters,
+                masters: match ingress {
+                    Some(ingress) => gateway::fixed(ingress),
+                    None => known_masters(&instances, &wanted.join).await?,
+                },
                 prefix: gateway::prefix(&state_dir),
                 sink: gateway::sink(edge_log(manifest)?),
                 told: handle.clone().zip(front.status(manifest, &[])),
@@ -157,7 +154,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
-    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
+    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
@@ -175,6 +172,20 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     workers.shutdown().await;
     access.flush(Duration::from_millis(500));
     watched.map(|()| DONE)
+}
+
+/// The ingresses of the masters that this machine joins.
+///
+/// # Errors
+/// When none of them answers.
+async fn known_masters(instances: &Instances, join: &[String]) -> Result<watch::Receiver<Vec<SocketAddr>>, Failure> {
+    let masters = gateway::learned(instances.pictures(), join.len()).await;
+    if masters.borrow().is_empty() {
+        return Err(Failure::new("no master answers, so the gateway has nobody to pass requests to")
+            .cause(format!("tried {}", join.join(", ")))
+            .help("start a master there, or correct `masters`"));
+    }
+    Ok(masters)
 }
 
 async fn own_master(

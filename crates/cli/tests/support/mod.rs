@@ -125,9 +125,14 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// The first of three ports in a row that are free, below those that the machine hands out by itself.
+/// The first of three ports in a row that are free, below those that the machine hands out by itself; another one each
+/// time.
 pub(crate) fn three_ports() -> u16 {
-    let first = 20_000 + u16::try_from(std::process::id() % 8_000).expect("small");
+    static TAKEN: std::sync::Mutex<u16> = std::sync::Mutex::new(0);
+    let mut taken = TAKEN.lock().expect("no test panics here");
+    let first = (20_000 + u16::try_from(std::process::id() % 8_000).expect("small")).max(*taken);
     let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (first..32_000).step_by(3).find(|port| (*port..port + 3).all(is_free)).expect("three free ports")
+    let found = (first..32_000).step_by(3).find(|port| (*port..port + 3).all(is_free)).expect("three free ports");
+    *taken = found + 3;
+    found
 }
