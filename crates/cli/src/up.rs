@@ -1,6 +1,6 @@
 //! `synego up`: the assembly of everything that runs on this machine, and what a person sees of it.
 //!
-//! [`assembly`] builds master, [`instances`] and [`gateway`]; [`console`] shows them ([`board`], [`terminal`]) through the
+//! [`assembly`] builds master, [`instances`] and [`gateway`], which [`edge`] runs; [`console`] shows them ([`board`], [`terminal`]) through the
 //! same admin API that every other command uses; [`detach`] is the same in the background; [`joined`] is the admin API of
 //! a machine whose masters are elsewhere.
 
@@ -8,6 +8,7 @@ pub(crate) mod assembly;
 mod board;
 mod console;
 pub(crate) mod detach;
+mod edge;
 pub(crate) mod gateway;
 mod instances;
 mod joined;

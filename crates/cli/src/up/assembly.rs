@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::console::{self, Console, Line};
-use super::gateway::{self, Edge, Gateway, Nginx};
+use super::edge::{self, Edge, Nginx};
+use super::gateway::{self, Gateway};
 use super::instances::{DRAIN, Gone, Ground, Instances};
 use super::lock::Lock;
 use super::ready::Judge;
@@ -133,7 +134,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
             let edge = Edge {
                 binary,
                 masters: match ingress {
-                    Some(ingress) => gateway::fixed(ingress),
+                    Some(ingress) => edge::fixed(ingress),
                     None => known_masters(&instances, &wanted.join).await?,
                 },
                 prefix: gateway::prefix(&state_dir),
@@ -179,7 +180,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
 /// # Errors
 /// When none of them answers.
 async fn known_masters(instances: &Instances, join: &[String]) -> Result<watch::Receiver<Vec<SocketAddr>>, Failure> {
-    let masters = gateway::learned(instances.pictures(), join.len()).await;
+    let masters = edge::learned(instances.pictures(), join.len()).await;
     if masters.borrow().is_empty() {
         return Err(Failure::new("no master answers, so the gateway has nobody to pass requests to")
             .cause(format!("tried {}", join.join(", ")))

@@ -26,6 +26,8 @@ use crate::view::{json, rows};
 pub(crate) const FLAG: &str = "--in-background";
 /// Time until the background process takes calls; building and starting services comes later.
 const COMING: Duration = Duration::from_secs(20);
+/// Time in which a background process that broke a call off has ended.
+const GOING: Duration = Duration::from_secs(3);
 /// Last lines of a service that are shown when it did not become ready.
 const LAST: usize = 10;
 
@@ -111,6 +113,19 @@ fn ended(child: &mut Child, output: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Why a call to the background process broke off: what it said at its end, if it ends now, else the call's own failure.
+async fn why(child: &mut Child, output: &Path, otherwise: Failure) -> Failure {
+    let said = tokio::time::timeout(GOING, async {
+        loop {
+            if let Err(failure) = ended(child, output) {
+                return failure;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    said.await.unwrap_or(otherwise)
+}
+
 enum Told {
     Cause(String),
     Help(String),
@@ -142,7 +157,10 @@ async fn wait(
     output: &Path,
     begun: u64,
 ) -> Result<u8, Failure> {
-    let mut views = mesh.watch(&[], Duration::from_millis(100)).await?;
+    let mut views = match mesh.watch(&[], Duration::from_millis(100)).await {
+        Ok(views) => views,
+        Err(failure) => return Err(why(child, output, failure).await),
+    };
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     let mut last: Option<pb::MeshView> = None;
     let mut said: Vec<String> = Vec::new();
@@ -151,14 +169,8 @@ async fn wait(
         tokio::select! {
             view = views.next() => match view {
                 Some(Ok(view)) => last = Some(view),
-                Some(Err(status)) => {
-                    ended(child, output)?;
-                    return Err(mesh.failed(&status));
-                }
-                None => {
-                    ended(child, output)?;
-                    return Err(Failure::new("the background process went away"));
-                }
+                Some(Err(status)) => return Err(why(child, output, mesh.failed(&status)).await),
+                None => return Err(why(child, output, Failure::new("the background process went away")).await),
             },
             _ = tick.tick() => ended(child, output)?,
             _ = is_told.tick() => {
