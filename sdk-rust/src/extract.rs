@@ -1,8 +1,13 @@
 //! Extractors of axum whose refusals are the JSON errors of the mesh.
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+mod mistakes;
+
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,7 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::codes::{Code, Reason};
 use crate::errors::Error;
 
-/// A JSON body, in or out. One that does not fit the type is refused with 400 `invalid_body`, at most 10 MiB are read.
+/// A JSON body, in or out. One that does not fit the type is refused with 400 `invalid_body` and every mistake; at
+/// most 10 MiB are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json<T>(
     /// The value.
@@ -36,22 +42,29 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(value)) => Ok(Self(value)),
-            Err(refusal) => Err(invalid_body(&refusal)),
+        if !is_json(request.headers()) {
+            return Err(Error::said(Reason::InvalidBody, "expected a body of type `application/json`"));
         }
+        let body = Bytes::from_request(request, state).await.map_err(|refusal| unread(&refusal))?;
+        mistakes::read(&body).map(Self).map_err(|text| Error::said(Reason::InvalidBody, text))
     }
 }
 
-pub(crate) fn invalid_body(refusal: &JsonRejection) -> Error {
+/// Whether the body says that it is JSON: `application/json`, or a type that ends in `+json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// A body that could not be read to its end.
+fn unread(refusal: &BytesRejection) -> Error {
     if refusal.status().as_u16() == 413 {
         return Error::new(Code::ResourceExhausted, "body is larger than 10 MiB")
             .reason("body_too_large")
             .with_status(413);
     }
-    let text = refusal.body_text();
-    let text = text.rsplit_once("target type: ").map_or(text.as_str(), |(_, cause)| cause);
-    Error::said(Reason::InvalidBody, text)
+    Error::said(Reason::InvalidBody, refusal.body_text())
 }
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -86,7 +99,7 @@ fn invalid_query(refusal: &QueryRejection) -> Error {
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(body) => ([(http::header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
             Err(cause) => Error::foreign(cause).into_response(),
         }
     }
