@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn mistakes(body: &str) -> String {
-        read::<Order>(body.as_bytes()).expect_err("it does not fit")
+        read::<Order>(body.as_bytes()).unwrap_err()
     }
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
     fn what_is_no_json_is_told_with_its_place() {
         assert!(mistakes("{\"user\":").starts_with("body: EOF while parsing"), "{}", mistakes("{\"user\":"));
         assert!(mistakes("").starts_with("body: EOF"), "{}", mistakes(""));
-        let twice = read::<u8>(b"1 2").expect_err("two values");
+        let twice = read::<u8>(b"1 2").unwrap_err();
         assert!(twice.starts_with("body: trailing characters"), "{twice}");
     }
 }
