@@ -73,9 +73,10 @@ async fn halting_a_process_slows_only_its_requests_and_it_is_left_out() {
 
 /// A mesh of daemons: masters and sidecars as programs of their own, each service in one process with its sidecar.
 struct Daemons {
-    home: Home,
-    masters: Vec<(Program, [u16; 3])>,
+    // In this order they end: the folder goes last, when nobody writes into it any more.
     sidecars: Vec<(String, Program, u16)>,
+    masters: Vec<(Program, [u16; 3])>,
+    home: Home,
 }
 
 impl Daemons {
