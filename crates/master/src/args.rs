@@ -36,10 +36,10 @@ pub struct Args {
     /// Print the settings in force and end
     #[arg(long)]
     pub check: bool,
-    /// How much to log: trace, debug, info, warn or error
-    #[arg(long, env = "SYNEGO_LOG_LEVEL", default_value = "info", value_name = "L")]
-    pub log_level: String,
-    /// How to log: json or text
-    #[arg(long, env = "SYNEGO_LOG_FORMAT", default_value = "json", value_name = "F")]
-    pub log_format: String,
+    /// How much to log: trace, debug, info, warn or error [default: as the manifest says, else info]
+    #[arg(long, env = "SYNEGO_LOG_LEVEL", value_name = "L")]
+    pub log_level: Option<String>,
+    /// How to log: json or text [default: as the manifest says, else json]
+    #[arg(long, env = "SYNEGO_LOG_FORMAT", value_name = "F")]
+    pub log_format: Option<String>,
 }

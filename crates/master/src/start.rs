@@ -1,9 +1,7 @@
 //! What the program needs between its command line and its master.
 
-use std::path::Path;
-
 use anyhow::Context as _;
-use synego_manifest::{Manifest, OsDisk, Request};
+use synego_manifest::{Access, EffectiveValue, Manifest, OsDisk, Request};
 use synego_runtime::config::{self as machine, Setting};
 use synego_runtime::logs::{AccessLog, Format, LineConfig, LogConfig, To};
 
@@ -32,26 +30,41 @@ pub fn manifest(args: &Args) -> Result<Manifest, Vec<String>> {
     outcome.manifest.ok_or_else(|| outcome.diagnostics.iter().map(synego_model::Diagnostic::render).collect())
 }
 
-/// How the program logs.
+/// How the program logs: as the command line says, else the manifest.
 #[must_use]
-pub fn logs(args: &Args) -> LogConfig {
+pub fn logs(args: &Args, manifest: &Manifest) -> LogConfig {
+    let said = manifest.logs.format == synego_manifest::LogFormat::Text;
+    let is_text = args.log_format.as_deref().map_or(said, |format| format == "text");
     LogConfig {
-        format: if args.log_format == "text" { Format::Text } else { Format::Json },
-        level: args.log_level.clone(),
+        format: if is_text { Format::Text } else { Format::Json },
+        level: args.log_level.clone().unwrap_or_else(|| manifest.logs.level.word().to_owned()),
         ..LogConfig::default()
     }
 }
 
-/// Where access lines go: the folder of state.
+/// Where access lines go, and how many in a hundred of those that did not fail: into the manifest's folder of logs where
+/// it names one, else into that of state.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn access(config: &MasterConfig) -> anyhow::Result<AccessLog> {
-    let dir = machine::state_dir(config.manifest.declaration.mesh.as_str()).context("the folder of state")?;
-    let port = config.ingress.port();
-    let log = AccessLog::open(LineConfig::to(To::Dir { dir: dir.clone(), name: format!("access-master-{port}") }))
-        .with_context(|| format!("access log in {}", Path::new(&dir).display()))?;
-    Ok(log.for_the_process())
+pub fn access(config: &MasterConfig) -> anyhow::Result<(AccessLog, u8)> {
+    let logs = &config.manifest.logs;
+    let share = match logs.access {
+        Access::Off => return Ok((AccessLog::discard(), 0)),
+        Access::All => 100,
+        Access::Errors => 0,
+        Access::Share(percent) => u8::try_from(percent).unwrap_or(100),
+    };
+    let is_said = |value: &EffectiveValue| value.key == "telemetry.logs.dir" && value.origin != "default";
+    let dir = if config.manifest.effective().iter().any(is_said) {
+        logs.dir.clone()
+    } else {
+        machine::state_dir(config.manifest.declaration.mesh.as_str()).context("the folder of state")?
+    };
+    let name = format!("access-master-{}", config.ingress.port());
+    let lines = LineConfig { to: To::Dir { dir: dir.clone(), name }, keep: logs.keep, max_size: logs.max_size };
+    let log = AccessLog::open(lines).with_context(|| format!("access log in {}", dir.display()))?;
+    Ok((log.for_the_process(), share))
 }
 
 /// The settings in force, for `--check`.
