@@ -47,12 +47,14 @@ function fail(message) {
   process.exit(127);
 }
 
-const child = spawn(findProgram(process.env), process.argv.slice(2), { stdio: "inherit" });
-child.on("error", (failure) => fail(failure.message));
-
+// Handlers stand before the program does, so that no signal in between ends this process alone; they run after this
+// script, when there is a child.
 // The terminal sends INT and QUIT to both processes: this one only has to outlive them. The others are passed on.
 for (const signal of ["SIGINT", "SIGQUIT"]) process.on(signal, () => undefined);
 for (const signal of ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH"]) process.on(signal, () => child.kill(signal));
+
+const child = spawn(findProgram(process.env), process.argv.slice(2), { stdio: "inherit" });
+child.on("error", (failure) => fail(failure.message));
 
 child.on("exit", (code, signal) => {
   if (signal === null) process.exit(code ?? 1);
