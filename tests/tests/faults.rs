@@ -196,7 +196,12 @@ async fn without_a_master_services_go_on_and_a_sidecar_starts_from_its_snapshot_
         let headers = [("host", "orders"), ("content-type", "application/json")];
         client.request("POST", &url, &headers, body).await
     };
-    assert_eq!(order(&mesh, 1).await.expect("an answer").status.as_u16(), 201);
+    // What the master knows is on its way to the sidecars a moment longer.
+    wait::until("an order goes through all three services", Duration::from_secs(10), || async {
+        let answer = order(&mesh, 1).await?;
+        wait::that(answer.status.as_u16() == 201, answer.text())
+    })
+    .await;
 
     let (mut master, ports) = mesh.masters.remove(0);
     fault::kill(master.pid());

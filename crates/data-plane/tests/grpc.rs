@@ -37,6 +37,22 @@ fn status(code: &'static str, message: &'static str) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
+/// One message, then a reset: when the call's time is over, as gRPC's own servers do it, or at once when it has none.
+fn breaks_off(timeout: Option<HeaderValue>) -> Body {
+    let left = timeout.map_or(Duration::ZERO, |timeout| {
+        let text = timeout.to_str().expect("text");
+        let (number, unit) = text.split_at(text.len() - 1);
+        let number = number.parse().expect("a number");
+        if unit == "n" { Duration::from_nanos(number) } else { Duration::from_micros(number) }
+    });
+    let frames = futures_util::stream::once(async { Ok(Frame::data(bytes("one"))) });
+    let end = futures_util::stream::once(async move {
+        tokio::time::sleep(left).await;
+        Err("broken off".into())
+    });
+    StreamBody::new(frames.chain(end).boxed()).boxed_unsync()
+}
+
 /// Echoes each message of a call, then ends it with status 9; `/refuse` answers with trailers only, `/stuck` never.
 async fn orders() -> Service {
     Service::http(|request| {
@@ -47,6 +63,9 @@ async fn orders() -> Service {
                     answer.header("grpc-status", "7").header("grpc-message", "no").body(full("")).expect("an answer")
                 }
                 "/stuck" => std::future::pending().await,
+                "/breaks" => {
+                    answer.body(breaks_off(request.headers().get("grpc-timeout").cloned())).expect("an answer")
+                }
                 _ => {
                     let seen = request.headers().get("grpc-timeout").cloned();
                     let (frames, body) = stream();
@@ -142,6 +161,24 @@ async fn a_call_whose_time_is_over_is_told_so_by_the_mesh() {
     let got = outbound.send(call).await.expect("an answer");
     assert_eq!(got.body, "one");
     assert_eq!(got.trailers.expect("trailers")["grpc-status"], "4");
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_breaks_off_after_its_head_is_told_why_in_trailers() {
+    let (mesh, _orders, outbound, ingress) = mesh().await;
+    for client in [outbound, ingress] {
+        let call = grpc("orders", "/breaks").body(full("x")).expect("a call");
+        let got = client.send(call).await.expect("an answer");
+        let trailers = got.trailers.expect("trailers");
+        assert_eq!((got.body.as_str(), &trailers["grpc-status"]), ("one", &HeaderValue::from_static("14")));
+        assert_eq!(trailers["x-synego-reason"], "upstream_reset");
+
+        let call = grpc("orders", "/breaks").header("grpc-timeout", "100m").body(full("x")).expect("a call");
+        let got = client.send(call).await.expect("an answer");
+        let trailers = got.trailers.expect("trailers");
+        assert_eq!((got.body.as_str(), &trailers["grpc-status"]), ("one", &HeaderValue::from_static("4")));
+    }
     mesh.end().await;
 }
 

@@ -15,8 +15,8 @@ use synego_runtime::clock;
 use tokio::time::Sleep;
 
 use super::answer;
-use super::deadline::Deadline;
-use super::headers::REASON;
+use super::deadline::{self, Deadline};
+use super::headers;
 use super::intake::Intake;
 use super::record::Exchange;
 use crate::pool::Lease;
@@ -137,9 +137,9 @@ impl Relayed {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.exchange.failed(Reason::UpstreamReset);
-                self.finish(false);
-                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+                let was_its_time = deadline::was_its_time(self.ends, clock::now());
+                let reason = if was_its_time { Reason::DeadlineExceeded } else { Reason::UpstreamReset };
+                Poll::Ready(Some(self.break_off(reason, BodyError::Upstream(error))))
             }
             Poll::Ready(None) => {
                 self.finish(true);
@@ -147,17 +147,23 @@ impl Relayed {
             }
             Poll::Pending => {
                 let (reason, limit) = ready!(self.poll_limits(cx));
-                self.exchange.failed(reason);
-                self.finish(false);
-                Poll::Ready(Some(if self.is_grpc {
-                    // The head has gone out, but a call of gRPC can still be told why it ends.
-                    self.exchange.set_grpc_status(reason.code() as u16);
-                    Ok(Frame::trailers(answer::grpc_trailers(reason, reason.meaning())))
-                } else {
-                    Err(BodyError::Silent(limit))
-                }))
+                Poll::Ready(Some(self.break_off(reason, BodyError::Silent(limit))))
             }
         }
+    }
+
+    /// The last of an answer that does not come to its end.
+    fn break_off(&mut self, reason: Reason, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+        self.exchange.failed(reason);
+        let last = if self.is_grpc {
+            // The head has gone out, but a call of gRPC can still be told why it ends.
+            self.exchange.set_grpc_status(reason.code() as u16);
+            Ok(Frame::trailers(answer::grpc_trailers(reason, reason.meaning())))
+        } else {
+            Err(error)
+        };
+        self.finish(false);
+        last
     }
 
     /// Ready when the answer must end: what for, and the limit of silence.
@@ -184,7 +190,10 @@ impl Relayed {
         if let Some(data) = frame.data_ref() {
             self.exchange.sent(data.len());
         } else if let Some(trailers) = frame.trailers_mut() {
-            trailers.remove(REASON);
+            self.exchange.clear_answer(trailers);
+            if let Some(reason) = headers::reason(trailers) {
+                self.exchange.failed(reason);
+            }
             if let Some(status) = answer::grpc_status(trailers) {
                 self.exchange.set_grpc_status(status);
             }

@@ -14,6 +14,8 @@ use super::intake::Progress;
 const TIMEOUT: HeaderName = HeaderName::from_static("x-synego-timeout");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+/// How much earlier than here a service may see the same time run out: timers are rounded.
+const ROUNDED: Duration = Duration::from_millis(5);
 /// The longest time that a caller can give in milliseconds.
 const MAX_MS: u64 = 86_400_000;
 
@@ -126,6 +128,12 @@ impl Deadline {
             headers.insert(GRPC_TIMEOUT, value);
         }
     }
+}
+
+/// Whether an answer that broke off at `now` did so because the time of its call, which `ends` then, was over: services
+/// reset such calls (gRPC's own servers do), and may be a little ahead of us.
+pub(crate) fn was_its_time(ends: Option<Instant>, now: Instant) -> bool {
+    ends.is_some_and(|end| end <= now + ROUNDED)
 }
 
 /// The smallest time that the caller gives; what is malformed counts as not given.

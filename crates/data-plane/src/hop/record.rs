@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use synego_model::{InstanceId, Reason, ServiceName};
 use synego_runtime::clock;
 
@@ -170,6 +170,11 @@ impl Exchange {
         if let Some(active) = &self.active {
             active.becomes_tunnel();
         }
+    }
+
+    /// Removes from trailers what must not go on from here.
+    pub(crate) fn clear_answer(&self, trailers: &mut HeaderMap) {
+        self.station.table.clear_answer(trailers);
     }
 
     /// Why the mesh answered, in words.

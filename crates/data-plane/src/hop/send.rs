@@ -11,7 +11,7 @@ use synego_model::{InstanceId, Limits, Reason};
 use synego_runtime::clock;
 
 use super::answer::{self, Refusal};
-use super::deadline::Lapse;
+use super::deadline::{self, Lapse};
 use super::headers;
 use super::outgoing::Outgoing;
 use super::record::Exchange;
@@ -166,6 +166,9 @@ async fn attempt(
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
         };
         tracing::debug!(hop = station.kind.word(), whom, ?error, is_reused, "try failed");
+        if deadline::was_its_time(outgoing.deadline.of_stream(), clock::now()) {
+            return Err(Miss::lapse(Lapse::Total, whom));
+        }
         // A connection that was kept may have died unseen: that says nothing about the instance.
         let died = match error {
             SendError::Unsent => true,
