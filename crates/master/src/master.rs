@@ -252,7 +252,7 @@ impl Master {
             () = stop.cut() => {}
         }
         end.stop();
-        end.cut();
+        // Last words may still be on their way to whoever asked for this end: both linger for them, within a limit.
         // What they failed with has been reported by their tasks.
         let _outcomes = (control.await, api.await);
         Ok(())
