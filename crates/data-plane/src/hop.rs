@@ -80,7 +80,8 @@ async fn refuse(station: &Station, refusal: &Refusal, form: Form, mut exchange: 
     let status = if form.is_grpc { refusal.reason.status() } else { answer.status().as_u16() };
     exchange.answered(status, Some(refusal.reason), grpc);
     exchange.explained(&refusal.message);
-    exchange.finish(true);
+    let is_heard = !exchange.intake().is_some_and(|intake| intake.is_broken());
+    exchange.finish(is_heard);
     answer
 }
 

@@ -224,6 +224,7 @@ async fn a_client_that_only_resets_streams_is_let_go_and_others_are_unharmed() {
     let stream = TcpStream::connect(outbound.local_addr()).await.expect("a connection");
     let (mut client, connection) = h2::client::handshake(stream).await.expect("a handshake");
     let ended = synego_runtime::tasks::spawn("test-client", synego_runtime::tasks::Kind::Connection, connection);
+    until("it is taken", || outbound.connections() == 1).await;
     let mut sent = 0;
     while let Ok(ready) = client.clone().ready().await {
         client = ready;

@@ -55,6 +55,8 @@ struct Inner {
     waiting_since: Option<Instant>,
     waited: Duration,
     ended: bool,
+    /// The client broke it off.
+    broken: bool,
     lowest_rate: u64,
 }
 
@@ -80,6 +82,7 @@ impl Intake {
             waiting_since: None,
             waited: Duration::ZERO,
             ended,
+            broken: false,
             lowest_rate,
         })))
     }
@@ -138,6 +141,11 @@ impl Intake {
         }
     }
 
+    /// Whether the client broke it off: nobody waits for an answer any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.borrow().broken
+    }
+
     /// When something last came from the client.
     pub(crate) fn last(&self) -> Instant {
         self.0.borrow().last
@@ -188,6 +196,7 @@ impl Inner {
             }
             Some(Err(error)) => {
                 self.ended = true;
+                self.broken = true;
                 self.keeps = false;
                 Poll::Ready(Some(Err(BodyError::Client(error))))
             }
