@@ -9,6 +9,7 @@ pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
+pub(crate) mod ending;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
@@ -20,7 +21,7 @@ pub(crate) mod record;
 pub(crate) mod retry;
 pub(crate) mod send;
 pub(crate) mod station;
-pub(crate) mod strict;
+pub(crate) mod timer;
 pub(crate) mod trace;
 pub(crate) mod upgrade;
 pub(crate) mod watched;
@@ -29,10 +30,9 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Body;
 use synego_model::Reason;
 use synego_runtime::clock;
 
@@ -41,39 +41,62 @@ use body::{AnswerBody, Bounds, Relayed};
 use connection::Client;
 use deadline::Deadline;
 use head::{Form, Head};
-use intake::Intake;
+use intake::{Intake, Source};
 use outgoing::Outgoing;
+use pace::Pace;
 use record::Exchange;
 use send::Sent;
 use station::{Station, Table};
+use upgrade::Tunnel;
+
+use crate::h1::Fault;
 
 /// Bytes of a refused request's body that are still read, so that its client sees the answer.
 const DISCARD: u64 = 256 * 1024;
 
+/// What a client gets.
+pub(crate) struct Reply {
+    pub(crate) answer: Response<AnswerBody>,
+    /// What the connection becomes after the head of the answer.
+    pub(crate) tunnel: Option<Box<Tunnel>>,
+}
+
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
-async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Source>) -> Reply {
     let form = Form::of(&request, client.trusted);
-    let mut exchange = Exchange::begin(&station, client.pace.begin(), request.version(), clock::now());
+    let mut exchange = begin(&station, &client, request.version());
     let relayed = AssertUnwindSafe(relay(&station, &client, request, &mut exchange)).catch_unwind().await;
-    let mut answer = match relayed {
-        Ok(Ok(relay)) => pass_on(&station, relay, exchange),
+    let answer = match relayed {
+        Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
         Err(_) => {
             let refusal = Refusal::new(Reason::Internal, "the mesh failed on this request");
             refuse(&station, &refusal, form, exchange).await
         }
     };
-    if client.pace.is_ending() && !form.is_http2 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    answer
+    Reply { answer, tunnel: None }
+}
+
+/// The answer to a head that cannot be read.
+pub(crate) fn unreadable(station: &Rc<Station>, client: &Client, fault: Fault) -> Response<AnswerBody> {
+    let mut exchange = begin(station, client, Version::HTTP_11);
+    exchange.is_named(&mut HeaderMap::new(), client.trusted);
+    told(station, &Refusal::unreadable(fault), Form::default(), exchange)
+}
+
+fn begin(station: &Rc<Station>, client: &Client, version: Version) -> Exchange {
+    Exchange::begin(station, client.pace.as_ref().map(Pace::begin), version, clock::now())
 }
 
 /// answer: our own, which says why.
-async fn refuse(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange) -> Response<AnswerBody> {
+async fn refuse(station: &Station, refusal: &Refusal, form: Form, exchange: Exchange) -> Response<AnswerBody> {
     if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
         intake.discard(DISCARD).await;
     }
+    told(station, refusal, form, exchange)
+}
+
+fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange) -> Response<AnswerBody> {
     let answer = answer::refuse(refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     // The status of an answer to gRPC is always 200: what counts is the reason.
@@ -90,30 +113,20 @@ struct Relay {
     sent: Sent,
     intake: Intake,
     bounds: Bounds,
-    is_upgrade: Option<OnUpgrade>,
+    is_upgrade: bool,
 }
 
 async fn relay(
     station: &Rc<Station>,
     client: &Client,
-    mut request: Request<Incoming>,
+    request: Request<Source>,
     exchange: &mut Exchange,
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
-    station.table.clear(request.headers_mut());
-    {
-        let mut rng = station.rng.borrow_mut();
-        let request_id = trace::request_id(request.headers_mut(), client.trusted, &mut *rng);
-        let trace = trace::Trace::take(request.headers_mut(), &mut *rng);
-        exchange.named(request_id, trace, station.table.caller(request.headers()));
-    }
-    if let Some(fault) = exchange.fault() {
-        return Err(Refusal::unreadable(fault));
-    }
-    let head = Head::check(&request, &client.limits)?;
+    let (mut parts, body) = request.into_parts();
+    exchange.is_named(&mut parts.headers, client.trusted);
+    let head = Head::check(&parts, body.is_end_stream(), &client.limits)?;
     exchange.checked(&head);
-    let upgrade = head.is_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
     let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
@@ -134,7 +147,8 @@ async fn relay(
     let deadline = Deadline::of(&headers, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
     headers::forward_request(&mut headers);
     station.table.address(&mut headers, client, &head);
-    if upgrade.is_some() {
+    let is_upgrade = head.is_upgrade;
+    if is_upgrade {
         headers::ask_for_websocket(&mut headers);
     }
     let outgoing = Outgoing { head, headers, intake: intake.clone(), deadline };
@@ -143,15 +157,13 @@ async fn relay(
 
     let has_length = sent.answer.headers().contains_key(CONTENT_LENGTH);
     let bounds = Bounds::of(outgoing.head.is_grpc, has_length, &way.policy, &client.limits, &outgoing.deadline);
-    Ok(Relay { sent, intake, bounds, is_upgrade: upgrade })
+    Ok(Relay { sent, intake, bounds, is_upgrade })
 }
 
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
-fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Response<AnswerBody> {
+fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
     let Relay { sent, intake, bounds, is_upgrade } = relay;
-    let Sent { mut answer, lease, flight } = sent;
-    let upstream_upgrade =
-        (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut answer));
+    let Sent { answer, flight } = sent;
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
     headers::remove_hop_by_hop(&mut parts.headers);
@@ -160,16 +172,17 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Respo
     let reason = headers::reason(&parts.headers);
     exchange.answered(parts.status.as_u16(), reason, answer::grpc_status(&parts.headers));
 
-    if let (Some(upstream), Some(client)) = (upstream_upgrade, is_upgrade) {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        exchange.becomes_tunnel();
-        upgrade::tunnel(station, client, upstream, exchange, flight, bounds.silence);
-        return Response::from_parts(parts, AnswerBody::empty());
+    if is_upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        headers::ask_for_websocket(&mut parts.headers);
+        exchange.is_stream();
+        let tunnel = body
+            .into_tunnel()
+            .map(|(upstream, front)| Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence }));
+        return Reply { answer: Response::from_parts(parts, AnswerBody::empty()), tunnel };
     }
     if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
         exchange.is_stream();
     }
-    let relayed = Relayed::new(body, lease, flight, intake, exchange, bounds);
-    Response::from_parts(parts, AnswerBody::relayed(relayed))
+    let relayed = Relayed::new(body, flight, intake, exchange, bounds);
+    Reply { answer: Response::from_parts(parts, AnswerBody::relayed(relayed)), tunnel: None }
 }

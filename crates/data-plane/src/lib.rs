@@ -28,6 +28,7 @@
 //! configuration files; HTTP itself is hyper's.
 
 mod calls;
+mod h1;
 mod hop;
 mod inbound;
 mod ingress;

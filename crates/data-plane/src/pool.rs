@@ -1,24 +1,32 @@
 //! Connections to upstreams, kept by one worker: bounded for each address, all of them made through `identity`.
 //!
 //! HTTP/1.1 takes the idle connection that was used last; HTTP/2 the one with the fewest open streams, and opens another
-//! when all are busy. Whoever holds a [`Lease`] uses a connection; [`Lease::done`] gives it back, dropping it does not.
+//! when all are busy. Whoever holds what was [`Received`] uses a connection; reading it to its end gives that back,
+//! dropping it earlier does not.
 
 mod h1;
 mod h2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use synego_identity::{ConnectError, Connector, Stream};
 use synego_model::Limits;
 use synego_model::process::ServiceAddress;
 use synego_runtime::{clock, tasks};
 
+use crate::h1::client::{AnswerBody, Conn};
+use crate::hop::body::{BodyError, Cause};
+use crate::hop::connection::largest_head;
 use crate::hop::intake::TryBody;
 
 /// How often idle connections are looked at, while there are any.
@@ -66,24 +74,25 @@ pub(crate) enum SendError {
     /// The other side says that it did not look at it (REFUSED_STREAM, GOAWAY).
     Refused,
     /// The answer breaks the rules of its protocol.
-    BadResponse(hyper::Error),
+    BadResponse(Cause),
     /// The client's own body broke off.
-    Client(hyper::Error),
+    Client(Cause),
     /// The connection ended before the head of the answer; the request may have been processed.
-    Reset(hyper::Error),
+    Reset(Cause),
 }
 
 /// A connection ready for one request.
 pub(crate) enum Ready {
-    Http1(h1::Ready),
+    Http1(Conn, Rc<Target>),
     Http2(h2::Ready),
 }
 
-/// The use of a connection, until the end of the answer.
-pub(crate) enum Lease {
-    Http1(h1::Lease),
-    /// Held for its count of open streams alone.
+/// The body of an answer, with the use of its connection.
+pub(crate) enum Received {
+    Http1(AnswerBody),
     Http2 {
+        body: Incoming,
+        /// Held for its count of open streams alone.
         _open: h2::Lease,
     },
 }
@@ -171,7 +180,7 @@ impl Target {
         fresh: bool,
     ) -> Result<Ready, ConnectError> {
         match speak {
-            Speak::Http1 => h1::ready(self, limits, limit, fresh).await.map(Ready::Http1),
+            Speak::Http1 => h1::ready(self, limit, fresh).await.map(|conn| Ready::Http1(conn, self.clone())),
             Speak::Http2 => h2::ready(self, limits, limit, fresh).await.map(Ready::Http2),
         }
     }
@@ -180,6 +189,13 @@ impl Target {
         match self.pool.upgrade() {
             Some(pool) => pool.connect(&self.address, limit).await,
             None => Err(ConnectError::TimedOut { address: self.address.to_string(), limit }),
+        }
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(crate) fn put(&self, conn: Conn) {
+        if self.h1.put(conn, clock::now()) {
+            self.note_idle();
         }
     }
 
@@ -194,27 +210,64 @@ impl Ready {
     /// Whether it was used before: then it may have died unseen.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
-            Self::Http1(ready) => ready.is_reused,
+            Self::Http1(conn, _) => conn.is_reused(),
             Self::Http2(ready) => ready.is_reused,
         }
     }
 
-    pub(crate) async fn send(self, request: Request<TryBody>) -> Result<(Response<Incoming>, Lease), SendError> {
+    pub(crate) async fn send(
+        self,
+        request: Request<TryBody>,
+        limits: &Limits,
+    ) -> Result<Response<Received>, SendError> {
         match self {
-            Self::Http1(ready) => ready.send(request).await.map(|(answer, lease)| (answer, Lease::Http1(lease))),
+            Self::Http1(conn, target) => {
+                let answer = conn.send(request, target, largest_head(limits)).await?;
+                Ok(answer.map(Received::Http1))
+            }
             Self::Http2(ready) => {
-                ready.send(request).await.map(|(answer, open)| (answer, Lease::Http2 { _open: open }))
+                let (answer, open) = ready.send(request).await?;
+                Ok(answer.map(|body| Received::Http2 { body, _open: open }))
             }
         }
     }
 }
 
-impl Lease {
-    /// The answer was read to its end: the connection may take another request.
-    pub(crate) fn done(self) {
+impl Received {
+    /// The bare connection after a change of its protocol, and what came behind the head; `None`: there is none on
+    /// HTTP/2.
+    pub(crate) fn into_tunnel(self) -> Option<(Stream, Bytes)> {
         match self {
-            Self::Http1(lease) => lease.done(),
-            Self::Http2 { .. } => {}
+            Self::Http1(body) => body.into_tunnel(),
+            Self::Http2 { .. } => None,
+        }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
+            Self::Http2 { body, .. } => {
+                Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into()))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2 { body, .. } => body.size_hint(),
         }
     }
 }
@@ -232,18 +285,18 @@ impl SendError {
                     return Self::Refused;
                 }
                 if cause.is_remote() && cause.is_reset() {
-                    return Self::Reset(error);
+                    return Self::Reset(error.into());
                 }
                 break;
             }
             source = cause.source();
         }
         if error.is_parse() {
-            Self::BadResponse(error)
+            Self::BadResponse(error.into())
         } else if error.is_user() {
-            Self::Client(error)
+            Self::Client(error.into())
         } else {
-            Self::Reset(error)
+            Self::Reset(error.into())
         }
     }
 }

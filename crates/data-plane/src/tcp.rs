@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use synego_balance::{Failure, Slot};
 use synego_identity::{ConnectError, Peer, Stream};
@@ -12,7 +13,6 @@ use synego_runtime::clock;
 
 use crate::hop::connection;
 use crate::hop::copy::{self, Silence};
-use crate::hop::pace::Pace;
 use crate::hop::record::Exchange;
 use crate::hop::station::{Station, Table};
 use crate::upstreams::Flight;
@@ -41,8 +41,7 @@ pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer)
 }
 
 fn begin(station: &Rc<Station>, service: &ServiceName, caller: &http::HeaderValue) -> Exchange {
-    let active = Pace::new(false, clock::now()).begin();
-    let mut exchange = Exchange::begin(station, active, Version::HTTP_11, clock::now());
+    let mut exchange = Exchange::begin(station, None, Version::HTTP_11, clock::now());
     exchange.speaks_bytes(caller.clone());
     exchange.routed(station.no_route.clone(), service.clone());
     exchange
@@ -60,8 +59,9 @@ async fn tunnel(station: &Rc<Station>, mut client: Stream, mut exchange: Exchang
             Err(reason) => return exchange.answered(reason.status(), Some(reason), None),
         };
         exchange.answered(200, None, None);
+        let silence = Silence { both: idle, one: idle };
         // A side that has said all may wait for the other as long as it likes: so do many protocols.
-        let carried = copy::two_way(&mut client, &mut upstream, Silence { both: idle, one: idle }).await;
+        let carried = copy::two_way((&mut client, Bytes::new()), (&mut upstream, Bytes::new()), silence).await;
         drop(flight);
         exchange.tunnelled(carried.there, carried.back);
         if carried.complete {

@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::hop::accept::{self, PerClient};
 use crate::hop::connection;
+use crate::hop::ending::Ending;
 use crate::hop::station::{Station, Table};
 use crate::inbound::{self, Inbound, InboundConfig};
 use crate::ingress::{Ingress, IngressConfig};
@@ -232,12 +233,14 @@ impl Worker {
             acceptor,
             pool,
             calls,
+            ending: Ending::follow(server.clone()),
             server,
             cells,
             metrics: self.metrics.clone(),
             log,
             log_share: self.log_share.clone(),
             rng: RefCell::new(SmallRng::from_os_rng()),
+            last_limits: RefCell::default(),
             max_connections,
             per_client,
             worker: self.index,

@@ -9,8 +9,8 @@ use synego_model::{Code, Reason};
 use super::body::AnswerBody;
 use super::head::Form;
 use super::headers::REASON;
-use super::strict::Fault;
 use super::trace::REQUEST_ID;
+use crate::h1::Fault;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -134,7 +134,6 @@ fn http(reason: Reason, message: &str, form: Form, request_id: &HeaderValue) -> 
     };
     let text = text.unwrap_or_default();
     let length = HeaderValue::from(text.len());
-    // hyper leaves the body of an answer to HEAD out by itself, but a body that is not there costs nothing.
     let body = if form.is_head { AnswerBody::empty() } else { AnswerBody::full(text.into()) };
     let mut answer = Response::new(body);
     *answer.status_mut() = if form.falls_back && reason == Reason::NoRoute {

@@ -1,6 +1,6 @@
 //! The body of an answer on its way out: streamed from the upstream, with limits on silence, to its last frame.
 //!
-//! It holds all that lasts as long as the answer: the connection, the count of requests in flight, the record of the
+//! It holds all that lasts as long as the answer: the connection (in the upstream's body), the count of requests in flight, the record of the
 //! exchange. Dropping it ends them, whether the client read all of it or went away.
 
 use std::pin::Pin;
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use synego_model::{Limits, Policy, Reason};
 use synego_runtime::clock;
 use tokio::time::Sleep;
@@ -19,18 +18,25 @@ use super::deadline::{self, Deadline};
 use super::headers;
 use super::intake::Intake;
 use super::record::Exchange;
-use crate::pool::Lease;
+use crate::h1::Fault;
+use crate::pool::Received;
 use crate::upstreams::Flight;
+
+/// What a protocol says of its failure.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The client broke off the body of its request.
     #[error("the client's body broke off")]
-    Client(#[source] hyper::Error),
+    Client(#[source] Cause),
+    /// The body of a request breaks the rules.
+    #[error("{0}")]
+    Unreadable(Fault),
     /// The upstream broke off the body of its answer.
     #[error("the upstream's body broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Cause),
     /// A later try reads the body now.
     #[error("the try was given up")]
     Superseded,
@@ -50,8 +56,7 @@ enum Kind {
 
 /// An answer that comes from an upstream.
 pub(crate) struct Relayed {
-    upstream: Incoming,
-    lease: Option<Lease>,
+    upstream: Received,
     flight: Option<Flight>,
     intake: Intake,
     exchange: Exchange,
@@ -96,8 +101,7 @@ impl Bounds {
 
 impl Relayed {
     pub(crate) fn new(
-        upstream: Incoming,
-        lease: Lease,
+        upstream: Received,
         flight: Option<Flight>,
         intake: Intake,
         exchange: Exchange,
@@ -106,7 +110,6 @@ impl Relayed {
         let Bounds { silence, ends, is_grpc } = bounds;
         let mut relayed = Self {
             upstream,
-            lease: Some(lease),
             flight,
             intake,
             exchange,
@@ -139,7 +142,7 @@ impl Relayed {
             Poll::Ready(Some(Err(error))) => {
                 let was_its_time = deadline::was_its_time(self.ends, clock::now());
                 let reason = if was_its_time { Reason::DeadlineExceeded } else { Reason::UpstreamReset };
-                Poll::Ready(Some(self.break_off(reason, BodyError::Upstream(error))))
+                Poll::Ready(Some(self.break_off(reason, error)))
             }
             Poll::Ready(None) => {
                 self.finish(true);
@@ -204,11 +207,6 @@ impl Relayed {
         self.ended = true;
         self.timer = None;
         self.flight = None;
-        if let Some(lease) = self.lease.take()
-            && complete
-        {
-            lease.done();
-        }
         self.exchange.finish(complete);
     }
 }

@@ -5,32 +5,32 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rand::Rng;
 use synego_identity::{Peer, Stream};
 use synego_model::Limits;
 use synego_runtime::{clock, tasks};
-use tokio::io::AsyncReadExt;
-use tokio::time::Sleep;
 
-use super::pace::{Late, Pace};
+use super::intake::Source;
+use super::pace::Pace;
 use super::station::Station;
+use super::timer::Alarm;
 use super::watched::Watched;
+use crate::h1;
 use crate::metrics::HopKind;
 
 /// With what a client that speaks HTTP/2 by prior knowledge begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long an answer to a ping may take.
 const PONG: Duration = Duration::from_secs(5);
-/// How long a client that has just connected may take to send its request once the server is drained.
-const JUST_SENT: Duration = Duration::from_millis(100);
+/// How long a client may take to send its request once the server is drained: it may be on its way.
+pub(crate) const JUST_SENT: Duration = Duration::from_millis(100);
 /// Pending resets of streams by the client, and resets caused by us, that a connection may have.
 const RESETS: (usize, usize) = (20, 100);
 /// Bytes of one stream that wait to be written.
@@ -56,8 +56,32 @@ pub(crate) struct Client {
     /// Whether its word about requests (ids, forwarded addresses) is believed.
     pub(crate) trusted: bool,
     /// The bounds in force when it connected.
-    pub(crate) limits: Limits,
-    pub(crate) pace: Arc<Pace>,
+    pub(crate) limits: Rc<Limits>,
+    /// Of a connection of HTTP/2, whose exchanges run side by side.
+    pub(crate) pace: Option<Rc<Pace>>,
+}
+
+impl Client {
+    /// Bytes of a head that are read: one that is too large by little gets our own answer, which names the limit.
+    pub(crate) fn largest_head(&self) -> usize {
+        largest_head(&self.limits)
+    }
+}
+
+/// Twice what a head may have.
+pub(crate) fn largest_head(limits: &Limits) -> usize {
+    usize::try_from(2 * (limits.headers + limits.target)).unwrap_or(usize::MAX)
+}
+
+/// Why a connection must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The head of a request takes too long.
+    Head,
+    /// The client reads nothing of its answer.
+    Write,
+    /// No request for too long.
+    Idle,
 }
 
 /// Serves one connection to its end.
@@ -67,45 +91,40 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let Some((front, is_http2)) = unless_drained(&station, preface).await.and_then(Result::ok).flatten() else {
         return;
     };
-    let pace = Pace::new(is_http2, clock::now());
-    let client = Rc::new(Client {
-        ip: peer.address.ip(),
-        trusted: station.table.trusts(peer.address.ip()),
-        limits: limits.clone(),
-        pace: pace.clone(),
-    });
-    let largest_head = usize::try_from(limits.headers + limits.target).unwrap_or(usize::MAX);
-    let looked_at = (!is_http2).then_some(2 * largest_head);
-    let io = TokioIo::new(Watched::new(stream, front, looked_at, pace.clone()));
-    let answer = {
-        let station = station.clone();
-        service_fn(move |request| {
+    let now = clock::now();
+    let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
+    let ip = peer.address.ip();
+    let pace = is_http2.then(|| Pace::new(now));
+    let client = Rc::new(Client { ip, trusted: station.table.trusts(ip), limits, pace });
+    let ended = if let Some(pace) = &client.pace {
+        let io = TokioIo::new(Watched::new(stream, front, pace.clone()));
+        let answer = {
             let (station, client) = (station.clone(), client.clone());
-            async move { Ok::<_, Infallible>(super::exchange(station, client, request).await) }
-        })
-    };
-    let age = aged(limits.connection_age, &mut *station.rng.borrow_mut());
-    let watch = Watch { station: &station, limits: &limits, pace: &pace, is_http2, age };
-    let ended = if is_http2 {
-        let connection = pin!(http2_builder(&limits).serve_connection(io, answer));
+            service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let exchange = super::exchange(station.clone(), client.clone(), request.map(Source::of_http2));
+                // Nothing changes its protocol on a stream of HTTP/2.
+                async move { Ok::<_, Infallible>(exchange.await.answer) }
+            })
+        };
+        let connection = pin!(http2_builder(&client.limits).serve_connection(io, answer));
+        let watch = Watch { station: &station, limits: &client.limits, pace, age };
         watch.over(connection, |connection| connection.graceful_shutdown()).await
     } else {
-        let connection = pin!(http1_builder(&limits).serve_connection(io, answer).with_upgrades());
-        watch.over(connection, |connection| connection.graceful_shutdown()).await
+        h1::server::serve(station.clone(), stream, front, client, age).await
     };
     ended.tell(&station, &peer);
 }
 
 /// What was read, and whether it begins as HTTP/2 does; `None`: the client went away first.
 async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
-    let mut front = BytesMut::with_capacity(PREFACE.len());
-    while PREFACE.starts_with(&front) && front.len() < PREFACE.len() {
-        if stream.read_buf(&mut front).await.ok()? == 0 {
+    let mut input = h1::input::Input::default();
+    while PREFACE.starts_with(&input.buf) && input.buf.len() < PREFACE.len() {
+        if poll_fn(|cx| input.poll_fill(stream, 0, cx)).await.ok()? == 0 {
             return None;
         }
     }
-    let is_http2 = front.starts_with(PREFACE);
-    Some((front, is_http2))
+    let is_http2 = input.buf.starts_with(PREFACE);
+    Some((input.buf, is_http2))
 }
 
 /// The outcome, or `None` when the server is drained first: what a client has just sent is still served.
@@ -118,23 +137,6 @@ async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> 
         outcome = work => Some(outcome),
         () = drained => None,
     }
-}
-
-/// The age at which a connection is ended gently: ± 10 %, so that those that began together do not end together.
-fn aged(age: Duration, rng: &mut impl Rng) -> Instant {
-    clock::now() + age.mul_f64(rng.random_range(0.9..1.1))
-}
-
-fn http1_builder(limits: &Limits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // A head that is too large by little gets our own answer; hyper's own limits lie above and answer without a body.
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(2 * limits.header_count as usize)
-        .max_header_size(2 * usize::try_from(limits.headers).unwrap_or(usize::MAX / 2))
-        .half_close(false);
-    builder
 }
 
 fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
@@ -154,9 +156,9 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
 }
 
 /// How a connection ended.
-enum Ended {
+pub(crate) enum Ended {
     Well,
-    Broken(hyper::Error),
+    Broken(Box<dyn std::error::Error>),
     Late(Late),
     /// Its client gives up one stream after another.
     Flooded,
@@ -167,7 +169,8 @@ impl Ended {
     fn tell(&self, station: &Station, peer: &Peer) {
         match self {
             Self::Broken(error) => {
-                if error.is_parse() {
+                let is_parse = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+                if is_parse {
                     station.metrics.connection_refused(station.kind);
                 }
                 tracing::debug!(peer = %peer.address, cause = %error, "connection broke off");
@@ -182,12 +185,11 @@ impl Ended {
     }
 }
 
-/// What a connection is watched for while it is served.
+/// What a connection of HTTP/2 is watched for while it is served.
 struct Watch<'a> {
     station: &'a Station,
     limits: &'a Limits,
     pace: &'a Pace,
-    is_http2: bool,
     age: Instant,
 }
 
@@ -196,35 +198,31 @@ impl Watch<'_> {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut drained = pin!(self.station.server.drained.cancelled());
-        let mut cut = pin!(self.station.server.cut.cancelled());
-        let mut timer = pin!(tokio::time::sleep_until(self.next().0.into()));
-        let mut told = false;
-        poll_fn(|cx: &mut Context<'_>| {
+        let (ending, mut alarm, mut told) = (self.station.ending.watch(), Alarm::default(), false);
+        poll_fn(|cx| {
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(ended.map_or_else(Ended::Broken, |()| Ended::Well));
+                    return Poll::Ready(ended.map_or_else(|error| Ended::Broken(error.into()), |()| Ended::Well));
                 }
-                if cut.as_mut().poll(cx).is_ready() {
+                if ending.is_cut(cx) {
                     return Poll::Ready(Ended::Cut);
                 }
                 // A peer passes on what its own clients give up: those who share its connection must not pay for them.
                 if self.station.kind != HopKind::Inbound && self.pace.is_flooded(self.limits) {
                     return Poll::Ready(Ended::Flooded);
                 }
-                if !told && drained.as_mut().poll(cx).is_ready() {
+                if !told && ending.is_drained(cx) {
                     told = true;
                     self.pace.ends();
                     end_gently(connection.as_mut());
                     continue;
                 }
                 let (when, late) = self.next();
-                if rest(timer.as_mut(), when, cx).is_pending() {
+                if alarm.poll(when, cx).is_pending() {
                     return Poll::Pending;
                 }
                 match late {
-                    // Old: HTTP/1.1 is told with its next answer, so that no request meets a closing connection.
-                    None if !self.is_http2 => self.pace.grows_old(),
+                    // Too old, or idle: the client is told, and what it has just begun is still served.
                     None | Some(Late::Idle) if !told => {
                         told = true;
                         self.pace.ends();
@@ -244,20 +242,5 @@ impl Watch<'_> {
         // One that ends anyway cannot become too old.
         let age = if self.pace.is_ending() { self.age + self.limits.connection_age } else { self.age };
         late.filter(|(when, _)| *when < age).map_or((age, None), |(when, late)| (when, Some(late)))
-    }
-}
-
-/// Ready at `when`. A timer that is armed for an earlier time is left alone: it fires, and the caller looks again.
-fn rest(mut timer: Pin<&mut Sleep>, when: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    loop {
-        if timer.deadline().into_std() > when || (timer.is_elapsed() && timer.deadline().into_std() < when) {
-            timer.as_mut().reset(when.into());
-        }
-        if timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if timer.deadline().into_std() >= when {
-            return Poll::Ready(());
-        }
     }
 }

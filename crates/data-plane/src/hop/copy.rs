@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use synego_runtime::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -52,13 +53,18 @@ pub(crate) struct Silence {
     pub(crate) one: Duration,
 }
 
-/// Copies until both directions have ended, one of them fails, or nothing moved for too long.
-pub(crate) async fn two_way<A, B>(first: &mut A, second: &mut B, silence: Silence) -> Carried
+/// Copies until both directions have ended, one of them fails, or nothing moved for too long. What was read of a side
+/// already stands beside it.
+pub(crate) async fn two_way<A, B>(
+    (first, of_first): (&mut A, Bytes),
+    (second, of_second): (&mut B, Bytes),
+    silence: Silence,
+) -> Carried
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut there, mut back) = (Way::default(), Way::default());
+    let (mut there, mut back) = (Way::after(&of_first), Way::after(&of_second));
     let mut moved = clock::now();
     let mut timer = std::pin::pin!(tokio::time::sleep_until((moved + silence.both).into()));
     let complete = std::future::poll_fn(|cx| {
@@ -94,6 +100,11 @@ fn silent(mut timer: Pin<&mut tokio::time::Sleep>, end: Instant, cx: &mut Contex
 }
 
 impl Way {
+    /// One of which this was read already.
+    fn after(front: &[u8]) -> Self {
+        Self { rest: front.to_vec(), carried: front.len() as u64, ..Self::default() }
+    }
+
     fn poll<R, W>(&mut self, from: &mut R, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
@@ -171,7 +182,7 @@ mod tests {
         let data: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
         let expected = data.clone();
         let (carried, (), answered) = tokio::join!(
-            two_way(&mut near, &mut far, silence(5)),
+            two_way((&mut near, Bytes::new()), (&mut far, Bytes::new()), silence(5)),
             async {
                 client.write_all(&data).await.expect("written");
                 client.shutdown().await.expect("ended");
@@ -196,13 +207,14 @@ mod tests {
         let (mut client, mut near) = duplex(100);
         let (mut far, mut service) = duplex(100);
         let began = clock::now();
-        let (carried, ()) = tokio::join!(two_way(&mut near, &mut far, silence(10)), async {
-            for _ in 0..3 {
-                tokio::time::sleep(Duration::from_secs(8)).await;
-                client.write_all(b"x").await.expect("written");
-                service.read_u8().await.expect("read");
-            }
-        });
+        let (carried, ()) =
+            tokio::join!(two_way((&mut near, Bytes::new()), (&mut far, Bytes::new()), silence(10)), async {
+                for _ in 0..3 {
+                    tokio::time::sleep(Duration::from_secs(8)).await;
+                    client.write_all(b"x").await.expect("written");
+                    service.read_u8().await.expect("read");
+                }
+            });
         assert!(!carried.complete && carried.there == 3);
         assert_eq!(clock::now().duration_since(began).as_secs(), 34);
     }

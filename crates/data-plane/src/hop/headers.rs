@@ -67,7 +67,7 @@ pub(crate) fn forward_request(headers: &mut HeaderMap) {
     headers.remove(EXPECT);
 }
 
-/// What a service asks for when it upgrades; set after the hop-by-hop fields are gone.
+/// What changes a connection to a WebSocket, in a request and in its answer; set after the hop-by-hop fields are gone.
 pub(crate) fn ask_for_websocket(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

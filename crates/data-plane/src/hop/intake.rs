@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use synego_runtime::clock;
 
 use super::body::BodyError;
+use crate::h1::{self, server::RequestBody};
 
 /// After so much waiting for the client its body must come at the lowest rate allowed.
 const RATE_AFTER: Duration = Duration::from_secs(10);
@@ -32,12 +33,58 @@ pub(crate) enum Progress {
     Ended { at: Instant },
 }
 
+/// Where the body of a request comes from.
+pub(crate) enum Source {
+    /// There is none.
+    None,
+    Http1(RequestBody),
+    Http2(Incoming),
+}
+
+impl Source {
+    pub(crate) fn of_http2(body: Incoming) -> Self {
+        if body.is_end_stream() { Self::None } else { Self::Http2(body) }
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::None => Poll::Ready(None),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| match error {
+                h1::Error::Fault(fault) => BodyError::Unreadable(fault),
+                error => BodyError::Client(error.into()),
+            }),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Client(error.into())),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of a request, shared by the tries that send it.
 #[derive(Clone)]
 pub(crate) struct Intake(Rc<RefCell<Inner>>);
 
 struct Inner {
-    body: Incoming,
+    body: Source,
     /// What was read and may be wanted again; with `keeps` all of it.
     kept: VecDeque<Bytes>,
     kept_bytes: u64,
@@ -63,7 +110,7 @@ struct Inner {
 impl Intake {
     /// - `limit`: bytes kept for a further try.
     /// - `lowest_rate`: bytes a second, once the client was waited for long enough; 0: none.
-    pub(crate) fn new(body: Incoming, limit: u64, lowest_rate: u64, now: Instant) -> Self {
+    pub(crate) fn new(body: Source, limit: u64, lowest_rate: u64, now: Instant) -> Self {
         let ended = body.is_end_stream();
         let length = if ended { Some(0) } else { body.size_hint().exact() };
         Self(Rc::new(RefCell::new(Inner {
@@ -196,9 +243,9 @@ impl Inner {
             }
             Some(Err(error)) => {
                 self.ended = true;
-                self.broken = true;
+                self.broken = matches!(error, BodyError::Client(_));
                 self.keeps = false;
-                Poll::Ready(Some(Err(BodyError::Client(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Some(Ok(frame)) => {
                 self.note(&frame);

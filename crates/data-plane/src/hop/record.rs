@@ -15,8 +15,7 @@ use super::intake::Intake;
 use super::line::Line;
 use super::pace::Active;
 use super::station::Station;
-use super::strict::Fault;
-use super::trace::Trace;
+use super::trace::{self, Trace};
 use crate::load::Permit;
 use crate::server::Busy;
 
@@ -56,10 +55,11 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn begin(station: &Rc<Station>, active: Active, version: Version, now: Instant) -> Self {
+    /// - `active`: its stream on a connection of HTTP/2.
+    pub(crate) fn begin(station: &Rc<Station>, active: Option<Active>, version: Version, now: Instant) -> Self {
         Self {
             busy: station.cells.request(),
-            active: Some(active),
+            active,
             station: station.clone(),
             permit: None,
             started: now,
@@ -89,15 +89,14 @@ impl Exchange {
         }
     }
 
-    /// What was wrong with its head on the wire.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.active.as_ref().and_then(Active::fault)
-    }
-
-    pub(crate) fn named(&mut self, request_id: HeaderValue, trace: Trace, caller: Option<HeaderValue>) {
-        self.request_id = Some(request_id);
-        self.trace = Some(trace);
-        self.caller = caller;
+    /// Finds in the headers of its request who asks, in which trace; writes what the next hop reads of that.
+    pub(crate) fn is_named(&mut self, headers: &mut HeaderMap, trusted: bool) {
+        let table = &self.station.table;
+        table.clear(headers);
+        let mut rng = self.station.rng.borrow_mut();
+        self.request_id = Some(trace::request_id(headers, trusted, &mut *rng));
+        self.trace = Some(Trace::take(headers, &mut *rng));
+        self.caller = table.caller(headers);
     }
 
     pub(crate) fn request_id(&self) -> HeaderValue {
@@ -165,13 +164,6 @@ impl Exchange {
         }
     }
 
-    /// What follows on its connection is no longer HTTP.
-    pub(crate) fn becomes_tunnel(&self) {
-        if let Some(active) = &self.active {
-            active.becomes_tunnel();
-        }
-    }
-
     /// Removes from trailers what must not go on from here.
     pub(crate) fn clear_answer(&self, trailers: &mut HeaderMap) {
         self.station.table.clear_answer(trailers);
@@ -215,7 +207,6 @@ impl Exchange {
         self.busy.end();
         if let Some(active) = self.active.take()
             && !complete
-            && self.version == Version::HTTP_2
         {
             active.was_reset();
         }

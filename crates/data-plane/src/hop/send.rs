@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use rand::Rng;
 use synego_balance::{PickError, Slot, backoff_ceiling};
 use synego_model::{InstanceId, Limits, Reason};
@@ -17,7 +16,7 @@ use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
-use crate::pool::{Lease, SendError, Speak, Target};
+use crate::pool::{Received, SendError, Speak, Target};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
@@ -25,8 +24,7 @@ const OWN_CONNECT: Duration = Duration::from_millis(300);
 
 /// The head of an answer, and what its body needs.
 pub(crate) struct Sent {
-    pub(crate) answer: Response<Incoming>,
-    pub(crate) lease: Lease,
+    pub(crate) answer: Response<Received>,
     /// `None`: it went to the own service.
     pub(crate) flight: Option<Flight>,
 }
@@ -68,17 +66,17 @@ pub(crate) async fn send(
         let began = clock::now();
         let whom = picked.id.as_ref().map_or_else(|| way.service.to_string(), InstanceId::to_string);
         let miss = match attempt(station, limits, outgoing, &picked, &whom).await {
-            Ok((answer, lease)) => {
+            Ok(answer) => {
                 let peer = picked.flight.as_ref().and(headers::reason(answer.headers())).and_then(retry::of_peer);
                 let Some((fate, failure)) = peer else {
                     note_answer(station, &mut picked, &answer, began);
-                    return Ok(Sent { answer, lease, flight: picked.flight });
+                    return Ok(Sent { answer, flight: picked.flight });
                 };
                 note_failure(station, &mut picked, failure);
                 if !may_repeat(fate, way, outgoing, tried.len()) {
-                    return Ok(Sent { answer, lease, flight: picked.flight });
+                    return Ok(Sent { answer, flight: picked.flight });
                 }
-                drain(answer, lease);
+                drain(answer);
                 None
             }
             Err(miss) => Some(miss),
@@ -152,7 +150,7 @@ async fn attempt(
     outgoing: &Outgoing,
     picked: &Try,
     whom: &str,
-) -> Result<(Response<Incoming>, Lease), Miss> {
+) -> Result<Response<Received>, Miss> {
     let began = clock::now();
     let mut fresh = false;
     loop {
@@ -160,8 +158,8 @@ async fn attempt(
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
         let request = outgoing.request(picked.speak)?;
-        let error = match in_time(ready.send(request), outgoing, began).await {
-            Ok(Ok((answer, lease))) => return checked(outgoing, answer, lease, limits, whom),
+        let error = match in_time(ready.send(request, limits), outgoing, began).await {
+            Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
             Ok(Err(error)) => error,
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
         };
@@ -209,17 +207,16 @@ async fn in_time<T>(answer: impl Future<Output = T>, outgoing: &Outgoing, began:
 /// An answer that keeps to the rules: no upgrade unasked, no head beyond the limits.
 fn checked(
     outgoing: &Outgoing,
-    answer: Response<Incoming>,
-    lease: Lease,
+    answer: Response<Received>,
     limits: &Limits,
     whom: &str,
-) -> Result<(Response<Incoming>, Lease), Miss> {
+) -> Result<Response<Received>, Miss> {
     let size: usize = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let unasked = answer.status() == StatusCode::SWITCHING_PROTOCOLS && !outgoing.head.is_upgrade;
     let fault = match (unasked, size as u64 > limits.headers) {
         (true, _) => "changed the protocol unasked",
         (_, true) => "has a head beyond the limits",
-        _ => return Ok((answer, lease)),
+        _ => return Ok(answer),
     };
     let refusal = Refusal::new(Reason::BadResponse, format!("the answer of {whom} {fault}"));
     Err(Miss { refusal, failure: synego_balance::Failure::Reset, fate: Fate::Final })
@@ -236,7 +233,7 @@ fn may_repeat(fate: Fate, way: &Way, outgoing: &Outgoing, tries: usize) -> bool 
         && service.budget.borrow_mut().try_withdraw(now)
 }
 
-fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Incoming>, began: Instant) {
+fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Received>, began: Instant) {
     let Some(flight) = &mut picked.flight else { return };
     let failed =
         answer.status().is_server_error() || answer::grpc_status(answer.headers()).is_some_and(answer::is_failure);
@@ -250,13 +247,11 @@ fn note_failure(station: &Station, picked: &mut Try, failure: synego_balance::Fa
 }
 
 /// Reads the little that a refusal holds, so that its connection can be used again.
-fn drain(answer: Response<Incoming>, lease: Lease) {
+fn drain(answer: Response<Received>) {
     use http_body_util::{BodyExt, Limited};
     const MOST: usize = 16 * 1024;
     synego_runtime::tasks::spawn_local("drain-refusal", synego_runtime::tasks::Kind::Connection, async move {
         let all = Limited::new(answer.into_body(), MOST).collect();
-        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), all).await {
-            lease.done();
-        }
+        let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     });
 }

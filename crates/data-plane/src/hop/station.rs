@@ -17,6 +17,7 @@ use synego_runtime::logs::AccessLog;
 use super::accept::PerClient;
 use super::answer::Refusal;
 use super::connection::Client;
+use super::ending::Ending;
 use super::head::Head;
 use super::headers;
 use crate::calls::Page;
@@ -41,12 +42,15 @@ pub(crate) struct Station {
     pub(crate) pool: Rc<Pool>,
     pub(crate) calls: Option<Rc<Page>>,
     pub(crate) server: Arc<State>,
+    pub(crate) ending: Rc<Ending>,
     pub(crate) cells: Arc<Cells>,
     pub(crate) metrics: Rc<WorkerMetrics>,
     pub(crate) log: AccessLog,
     /// Of exchanges that did not fail, so many in a hundred are logged.
     pub(crate) log_share: Arc<AtomicU8>,
     pub(crate) rng: RefCell<SmallRng>,
+    /// Those of the connection that began last.
+    pub(crate) last_limits: RefCell<Rc<Limits>>,
     /// Connections at once, over all workers of the server.
     pub(crate) max_connections: u32,
     pub(crate) per_client: PerClient,
@@ -56,13 +60,18 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    /// The bounds for a new connection.
-    pub(crate) fn limits(&self) -> Limits {
-        let limits = self.snapshot.published().snapshot.limits().clone();
-        match &self.table {
-            Table::Ingress(_) => Ingress::at_the_border(limits),
-            Table::Outbound(_) | Table::Inbound(_) => limits,
+    /// The bounds for a new connection, shared by those that begin under the same ones.
+    pub(crate) fn limits(&self) -> Rc<Limits> {
+        let published = self.snapshot.published();
+        let limits = match &self.table {
+            Table::Ingress(_) => Ingress::at_the_border(published.snapshot.limits().clone()),
+            Table::Outbound(_) | Table::Inbound(_) => published.snapshot.limits().clone(),
+        };
+        let mut last = self.last_limits.borrow_mut();
+        if **last != limits {
+            *last = Rc::new(limits);
         }
+        last.clone()
     }
 }
 

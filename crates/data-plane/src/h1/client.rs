@@ -1,0 +1,282 @@
+//! HTTP/1.1 to an upstream: one request at a time on a connection, driven by whoever waits for its answer.
+//!
+//! The request is still being sent while its answer is read; an answer that comes early is passed on, and the rest of
+//! the request with it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use synego_identity::Stream;
+
+use super::body::{Decoder, Part};
+use super::input::Input;
+use super::out::Out;
+use super::parse::{self, Facts};
+use super::{Error, Fault, write};
+use crate::hop::intake::TryBody;
+use crate::pool::{SendError, Target};
+
+/// Interim answers (1xx) before the one that counts.
+const MAX_INTERIM: u32 = 10;
+/// Bytes of a request that wait to be written before more of its body is read.
+const AHEAD: usize = 256 * 1024;
+
+/// A connection to an upstream.
+pub(crate) struct Conn {
+    stream: Stream,
+    input: Input,
+    out: Out,
+    is_reused: bool,
+}
+
+/// A request on its connection, until the end of its answer.
+struct Call {
+    conn: Conn,
+    /// What is still to be sent.
+    body: Option<TryBody>,
+    framing: write::Framing,
+    /// Whether the upstream takes nothing more; it may have answered all the same.
+    is_deaf: bool,
+    largest_head: usize,
+    /// Interim answers so far.
+    interim: u32,
+}
+
+/// The body of an answer.
+pub(crate) struct AnswerBody {
+    /// `None`: the connection was given back, or has ended.
+    call: Option<Box<Call>>,
+    decoder: Decoder,
+    keeps: bool,
+    target: Rc<Target>,
+}
+
+impl Conn {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream, input: Input::default(), out: Out::default(), is_reused: false }
+    }
+
+    /// Whether it was used before: then it may have died unseen.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Whether it is still open, as far as is known here; an upstream has nothing to say before it is asked.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.input.poll_fill(&mut self.stream, 0, &mut cx).is_pending()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// Why there is none, and what that says of the request.
+    pub(crate) async fn send(
+        self,
+        request: Request<TryBody>,
+        target: Rc<Target>,
+        largest_head: usize,
+    ) -> Result<Response<AnswerBody>, SendError> {
+        let is_head = request.method() == Method::HEAD;
+        let mut call = Box::new(Call::begin(self, request, largest_head));
+        let (answer, facts) = std::future::poll_fn(|cx| call.poll_head(cx)).await?;
+        let status = answer.status();
+        let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let decoder = match status {
+            StatusCode::SWITCHING_PROTOCOLS => Decoder::ToEnd,
+            _ if bare => Decoder::Done,
+            _ => Decoder::of_answer(facts.framing),
+        };
+        let keeps = facts.keeps && decoder != Decoder::ToEnd;
+        let mut body = AnswerBody { call: Some(call), decoder, keeps, target };
+        body.give_back_when_done();
+        Ok(answer.map(|()| body))
+    }
+}
+
+impl Call {
+    fn begin(mut conn: Conn, request: Request<TryBody>, largest_head: usize) -> Self {
+        let length = request.body().size_hint().exact();
+        let framing = write::request(&mut conn.out, &request, length);
+        let body = (framing != write::Framing::None).then(|| request.into_body());
+        Self { conn, body, framing, is_deaf: false, largest_head, interim: 0 }
+    }
+
+    /// Sends what can be sent.
+    ///
+    /// # Errors
+    /// When the client's own body broke off.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
+        while !self.is_deaf {
+            let mut waits = self.body.is_none();
+            // Parts that are there already leave in one write.
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < AHEAD) {
+                match Pin::new(body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => self.frame(frame),
+                    Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
+                    Poll::Ready(None) => self.end(None),
+                    Poll::Pending => waits = true,
+                }
+            }
+            match self.conn.out.poll_flush(&mut self.conn.stream, cx) {
+                Poll::Ready(Ok(())) if waits || self.body.is_none() => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    // It may have said why before it stopped reading.
+                    self.is_deaf = true;
+                    self.body = None;
+                }
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) => write::data(&mut self.conn.out, self.framing, data),
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.end(Some(&trailers));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        write::end(&mut self.conn.out, self.framing, trailers);
+        self.body = None;
+    }
+
+    /// Whether all of the request was sent.
+    fn is_sent(&self) -> bool {
+        !self.is_deaf && self.body.is_none() && self.conn.out.is_empty()
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Response<()>, Facts), SendError>> {
+        self.poll_send(cx)?;
+        loop {
+            match parse::answer(&mut self.conn.input.buf) {
+                Ok(Some((answer, facts))) => {
+                    let status = answer.status();
+                    if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                        return Poll::Ready(Ok((answer, facts)));
+                    }
+                    self.interim += 1;
+                    if self.interim > MAX_INTERIM {
+                        return Poll::Ready(Err(SendError::BadResponse(Fault::TooManyInterim.into())));
+                    }
+                    continue;
+                }
+                Ok(None) if self.conn.input.buf.len() > self.largest_head => {
+                    return Poll::Ready(Err(SendError::BadResponse(Fault::TooLarge.into())));
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(SendError::BadResponse(fault.into()))),
+            }
+            let read = match self.conn.input.poll_fill(&mut self.conn.stream, 0, cx) {
+                Poll::Ready(read) => read,
+                Poll::Pending => return Poll::Pending,
+            };
+            let error = match read {
+                Ok(0) => Error::Short,
+                Ok(_) => continue,
+                Err(error) => error.into(),
+            };
+            let is_unsent = self.conn.is_reused && self.is_deaf && self.conn.out.written() == 0;
+            return Poll::Ready(Err(if is_unsent { SendError::Unsent } else { SendError::Reset(error.into()) }));
+        }
+    }
+}
+
+impl AnswerBody {
+    /// The bare connection after a change of its protocol, and what came behind the head.
+    pub(crate) fn into_tunnel(mut self) -> Option<(Stream, Bytes)> {
+        let call = self.call.take()?;
+        Some((call.conn.stream, call.conn.input.buf.freeze()))
+    }
+
+    /// Once all of the answer was read, and all of the request sent, the connection may take another one.
+    fn give_back_when_done(&mut self) {
+        if !self.decoder.is_done() {
+            return;
+        }
+        let Some(call) = self.call.take() else { return };
+        let Call { mut conn, .. } = *call;
+        // What an upstream says unasked belongs to no answer.
+        if self.keeps && call.body.is_none() && !call.is_deaf && conn.out.is_empty() && conn.input.buf.is_empty() {
+            conn.input.rest();
+            conn.out.restart();
+            conn.is_reused = true;
+            self.target.put(conn);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let Some(call) = &mut self.call else { return Poll::Ready(None) };
+            if !call.is_sent() && call.poll_send(cx).is_err() {
+                // The client's own body broke off: the upstream will not get the rest.
+                call.is_deaf = true;
+                call.body = None;
+            }
+            match self.decoder.next(&mut call.conn.input.buf)? {
+                Part::Data(data) => {
+                    self.give_back_when_done();
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Part::Trailers(trailers) => {
+                    self.give_back_when_done();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Part::End => {
+                    self.give_back_when_done();
+                    return Poll::Ready(None);
+                }
+                Part::More => {}
+            }
+            let expected = self.decoder.expected();
+            match call.conn.input.poll_fill(&mut call.conn.stream, expected, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if self.decoder.ends() => {
+                    self.call = None;
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => {
+                    self.call = None;
+                    return Poll::Ready(Some(Err(Error::Short)));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    self.call = None;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            }
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.decoder {
+            Decoder::Done => SizeHint::with_exact(0),
+            Decoder::Length(left) => SizeHint::with_exact(left),
+            Decoder::Chunked(_) | Decoder::ToEnd => SizeHint::default(),
+        }
+    }
+}
