@@ -151,7 +151,7 @@ async fn relay(
     if is_upgrade {
         headers::ask_for_websocket(&mut headers);
     }
-    let outgoing = Outgoing { head, headers, intake: intake.clone(), deadline };
+    let outgoing = Outgoing { head, headers: headers.into(), intake: intake.clone(), deadline };
     let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
     intake.settle();
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::{Request, Response};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use synego_identity::{ConnectError, Connector, Stream};
@@ -27,7 +27,8 @@ use synego_runtime::{clock, tasks};
 use crate::h1::client::{AnswerBody, Conn};
 use crate::hop::body::{BodyError, Cause};
 use crate::hop::connection::largest_head;
-use crate::hop::intake::TryBody;
+use crate::hop::outgoing::Outgoing;
+use crate::hop::retry::Miss;
 
 /// How often idle connections are looked at, while there are any.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -79,6 +80,14 @@ pub(crate) enum SendError {
     Client(Cause),
     /// The connection ended before the head of the answer; the request may have been processed.
     Reset(Cause),
+}
+
+/// Why a try has no answer.
+pub(crate) enum TryError {
+    /// The connection failed, or the other side.
+    Send(SendError),
+    /// The request cannot be written for the next hop.
+    Miss(Miss),
 }
 
 /// A connection ready for one request.
@@ -215,18 +224,15 @@ impl Ready {
         }
     }
 
-    pub(crate) async fn send(
-        self,
-        request: Request<TryBody>,
-        limits: &Limits,
-    ) -> Result<Response<Received>, SendError> {
+    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Response<Received>, TryError> {
         match self {
             Self::Http1(conn, target) => {
-                let answer = conn.send(request, target, largest_head(limits)).await?;
+                let answer = conn.send(outgoing, target, largest_head(limits)).await.map_err(TryError::Send)?;
                 Ok(answer.map(Received::Http1))
             }
             Self::Http2(ready) => {
-                let (answer, open) = ready.send(request).await?;
+                let request = outgoing.request().map_err(TryError::Miss)?;
+                let (answer, open) = ready.send(request).await.map_err(TryError::Send)?;
                 Ok(answer.map(|body| Received::Http2 { body, _open: open }))
             }
         }

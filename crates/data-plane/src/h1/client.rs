@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use synego_identity::Stream;
 
@@ -18,6 +18,7 @@ use super::out::Out;
 use super::parse::{self, Facts};
 use super::{Error, Fault, write};
 use crate::hop::intake::TryBody;
+use crate::hop::outgoing::Outgoing;
 use crate::pool::{SendError, Target};
 
 /// Interim answers (1xx) before the one that counts.
@@ -77,12 +78,12 @@ impl Conn {
     /// Why there is none, and what that says of the request.
     pub(crate) async fn send(
         self,
-        request: Request<TryBody>,
+        outgoing: &Outgoing,
         target: Rc<Target>,
         largest_head: usize,
     ) -> Result<Response<AnswerBody>, SendError> {
-        let is_head = request.method() == Method::HEAD;
-        let mut call = Box::new(Call::begin(self, request, largest_head));
+        let is_head = outgoing.head.method == Method::HEAD;
+        let mut call = Box::new(Call::begin(self, outgoing, largest_head));
         let (answer, facts) = std::future::poll_fn(|cx| call.poll_head(cx)).await?;
         let status = answer.status();
         let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -99,10 +100,9 @@ impl Conn {
 }
 
 impl Call {
-    fn begin(mut conn: Conn, request: Request<TryBody>, largest_head: usize) -> Self {
-        let length = request.body().size_hint().exact();
-        let framing = write::request(&mut conn.out, &request, length);
-        let body = (framing != write::Framing::None).then(|| request.into_body());
+    fn begin(mut conn: Conn, outgoing: &Outgoing, largest_head: usize) -> Self {
+        let (body, framing) = outgoing.write(&mut conn.out);
+        let body = Some(body).filter(|_| framing != write::Framing::None);
         Self { conn, body, framing, is_deaf: false, largest_head, interim: 0 }
     }
 

@@ -57,7 +57,7 @@ struct Session {
 
 /// What comes next on a connection.
 enum Next {
-    Request(Request<()>, Facts),
+    Request(Box<Request<()>>, Facts),
     Unreadable(Fault),
     End(Ended),
 }
@@ -97,7 +97,7 @@ pub(crate) async fn serve(
                 session.close().await;
                 return Ended::Well;
             }
-            Next::Request(request, facts) => match session.exchange(request, facts).await {
+            Next::Request(request, facts) => match session.exchange(*request, facts).await {
                 Ok(After::Next) => session.rest(),
                 Ok(After::Close) => {
                     session.close().await;
@@ -123,7 +123,7 @@ impl Session {
         let io = &mut *self.io.borrow_mut();
         loop {
             match parse::request(&mut io.input.buf) {
-                Ok(Some((request, facts))) => return Poll::Ready(Next::Request(request, facts)),
+                Ok(Some((request, facts))) => return Poll::Ready(Next::Request(Box::new(request), facts)),
                 Ok(None) if io.input.buf.len() > self.client.largest_head() => {
                     return Poll::Ready(Next::Unreadable(Fault::TooLarge));
                 }

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use synego_runtime::clock;
 
 use super::out::Out;
@@ -40,22 +41,26 @@ thread_local! {
 }
 
 /// Writes the head of a request; `length`: of its body, where it is known. Returns how its body is framed.
-pub(crate) fn request<B>(out: &mut Out, request: &Request<B>, length: Option<u64>) -> Framing {
+pub(crate) fn request(
+    out: &mut Out,
+    method: &Method,
+    target: &PathAndQuery,
+    host: &HeaderValue,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Framing {
     let tail = out.tail();
-    let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    put(tail, &[request.method().as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-    if let Some(host) = request.headers().get(HOST) {
-        put(tail, &[b"host: ", host.as_bytes(), b"\r\n"]);
-    }
+    put(tail, &[method.as_str().as_bytes(), b" ", target.as_str().as_bytes(), b" HTTP/1.1\r\n"]);
+    put(tail, &[b"host: ", host.as_bytes(), b"\r\n"]);
     let mut said = false;
-    for (name, value) in request.headers() {
+    for (name, value) in headers {
         if name == HOST || name == TRANSFER_ENCODING {
             continue;
         }
         said |= name == CONTENT_LENGTH;
         put(tail, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    let wants_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    let wants_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     let framing = match length {
         Some(0) if !said && wants_body => {
             put(tail, &[b"content-length: 0\r\n"]);

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -52,7 +52,8 @@ where
 
 /// Who sends the requests of a connection.
 pub(crate) struct Client {
-    pub(crate) ip: IpAddr,
+    /// Its address, as `X-Forwarded-For` has it.
+    pub(crate) address: HeaderValue,
     /// Whether its word about requests (ids, forwarded addresses) is believed.
     pub(crate) trusted: bool,
     /// The bounds in force when it connected.
@@ -95,24 +96,35 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();
     let pace = is_http2.then(|| Pace::new(now));
-    let client = Rc::new(Client { ip, trusted: station.table.trusts(ip), limits, pace });
-    let ended = if let Some(pace) = &client.pace {
-        let io = TokioIo::new(Watched::new(stream, front, pace.clone()));
-        let answer = {
-            let (station, client) = (station.clone(), client.clone());
-            service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let exchange = super::exchange(station.clone(), client.clone(), request.map(Source::of_http2));
-                // Nothing changes its protocol on a stream of HTTP/2.
-                async move { Ok::<_, Infallible>(exchange.await.answer) }
-            })
-        };
-        let connection = pin!(http2_builder(&client.limits).serve_connection(io, answer));
-        let watch = Watch { station: &station, limits: &client.limits, pace, age };
-        watch.over(connection, |connection| connection.graceful_shutdown()).await
-    } else {
-        h1::server::serve(station.clone(), stream, front, client, age).await
+    let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), limits, pace });
+    // Boxed: a connection of HTTP/1.1 has no use for the room that one of HTTP/2 takes.
+    let ended = match client.pace.clone() {
+        Some(pace) => Box::pin(serve_http2(&station, stream, front, client, &pace, age)).await,
+        None => Box::pin(h1::server::serve(station.clone(), stream, front, client, age)).await,
     };
     ended.tell(&station, &peer);
+}
+
+async fn serve_http2(
+    station: &Rc<Station>,
+    stream: Stream,
+    front: BytesMut,
+    client: Rc<Client>,
+    pace: &Rc<Pace>,
+    age: Instant,
+) -> Ended {
+    let limits = client.limits.clone();
+    let io = TokioIo::new(Watched::new(stream, front, pace.clone()));
+    let answering = station.clone();
+    let answer = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let exchange = super::exchange(answering.clone(), client.clone(), request.map(Source::of_http2));
+        // Nothing changes its protocol on a stream of HTTP/2.
+        async move { Ok::<_, Infallible>(exchange.await.answer) }
+    });
+    let connection = pin!(http2_builder(&limits).serve_connection(io, answer));
+    let watch = Watch { station, limits: &limits, pace, age };
+    watch.over(connection, |connection| connection.graceful_shutdown()).await
 }
 
 /// What was read, and whether it begins as HTTP/2 does; `None`: the client went away first.

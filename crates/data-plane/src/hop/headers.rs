@@ -1,7 +1,5 @@
 //! Header fields at a hop: what ends here, what goes on, what is added.
 
-use std::net::IpAddr;
-
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use synego_model::Reason;
@@ -84,18 +82,20 @@ pub(crate) fn remove_internal(headers: &mut HeaderMap) {
 }
 
 /// At the border: who is behind this request. A listed proxy's word is appended to, everyone else's replaced.
-pub(crate) fn say_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, trusted: bool) {
+pub(crate) fn say_forwarded(headers: &mut HeaderMap, peer: &HeaderValue, host: &HeaderValue, trusted: bool) {
     headers.remove(BAGGAGE);
     if !trusted {
         for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
             headers.remove(name);
         }
     }
-    let so_far: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let list = if so_far.is_empty() { peer.to_string() } else { format!("{}, {peer}", so_far.join(", ")) };
-    if let Ok(value) = HeaderValue::try_from(list) {
-        headers.insert(FORWARDED_FOR, value);
-    }
+    let so_far: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let list = match so_far.as_slice() {
+        [] => peer.clone(),
+        _ => HeaderValue::from_bytes(&[&so_far.join(&b", "[..]), peer.as_bytes()].join(&b", "[..]))
+            .unwrap_or_else(|_| peer.clone()),
+    };
+    headers.insert(FORWARDED_FOR, list);
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
 }
@@ -180,18 +180,18 @@ mod tests {
 
     #[test]
     fn a_listed_proxy_is_believed_and_others_are_not() {
-        let peer: IpAddr = [10, 0, 0, 1].into();
+        let peer = HeaderValue::from_static("10.0.0.1");
         let host = HeaderValue::from_static("shop.example");
         let given = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("baggage", "a=b")];
         let mut headers = map(&given);
-        say_forwarded(&mut headers, peer, &host, true);
+        say_forwarded(&mut headers, &peer, &host, true);
         assert_eq!(
             (&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]),
             (&"1.2.3.4, 10.0.0.1".parse().expect("v"), &"https".parse().expect("v"))
         );
         assert!(!headers.contains_key(BAGGAGE));
         let mut headers = map(&given);
-        say_forwarded(&mut headers, peer, &host, false);
+        say_forwarded(&mut headers, &peer, &host, false);
         assert_eq!(headers[FORWARDED_FOR], "10.0.0.1");
         assert_eq!(headers[FORWARDED_PROTO], "http");
         assert_eq!(headers[FORWARDED_HOST], "shop.example");

@@ -1,10 +1,12 @@
 //! A request on its way out: the same head and body for every try, written as the next hop reads it.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use http::header::{COOKIE, HOST};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http_body::Body;
 use synego_balance::Failure;
 use synego_model::{BalanceKind, HashKey, Policy, Reason};
 use synego_runtime::clock;
@@ -15,12 +17,14 @@ use super::head::Head;
 use super::intake::{Intake, TryBody};
 use super::path;
 use super::retry::{Fate, Miss};
-use crate::pool::Speak;
+use crate::h1::out::Out;
+use crate::h1::write::{self, Framing};
 
 /// A request, ready for any number of tries.
 pub(crate) struct Outgoing {
     pub(crate) head: Head,
-    pub(crate) headers: HeaderMap,
+    /// What goes out with every try, but for the time that is left.
+    pub(crate) headers: RefCell<HeaderMap>,
     pub(crate) intake: Intake,
     pub(crate) deadline: Deadline,
 }
@@ -32,28 +36,32 @@ impl Outgoing {
         left.map_or(connect, |left| left.min(connect))
     }
 
-    /// The request as the next hop reads it.
-    pub(crate) fn request(&self, speak: Speak) -> Result<Request<TryBody>, Miss> {
+    /// Writes the head of the request as the next hop reads it on HTTP/1.1: its body, and how that is framed.
+    pub(crate) fn write(&self, out: &mut Out) -> (TryBody, Framing) {
+        let body = self.intake.next_try();
+        let mut headers = self.headers.borrow_mut();
+        self.deadline.write(&mut headers, clock::now(), self.intake.progress());
+        if self.head.is_http2() {
+            join_cookies(&mut headers);
+        }
+        let head = &self.head;
+        let framing =
+            write::request(out, &head.method, &head.target, &head.authority, &headers, body.size_hint().exact());
+        (body, framing)
+    }
+
+    /// The request as the next hop reads it on HTTP/2.
+    pub(crate) fn request(&self) -> Result<Request<TryBody>, Miss> {
         let mut request = Request::new(self.intake.next_try());
         *request.method_mut() = self.head.method.clone();
-        let mut headers = self.headers.clone();
+        *request.version_mut() = Version::HTTP_2;
+        let mut headers = self.headers.borrow().clone();
         self.deadline.write(&mut headers, clock::now(), self.intake.progress());
-        let uri = match speak {
-            Speak::Http1 => {
-                join_cookies(&mut headers);
-                headers.insert(HOST, self.head.authority.clone());
-                Uri::builder().path_and_query(self.head.target.clone()).build()
-            }
-            Speak::Http2 => {
-                *request.version_mut() = Version::HTTP_2;
-                headers.remove(HOST);
-                let authority = Authority::try_from(self.head.authority.as_bytes());
-                let authority = authority.unwrap_or(Authority::from_static("localhost"));
-                let target = self.head.target.clone();
-                Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(target).build()
-            }
-        };
-        *request.uri_mut() = uri.map_err(|_| Miss {
+        headers.remove(HOST);
+        let authority = Authority::try_from(self.head.authority.as_bytes());
+        let authority = authority.unwrap_or(Authority::from_static("localhost"));
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(self.head.target.clone());
+        *request.uri_mut() = uri.build().map_err(|_| Miss {
             refusal: Refusal::new(Reason::BadRequest, "the target is malformed"),
             failure: Failure::Abandoned,
             fate: Fate::Final,
@@ -65,7 +73,7 @@ impl Outgoing {
     /// The hash of what the policy hashes requests by.
     pub(crate) fn hash_key(&self, policy: &Policy) -> Option<u64> {
         let BalanceKind::Hash(key) = &policy.balance.kind else { return None };
-        let headers = &self.headers;
+        let headers = &*self.headers.borrow();
         let value = match key {
             HashKey::Header(name) => headers.get(name.as_str())?.as_bytes(),
             HashKey::Query(name) => path::query_values(self.head.target.query()?, name).next()?.as_bytes(),

@@ -16,7 +16,7 @@ use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
-use crate::pool::{Received, SendError, Speak, Target};
+use crate::pool::{Received, SendError, Speak, Target, TryError};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
@@ -157,10 +157,10 @@ async fn attempt(
         let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect), fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
-        let request = outgoing.request(picked.speak)?;
-        let error = match in_time(ready.send(request, limits), outgoing, began).await {
+        let error = match in_time(ready.send(outgoing, limits), outgoing, began).await {
             Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
-            Ok(Err(error)) => error,
+            Ok(Err(TryError::Send(error))) => error,
+            Ok(Err(TryError::Miss(miss))) => return Err(miss),
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
         };
         tracing::debug!(hop = station.kind.word(), whom, ?error, is_reused, "try failed");

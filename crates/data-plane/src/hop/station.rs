@@ -136,7 +136,7 @@ impl Table {
     /// Adds to a request what the next hop shall know of its sender.
     pub(crate) fn address(&self, headers: &mut HeaderMap, client: &Client, head: &Head) {
         match self {
-            Self::Ingress(_) => headers::say_forwarded(headers, client.ip, &head.authority, client.trusted),
+            Self::Ingress(_) => headers::say_forwarded(headers, &client.address, &head.authority, client.trusted),
             Self::Outbound(outbound) => outbound.say_caller(headers),
             Self::Inbound(_) => {}
         }

@@ -36,16 +36,25 @@ impl Trace {
                 Self { trace_id: rng.random_range(1..=u128::MAX), span_id, is_sampled }
             }
         };
-        if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
-            headers.insert(TRACEPARENT, value);
-        }
+        headers.insert(TRACEPARENT, trace.value());
         trace
+    }
+
+    fn value(self) -> HeaderValue {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text.get_mut(3..35).into_iter().for_each(|part| hex(&self.trace_id.to_be_bytes(), part));
+        text.get_mut(36..52).into_iter().for_each(|part| hex(&self.span_id.to_be_bytes(), part));
+        text.get_mut(53..55).into_iter().for_each(|part| hex(&[u8::from(self.is_sampled)], part));
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
-impl std::fmt::Display for Trace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.is_sampled))
+/// Writes bytes as lower-case hexadecimal digits.
+fn hex(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
 }
 
@@ -77,8 +86,9 @@ pub(crate) fn request_id(headers: &mut HeaderMap, trusted: bool, rng: &mut impl 
     if let Some(kept) = only.filter(sound).filter(|_| trusted) {
         return kept.clone();
     }
-    let made = format!("{:032x}", rng.random::<u128>());
-    let value = HeaderValue::try_from(made).unwrap_or(HeaderValue::from_static("-"));
+    let mut made = [0; 32];
+    hex(&rng.random::<[u8; 16]>(), &mut made);
+    let value = HeaderValue::from_bytes(&made).unwrap_or(HeaderValue::from_static("-"));
     headers.insert(REQUEST_ID, value.clone());
     value
 }
@@ -103,7 +113,9 @@ mod tests {
         let (trace, headers) = taken(SOUND);
         assert_eq!(trace.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
         assert!(trace.is_sampled && trace.span_id != 0xb7ad_6b71_6920_3331);
-        assert_eq!(headers[TRACEPARENT], trace.to_string().as_str());
+        assert_eq!(headers[TRACEPARENT], trace.value());
+        let text = format!("00-{:032x}-{:016x}-01", trace.trace_id, trace.span_id);
+        assert_eq!(headers[TRACEPARENT], text.as_str());
         assert!(headers.contains_key(TRACESTATE));
     }
 
