@@ -1,5 +1,7 @@
 //! Bad answers of a service, byte by byte: never passed on, and never mixed up with the next one.
 
+#![expect(clippy::expect_used, reason = "a failed test panics")]
+
 #[path = "support/hops.rs"]
 mod hops;
 mod support;
@@ -7,9 +9,8 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use hops::{Hops, nothing_but};
+use hops::{Hops, brief, nothing_but};
 use support::*;
 use synego_model::{InstanceState, Policy, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,11 +110,6 @@ impl Straight {
 
 fn ask(number: usize, host: &str) -> Vec<u8> {
     format!("GET /{number} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").into_bytes()
-}
-
-/// As [`raw`], but without patience for an answer that does not come.
-async fn brief(address: SocketAddr, bytes: &[u8]) -> String {
-    tokio::time::timeout(Duration::from_secs(2), raw(address, bytes)).await.unwrap_or_default()
 }
 
 fn bad_heads() -> Vec<Case> {

@@ -1,5 +1,7 @@
 //! Bad requests, by the lines of the table in the documentation of limits: each on every hop, each with its own answer.
 
+#![expect(clippy::expect_used, reason = "a failed test panics")]
+
 #[path = "support/hops.rs"]
 mod hops;
 mod support;
@@ -7,7 +9,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hops::{Hops, nothing_but};
+use hops::{Hops, brief, nothing_but};
 use support::*;
 use synego_model::process::ServiceAddress;
 use synego_model::{InstanceState, Policy, Protocol};
@@ -310,7 +312,7 @@ async fn nothing_behind_an_upgrade_goes_on_without_a_matching_101() {
         let hops = Hops::of(service).await;
         for (hop, address) in hops.each() {
             *seen.lock().expect("lock") = Default::default();
-            let got = raw(address, UPGRADE).await;
+            let got = brief(address, UPGRADE).await;
             let all = seen.lock().expect("lock").concat();
             if status_of(&got) != if what == "403" { 403 } else { 502 } || all.contains("early") {
                 wrong.push(format!("{hop}: {what}: {}, and the service got {all}", status_of(&got)));

@@ -1,6 +1,12 @@
 //! HTTP/2 by hand: frames and header blocks that no library would send, and what comes back, frame by frame.
 
-#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::expect_used,
+    reason = "each test file uses its own part of this"
+)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

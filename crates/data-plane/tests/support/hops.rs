@@ -1,13 +1,20 @@
 //! The three hops to one instance of a service called `users`, for what holds on each of them.
 
-#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::expect_used,
+    reason = "each test file uses its own part of this"
+)]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use synego_data_plane::Server;
 use synego_model::{Policy, Protocol};
 
-use super::support::{Instance, Mesh, Service};
+use super::support::{Instance, Mesh, Service, raw};
 
 pub struct Hops {
     pub mesh: Mesh,
@@ -42,4 +49,9 @@ pub fn nothing_but(known: &[&str], wrong: &[String]) {
     let is_known = |line: &&String| known.iter().any(|what| line.contains(&format!(": {what}: ")));
     let new: Vec<&String> = wrong.iter().filter(|line| !is_known(line)).collect();
     assert!(new.is_empty(), "{new:#?}");
+}
+
+/// As [`raw`], but without patience for an answer that does not come.
+pub async fn brief(address: SocketAddr, bytes: &[u8]) -> String {
+    tokio::time::timeout(Duration::from_secs(2), raw(address, bytes)).await.unwrap_or_default()
 }
