@@ -66,6 +66,18 @@ def resident(root: int) -> float:
     return status_mib(root, "VmRSS")
 
 
+def proportional(root: int) -> float:
+    """As `resident`, with each shared page divided among those that share it."""
+    total = 0
+    for pid in family(root):
+        try:
+            found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+        except OSError:
+            continue
+        total += int(found[1]) if found else 0
+    return total / 1024
+
+
 def peak(root: int) -> float:
     return status_mib(root, "VmHWM")
 

@@ -70,7 +70,7 @@ def nginx_upstream(home: Path, port: int) -> list[object]:
 def haproxy(home: Path, port: int, upstream: int, spoken: str) -> list[object]:
     proto = " proto h2" if spoken == "grpc" else ""
     mode = "tcp" if spoken == "tcp" else "http"
-    reuse = "" if spoken == "tcp" else "http-reuse always\n    option http-keep-alive\n    timeout http-keep-alive " + LONG
+    kept = f"http-reuse always\n    option http-keep-alive\n    timeout http-keep-alive {LONG}"
     (home / "haproxy.cfg").write_text(f"""
 global
     nbthread 1
@@ -82,7 +82,7 @@ defaults
     timeout client {LONG}
     timeout server {LONG}
     timeout tunnel {LONG}
-    {reuse}
+    {"" if spoken == "tcp" else kept}
 frontend in
     bind 127.0.0.1:{port} backlog 4096{proto}
     default_backend up

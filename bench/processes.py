@@ -61,6 +61,10 @@ def family(root: int) -> list[int]:
     return found
 
 
+def ended(*_: object) -> None:
+    raise SystemExit("bench: ended by a signal")
+
+
 class Rig:
     """Everything that was started, and the folder of it all. Both are gone when the `with` block is left."""
 
@@ -75,7 +79,7 @@ class Rig:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         # The harness itself, and the generators with it, keep off the proxy's CPU.
         os.sched_setaffinity(0, {self.load_cpu})
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit("bench: ended by a signal")))
+        signal.signal(signal.SIGTERM, ended)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,8 +119,12 @@ class Rig:
             except subprocess.TimeoutExpired:
                 pass
             for pid, since in members:
-                if since is not None and birth(pid) == since and fields(pid)[0] != "Z":
-                    os.kill(pid, signal.SIGKILL)
+                # The same process still, and not another one that got its number.
+                if since is not None and birth(pid) == since:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
             program.wait(5)
         if program in self.running:
             self.running.remove(program)

@@ -18,8 +18,8 @@ LOADED = [("cpu", "CPU µs", 1), ("user", "of it user", 1), ("worker", "of it da
 COLUMNS = {
     "rate": [("p50", "p50 µs", 0), ("p99", "p99 µs", 0), ("p999", "p99.9 µs", 0), ("added", "added p50 µs", 0),
              ("added99", "added p99 µs", 0), ("cpu", "CPU µs", 1), ("errors", "failed", 0)],
-    "idle": [("empty", "none, MiB", 1), ("full", "with them, MiB", 1), ("each", "KiB each", 2),
-             ("idle_cpu", "idle CPU ms/s", 1)],
+    "idle": [("empty", "none, MiB", 1), ("proportional", "of it proportional", 1), ("full", "with them, MiB", 1),
+             ("each", "KiB each", 2), ("idle_cpu", "idle CPU ms/s", 1)],
     "syscalls": [("all", "all", 2), ("futex", "futex", 3)],
     "swaps": [*LOADED, ("swaps", "swaps a second", 1)],
 }
@@ -98,13 +98,14 @@ def frequent(repetitions: list[dict]) -> str:
 
 def page(results: Results, command: str, options, notes: list[str]) -> str:
     results.finish()
+    when = datetime.datetime.now(datetime.UTC)
     lines = [
         "# Results of the benchmarks", "",
-        f"Written by `{command}` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC. What the rows and columns",
-        "mean is in [README.md](README.md). Medians of "
-        f"{options.reps} interleaved repetitions of {options.seconds:g} s, with (least–most). CPU, user and system time",
-        "together, is for each request (message, frame, MiB) that was answered. Compare rows within a table: absolute",
-        "figures drift by a fifth from run to run.", "",
+        f"Written on {when:%Y-%m-%d %H:%M} UTC by `{command}`. What the rows and columns mean is in "
+        f"[README.md](README.md). Medians with (least–most) of {options.reps} interleaved "
+        f"repetition{'s' if options.reps > 1 else ''} of {options.seconds:g} s. CPU, user and system time together, is "
+        "for each request (message, frame, MiB) that was answered. Compare rows within a table: "
+        "absolute figures drift by a fifth from run to run.", "",
         *[f"- {name}: {value}" for name, value in machine(options).items()], ""]
     for workload in results.found:
         lines += [f"## {workload}: {WORKLOADS[workload].title}", "", *table(results, workload), ""]

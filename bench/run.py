@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from load import Loads
-from processes import Rig
+from processes import Failed, Rig
 from report import Results, page
 from rows import ROWS, Stage
 from workloads import WORKLOADS, Bench, say
@@ -82,7 +82,10 @@ def main() -> int:
             bench = Bench(rig, Stage(rig, options.binaries, loads), loads, options, keep, note)
             for workload in options.workloads:
                 say(f"== {workload}: {WORKLOADS[workload].title}")
-                bench.run(workload)
+                try:
+                    bench.run(workload)
+                except (Failed, OSError) as why:
+                    note(f"{workload}: broken off, {why}")
     except KeyboardInterrupt:
         say("bench: interrupted; nothing is written")
         return 130

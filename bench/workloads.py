@@ -1,5 +1,6 @@
 """The workloads: which rows, which load, what is measured, and in which order."""
 
+import re
 import socket
 import struct
 import sys
@@ -47,7 +48,8 @@ WORKLOADS = {
     "ws": Workload("WebSocket, 1 KiB frames echoed one by one, 64 connections",
                    ["direct", "tcp-copy", "haproxy-tcp", *PROXIES], "websocket", "websocket", True),
     "idle": Workload(f"memory with no connection and with {IDLE_CONNECTIONS:,} idle keep-alive ones", HOPS),
-    "syscalls": Workload("system calls for each request, counted by strace (HTTP/1.1 as `h1`, gRPC as `grpc`)", PROXIES),
+    "syscalls": Workload("system calls for each request, counted by strace (HTTP/1.1 as `h1`, gRPC as `grpc`)",
+                         PROXIES),
     "routes": Workload("HTTP/1.1 as `h1`, one request for each route in turn, at an ingress that knows",
                        ["synego-ingress"]),
     "swaps": Workload(f"HTTP/1.1 as `h1`, with and without a new snapshot each {SWAP_EVERY_MS} ms", ["synego-ingress"]),
@@ -180,7 +182,8 @@ class Bench:
             folder = self.rig.home("announce")
             command = [self.stage.binaries / "bench-load", "announce", "--master", f"127.0.0.1:{mesh}", "--address",
                        f"127.0.0.1:{upstream}", "--routes", routes, "--instances", instances, "--services", services]
-            announcer = self.rig.start([*command, *(["--flap", SWAP_EVERY_MS] if flap else [])], self.rig.load_cpu, folder)
+            command += ["--flap", SWAP_EVERY_MS] if flap else []
+            announcer = self.rig.start(command, self.rig.load_cpu, folder)
             row.helpers.append(announcer)
             log = folder / "log"
             wait_until("the instances are announced", 60, announcer, lambda: "ready" in log.read_text())
@@ -219,8 +222,8 @@ class Bench:
 
     def updates(self) -> int:
         """Updates that masters sent to the announcers so far."""
-        logs = [log.read_text().split() for log in self.rig.folder.glob("*-announce/log")]
-        return sum(int(words[-1]) for words in logs if len(words) > 2)
+        logs = [log.read_text() for log in self.rig.folder.glob("*-announce/log")]
+        return sum(max(map(int, re.findall(r"^updates (\d+)$", log, re.M)), default=0) for log in logs)
 
 
 def takes(port: int) -> bool:
@@ -257,7 +260,7 @@ def status(port: int, path: str) -> int:
 def idle_memory(row: Row) -> dict:
     """Resident memory without a connection, and with many that have each been served once."""
     time.sleep(1)
-    empty = measure.resident(row.pid)
+    empty, proportional = measure.resident(row.pid), measure.proportional(row.pid)
     connections: list[socket.socket] = []
     try:
         for _ in range(IDLE_CONNECTIONS):
@@ -275,8 +278,8 @@ def idle_memory(row: Row) -> dict:
     finally:
         for connection in connections:
             connection.close()
-    return {"empty": empty, "full": full, "each": (full - empty) * 1024 / IDLE_CONNECTIONS,
-            "idle_cpu": spent.all / 2 * 1000}
+    return {"empty": empty, "proportional": proportional, "full": full,
+            "each": (full - empty) * 1024 / IDLE_CONNECTIONS, "idle_cpu": spent.all / 2 * 1000}
 
 
 def say(text: str) -> None:

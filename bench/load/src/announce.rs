@@ -55,16 +55,23 @@ pub(crate) async fn run(announced: Announced) -> Outcome<()> {
         .run_until(async move {
             let (failed, mut failures) = mpsc::channel::<String>(1);
             let updates = Rc::new(Cell::new(0));
-            for service in 0..announced.services {
-                let channel = Endpoint::from_shared(format!("http://{}", announced.master))?.connect().await?;
-                for instance in (0..announced.instances).filter(|instance| instance % announced.services == service) {
-                    let join = announced.join(service, &format!("bench-{service}-{instance}"));
-                    start(&channel, join, None, updates.clone(), &failed).await?;
+            let mut channels = Vec::new();
+            for _ in 0..announced.services {
+                channels.push(Endpoint::from_shared(format!("http://{}", announced.master))?.connect().await?);
+            }
+            // Instance 0, 1, … is the first one of service 0, 1, …, and announces its routes. These come last: a master
+            // looks at all routes anew with each instance that comes.
+            for instance in (0..announced.instances).rev() {
+                for (service, channel) in (0..announced.services).zip(&channels) {
+                    if instance % announced.services == service {
+                        let join = announced.join(service, &format!("bench-{service}-{instance}"), instance == service);
+                        start(channel, join, None, updates.clone(), &failed).await?;
+                    }
                 }
-                if let (0, Some(flap)) = (service, announced.flap) {
-                    let join = announced.join(service, "bench-0-turns");
-                    start(&channel, join, Some(Duration::from_millis(flap)), updates.clone(), &failed).await?;
-                }
+            }
+            if let (Some(flap), Some(channel)) = (announced.flap, channels.first()) {
+                let join = announced.join(0, "bench-0-turns", false);
+                start(channel, join, Some(Duration::from_millis(flap)), updates.clone(), &failed).await?;
             }
             println!("ready");
             let mut tell = tokio::time::interval(TELL);
@@ -85,8 +92,8 @@ pub(crate) async fn run(announced: Announced) -> Outcome<()> {
 }
 
 impl Announced {
-    fn join(&self, service: u32, instance: &str) -> Join {
-        let routes = (0..self.routes).filter(|route| route % self.services == service);
+    fn join(&self, service: u32, instance: &str, with_routes: bool) -> Join {
+        let routes = (0..self.routes).filter(|route| with_routes && route % self.services == service);
         Join {
             protocol_min: 1,
             protocol_max: 1,
@@ -99,7 +106,7 @@ impl Announced {
                 address: self.address.clone(),
                 protocol: Protocol::Http1.into(),
                 route: routes.map(|route| format!("/r{route}")).collect(),
-                routes_said: true,
+                routes_said: with_routes,
                 ..Said::default()
             }),
             ..Join::default()

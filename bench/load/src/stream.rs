@@ -1,5 +1,5 @@
-//! gRPC calls that stay open over cleartext HTTP/2: each sends a message, waits for its echo, and sends the next; at the
-//! end it closes its side and must get status 0.
+//! gRPC calls that stay open over cleartext HTTP/2: each sends a message, waits for its echo, and sends the next; the
+//! last one closes its side, and must be followed by status 0.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -67,16 +67,18 @@ async fn echoes(
     let mut began = Instant::now();
     upward.send_data(message.clone(), false)?;
     let mut downward = timeout(PATIENCE, answer).await??.into_body();
+    let mut is_last = false;
     loop {
         timeout(PATIENCE, take(&mut downward, message.len())).await??;
         tally.answered(began.elapsed());
-        if Instant::now() >= end {
+        if is_last {
             break;
         }
         began = Instant::now();
-        upward.send_data(message.clone(), false)?;
+        // The last message closes our side: an empty frame of its own for that would be echoed, and h2 counts those.
+        is_last = began >= end;
+        upward.send_data(message.clone(), is_last)?;
     }
-    upward.send_data(Bytes::new(), true)?;
     let trailers = timeout(PATIENCE, downward.trailers()).await??.ok_or("a call ended without trailers")?;
     match trailers.get("grpc-status") {
         Some(status) if status == "0" => Ok(()),
