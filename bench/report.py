@@ -41,9 +41,12 @@ class Results:
     def values(self, workload: str, row: str, key: str) -> list[float]:
         return [figures[key] for figures in self.found[workload].get(row, []) if key in figures]
 
-    def middle(self, workload: str, row: str, key: str) -> float | None:
-        values = self.values(workload, row, key)
-        return statistics.median(values) if values else None
+    def ratio(self, workload: str, row: str, base: str, key: str) -> float | None:
+        """How a row stands to another: the median over the repetitions, in each of which both ran one after the other."""
+        bases = {figures["repetition"]: figures.get(key) for figures in self.found[workload].get(base, [])}
+        ratios = [figures[key] / bases[figures["repetition"]] for figures in self.found[workload][row]
+                  if key in figures and bases.get(figures["repetition"])]
+        return statistics.median(ratios) if ratios else None
 
     def finish(self) -> None:
         """What a row adds to the latency without any proxy, repetition by repetition."""
@@ -73,7 +76,7 @@ def table(results: Results, workload: str) -> list[str]:
     columns = COLUMNS.get(workload, LOADED)
     columns = [column for column in columns if any(results.values(workload, row, column[0]) for row in rows)]
     compared = COMPARED.get(workload, "cpu")
-    bases = [base for base in BASES.get(workload, ["haproxy"]) if results.middle(workload, base, compared)]
+    bases = [base for base in BASES.get(workload, ["haproxy"]) if any(results.values(workload, base, compared))]
     name = next((title for key, title, _ in columns if key == compared), compared)
     heads = [title for _, title, _ in columns] + [f"{name} × {base}" for base in bases]
     if workload == "syscalls":
@@ -81,8 +84,8 @@ def table(results: Results, workload: str) -> list[str]:
     lines = ["| row | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for row in rows:
         cells = [cell(results.values(workload, row, key), digits) for key, _, digits in columns]
-        own = results.middle(workload, row, compared)
-        cells += ["–" if own is None else number(own / results.middle(workload, base, compared), 2) for base in bases]
+        ratios = [results.ratio(workload, row, base, compared) for base in bases]
+        cells += ["–" if ratio is None else number(ratio, 2) for ratio in ratios]
         if workload == "syscalls":
             cells.append(frequent(results.found[workload][row]))
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
@@ -105,7 +108,7 @@ def page(results: Results, command: str, options, notes: list[str]) -> str:
         f"[README.md](README.md). Medians with (least–most) of {options.reps} interleaved "
         f"repetition{'s' if options.reps > 1 else ''} of {options.seconds:g} s. CPU, user and system time together, is "
         "for each request (message, frame, MiB) that was answered. Compare rows within a table: "
-        "absolute figures drift by a fifth from run to run.", "",
+        "absolute figures drift by a fifth from run to run. A ratio (×) is the median of the repetitions' own ratios.", "",
         *[f"- {name}: {value}" for name, value in machine(options).items()], ""]
     for workload in results.found:
         lines += [f"## {workload}: {WORKLOADS[workload].title}", "", *table(results, workload), ""]
