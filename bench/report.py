@@ -141,7 +141,7 @@ def version(command: list[object]) -> str:
         return "missing"
     said = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=20, check=False)
     lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if re.search(r"\d", line)]
-    return lines[0][:100] if lines else "?"
+    return lines[0].replace(str(command[0]), Path(command[0]).name)[:100] if lines else "?"
 
 
 def commit() -> str:

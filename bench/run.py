@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", type=names(list(WORKLOADS)), help=f"some of {', '.join(WORKLOADS)}")
     parser.add_argument("--only", type=names(ROWS), help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--reps", type=int, default=3, help="repetitions [default: 3]")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one measurement [default: 4]")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement [default: 3]")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds of load before each [default: 1]")
     parser.add_argument("--out", type=Path, help="where the tables go [default: bench/RESULTS.md for a whole run]")
     parser.add_argument("--json", type=Path, help="where every single figure goes [default: nowhere]")

@@ -62,12 +62,10 @@ pub(crate) async fn run(announced: Announced) -> Outcome<()> {
             // Instance 0, 1, … is the first one of service 0, 1, …, and announces its routes. These come last: a master
             // looks at all routes anew with each instance that comes.
             for instance in (0..announced.instances).rev() {
-                for (service, channel) in (0..announced.services).zip(&channels) {
-                    if instance % announced.services == service {
-                        let join = announced.join(service, &format!("bench-{service}-{instance}"), instance == service);
-                        start(channel, join, None, updates.clone(), &failed).await?;
-                    }
-                }
+                let service = instance % announced.services;
+                let Some(channel) = channels.get(service as usize) else { continue };
+                let join = announced.join(service, &format!("bench-{service}-{instance}"), instance == service);
+                start(channel, join, None, updates.clone(), &failed).await?;
             }
             if let (Some(flap), Some(channel)) = (announced.flap, channels.first()) {
                 let join = announced.join(0, "bench-0-turns", false);
