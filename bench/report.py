@@ -48,6 +48,11 @@ class Results:
                   if key in figures and bases.get(figures["repetition"])]
         return statistics.median(ratios) if ratios else None
 
+    def least_ratio(self, workload: str, row: str, base: str, key: str) -> float | None:
+        """The same by the least of each: what disturbs a machine only ever adds."""
+        own, other = self.values(workload, row, key), self.values(workload, base, key)
+        return min(own) / min(other) if own and other and min(other) > 0 else None
+
     def finish(self) -> None:
         """What a row adds to the latency without any proxy, repetition by repetition."""
         rows = self.found.get("rate", {})
@@ -79,12 +84,14 @@ def table(results: Results, workload: str) -> list[str]:
     bases = [base for base in BASES.get(workload, ["haproxy"]) if any(results.values(workload, base, compared))]
     name = next((title for key, title, _ in columns if key == compared), compared)
     heads = [title for _, title, _ in columns] + [f"{name} × {base}" for base in bases]
+    heads += [f"least × {base}" for base in bases]
     if workload == "syscalls":
         heads.append("most frequent")
     lines = ["| row | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     for row in rows:
         cells = [cell(results.values(workload, row, key), digits) for key, _, digits in columns]
         ratios = [results.ratio(workload, row, base, compared) for base in bases]
+        ratios += [results.least_ratio(workload, row, base, compared) for base in bases]
         cells += ["–" if ratio is None else number(ratio, 2) for ratio in ratios]
         if workload == "syscalls":
             cells.append(frequent(results.found[workload][row]))
@@ -108,7 +115,8 @@ def page(results: Results, command: str, options, notes: list[str]) -> str:
         f"[README.md](README.md). Medians with (least–most) of {options.reps} interleaved "
         f"repetition{'s' if options.reps > 1 else ''} of {options.seconds:g} s. CPU, user and system time together, is "
         "for each request (message, frame, MiB) that was answered. Compare rows within a table: "
-        "absolute figures drift by a fifth from run to run. A ratio (×) is the median of the repetitions' own ratios.", "",
+        "absolute figures drift by a fifth from run to run. A ratio (×) is the median of the repetitions' own ratios; "
+        "`least` compares the least of each, which a machine that others use as well disturbs less.", "",
         *[f"- {name}: {value}" for name, value in machine(options).items()], ""]
     for workload in results.found:
         lines += [f"## {workload}: {WORKLOADS[workload].title}", "", *table(results, workload), ""]

@@ -15,6 +15,8 @@ from processes import Failed, Rig, free_port, wait_until
 from rows import READY, ROWS, SYNEGO, Row, Stage, Upstreams
 
 IDLE_CONNECTIONS = 5000
+# Repetitions of what hardly varies: memory and counts of system calls.
+STEADY_REPS = 2
 # Small and large meshes of the workload `routes`: routes, instances, services.
 MESHES = {"10 routes, 2 instances": (10, 2, 1), "10,000 routes, 1,000 instances": (10_000, 1000, 40)}
 SWAP_EVERY_MS = 100
@@ -146,7 +148,7 @@ class Bench:
 
     def idle(self) -> None:
         with self.upstreams() as upstreams:
-            for repetition in range(self.options.reps):
+            for repetition in range(min(self.options.reps, STEADY_REPS)):
                 for name in self.chosen("idle"):
                     # A fresh process each time: what a load left in its allocator is not idle memory.
                     with self.rows([name], upstreams.plain, "http") as rows:
@@ -158,7 +160,7 @@ class Bench:
         for label, spoken, load in [("HTTP/1.1", "http", self.loads.h1), ("gRPC", "grpc", self.loads.grpc)]:
             with self.upstreams() as upstreams:
                 with self.rows(self.chosen("syscalls"), upstreams.port(spoken, False), spoken) as rows:
-                    for repetition in range(self.options.reps):
+                    for repetition in range(min(self.options.reps, STEADY_REPS)):
                         for row in rows:
                             self.each("syscalls", f"{row.name}, {label}", repetition,
                                       lambda row=row, load=load: self.counted(row, load, seconds))
