@@ -42,7 +42,7 @@ class Results:
         return [figures[key] for figures in self.found[workload].get(row, []) if key in figures]
 
     def ratio(self, workload: str, row: str, base: str, key: str) -> float | None:
-        """How a row stands to another: the median over the repetitions, in each of which both ran one after the other."""
+        """How a row stands to another: the median over the repetitions, in each of which both ran."""
         bases = {figures["repetition"]: figures.get(key) for figures in self.found[workload].get(base, [])}
         ratios = [figures[key] / bases[figures["repetition"]] for figures in self.found[workload][row]
                   if key in figures and bases.get(figures["repetition"])]
