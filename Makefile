@@ -39,7 +39,7 @@ fix: ## format, and apply what the linters can
 gen: setup ## write generated code anew: protobuf in three languages, the JSON Schema, the reference pages
 	@scripts/gen
 
-bench: ## measure the data plane (release build)
+bench: ## measure the data plane beside Nginx, HAProxy and Envoy, into bench/RESULTS.md
 	@scripts/bench
 
 clean: ## remove what was built
