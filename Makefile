@@ -21,7 +21,8 @@ build: setup ## build synego, synego-master, synego-sidecar and the example serv
 demo: build ## set up, build and run the example mesh; Ctrl-C ends it
 	@scripts/demo
 
-test: setup ## set up, build, lint and test everything in every language
+test: ## set up, build, lint and test everything in every language
+	@scripts/setup --test
 	@scripts/test
 
 check: ## format, lints, architecture: reads only

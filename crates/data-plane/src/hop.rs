@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod ending;
+pub(crate) mod frames;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
@@ -81,7 +82,7 @@ pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: 
 pub(crate) fn unreadable(station: &Rc<Station>, client: &Client, fault: Fault) -> Response<AnswerBody> {
     let mut exchange = begin(station, client, Version::HTTP_11);
     exchange.is_named(&mut HeaderMap::new(), client.trusted);
-    told(station, &Refusal::unreadable(fault), Form::default(), exchange)
+    told(station, &Refusal::unreadable(fault, &client.limits), Form::default(), exchange)
 }
 
 fn begin(station: &Rc<Station>, client: &Client, version: Version) -> Exchange {
@@ -91,7 +92,7 @@ fn begin(station: &Rc<Station>, client: &Client, version: Version) -> Exchange {
 /// answer: our own, which says why.
 async fn refuse(station: &Station, refusal: &Refusal, form: Form, exchange: Exchange) -> Response<AnswerBody> {
     if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
-        intake.discard(DISCARD).await;
+        Box::pin(intake.discard(DISCARD)).await;
     }
     told(station, refusal, form, exchange)
 }
@@ -124,8 +125,10 @@ async fn relay(
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let (mut parts, body) = request.into_parts();
+    let fits = head::check_sizes(&parts, station.table.before(client.trusted), &client.limits);
     exchange.is_named(&mut parts.headers, client.trusted);
-    let head = Head::check(&parts, body.is_end_stream(), &client.limits)?;
+    fits?;
+    let head = Head::check(&parts, body.is_end_stream())?;
     exchange.checked(&head);
     let mut headers = parts.headers;
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };

@@ -10,22 +10,23 @@
 //! | `outbound` | a service | the sidecar of an instance | the name that is called |
 //! | `inbound` | a peer's sidecar, a master | the service itself | where the service listens |
 //!
-//! 1. **accept** – `hop::accept` takes the connection, `hop::connection` learns its protocol and watches its pace,
-//!    `hop::strict` (bytes) and `hop::head` (fields) refuse what can be read in two ways, `hop::trace` says which request
-//!    this is.
+//! 1. **accept** – `hop::accept` takes the connection, `hop::connection` learns its protocol. HTTP/1.1 is read and written
+//!    by `h1::server`, whose task drives everything that follows; HTTP/2 by hyper, watched by `hop::watched`. What can be
+//!    read in two ways is refused: bytes by `h1::parse`, fields by `hop::head`. `hop::trace` says which request this is.
 //! 2. **route** – `ingress`, `outbound` or `inbound` finds the service and the policy.
 //! 3. **admit** – a place among the requests in flight (`load`), and the request's deadline (`hop::deadline`).
 //! 4. **pick** – `upstreams` asks `synego-balance` for an instance.
-//! 5. **send** – `hop::send` writes it (`hop::outgoing`) to a connection of the `pool`; `hop::retry` decides whether another
-//!    try is right; the body flows through `hop::intake`.
-//! 6. **answer** – `hop::body` streams the upstream's answer back; where there is none, `hop::answer` makes ours.
+//! 5. **send** – `hop::send` has it written (`hop::outgoing`) to a connection of the `pool`, which is `h1::client`'s or
+//!    HTTP/2; `hop::retry` decides whether another try is right; the body flows through `hop::intake`.
+//! 6. **answer** – `hop::body` streams the upstream's answer back; where there is none, `hop::answer` makes ours. A
+//!    WebSocket goes on as `hop::upgrade`.
 //!
 //! All of it happens on one thread: a worker (`workers`) takes a connection and keeps everything that it causes.
 //!
 //! **Invariants.** On a request's path no lock is taken and nothing is shared between workers but the snapshot, which is
 //! read by one atomic load. Every connection is made by `identity`. A body is never held whole: 64 KiB at most are kept
 //! for a further try. Every answer that the mesh makes names its reason. Deliberately absent: health checks, discovery,
-//! configuration files; HTTP itself is hyper's.
+//! configuration files; HTTP/2 itself is hyper's.
 
 mod calls;
 mod h1;

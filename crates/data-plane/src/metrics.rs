@@ -104,6 +104,17 @@ fn add(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
+/// The requests in flight to one service, as one worker counts them.
+pub(crate) struct InFlight(Arc<RouteCell>);
+
+impl InFlight {
+    /// So many more, or less.
+    pub(crate) fn add(&self, change: i64) {
+        let count = &self.0.in_flight;
+        count.store(count.load(Relaxed) + change, Relaxed);
+    }
+}
+
 impl WorkerMetrics {
     pub(crate) fn new(hub: Hub) -> Rc<Self> {
         Rc::new(Self { hub, routes: Default::default() })
@@ -142,10 +153,9 @@ impl WorkerMetrics {
         add(&self.cell(hop, service, "").ejections, 1);
     }
 
-    /// Requests in flight to a service changed.
-    pub(crate) fn in_flight(&self, hop: HopKind, service: &str, change: i64) {
-        let count = &self.cell(hop, service, "").in_flight;
-        count.store(count.load(Relaxed) + change, Relaxed);
+    /// The count of requests in flight to a service.
+    pub(crate) fn in_flight_of(&self, hop: HopKind, service: &str) -> InFlight {
+        InFlight(self.cell(hop, service, ""))
     }
 
     pub(crate) fn connections(&self, hop: HopKind, change: i64) {
@@ -203,7 +213,7 @@ mod tests {
             let worker = WorkerMetrics::new(hub.clone());
             worker.exchange(HopKind::Ingress, "users", "/users", 200, None, Duration::from_millis(3));
             worker.exchange(HopKind::Ingress, "users", "/users", 200, Some(Reason::DeadlineExceeded), Duration::ZERO);
-            worker.in_flight(HopKind::Ingress, "users", 1);
+            worker.in_flight_of(HopKind::Ingress, "users").add(1);
             worker.retried(HopKind::Ingress, "users", 1);
         }
         let text = metrics.render();

@@ -190,7 +190,7 @@ impl Target {
     ) -> Result<Ready, ConnectError> {
         match speak {
             Speak::Http1 => h1::ready(self, limit, fresh).await.map(|conn| Ready::Http1(conn, self.clone())),
-            Speak::Http2 => h2::ready(self, limits, limit, fresh).await.map(Ready::Http2),
+            Speak::Http2 => Box::pin(h2::ready(self, limits, limit, fresh)).await.map(Ready::Http2),
         }
     }
 

@@ -16,7 +16,7 @@ use synego_model::{Endpoint, InstanceId, Limits, ServiceName, ServiceTable, Snap
 use synego_runtime::clock;
 
 use crate::calls::{CallBook, Page};
-use crate::metrics::{HopKind, WorkerMetrics};
+use crate::metrics::{HopKind, InFlight, WorkerMetrics};
 use crate::pool::{Pool, Whom};
 
 /// All that one caller keeps on one worker; its listeners on that worker share it.
@@ -41,6 +41,7 @@ pub(crate) struct Service {
     table: RefCell<Arc<ServiceTable>>,
     /// Whether others were told of instances that are left out.
     has_told: Cell<bool>,
+    in_flight: InFlight,
 }
 
 /// One request in flight to one instance.
@@ -106,6 +107,7 @@ impl Upstreams {
             budget: RefCell::default(),
             table: RefCell::new(table.clone()),
             has_told: Cell::new(false),
+            in_flight: self.metrics.in_flight_of(self.kind, table.name.as_str()),
         }
     }
 }
@@ -143,7 +145,7 @@ impl Service {
         let (id, address) = (endpoint.id.clone(), ServiceAddress::Tcp(endpoint.address));
         balancer.begin(slot, now);
         drop(balancer);
-        self.metrics.in_flight(self.kind, self.name.as_str(), 1);
+        self.in_flight.add(1);
         Ok(Picked { flight: Flight { service: self.clone(), slot, heard: false }, id, address })
     }
 
@@ -191,6 +193,6 @@ impl Drop for Flight {
             let _ = self.service.balancer.borrow_mut().failed(self.slot, Failure::Abandoned, clock::now(), &mut rng);
         }
         self.service.balancer.borrow_mut().end(self.slot);
-        self.service.metrics.in_flight(self.service.kind, self.service.name.as_str(), -1);
+        self.service.in_flight.add(-1);
     }
 }

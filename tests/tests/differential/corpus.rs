@@ -12,8 +12,6 @@ pub struct Row {
     pub message: Vec<u8>,
     /// What Synego must make of it.
     pub expected: View,
-    /// What it still makes of it, until that is mended.
-    pub found: Option<View>,
     /// Why a server sees something else.
     pub reasons: BTreeMap<String, String>,
 }
@@ -104,7 +102,7 @@ fn rows(path: &Path) -> Vec<Row> {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let expected = View { requests: Vec::new(), end: End::GoesOn };
             let name = format!("{file}: {name}");
-            rows.push(Row { name, message: Vec::new(), expected, found: None, reasons: BTreeMap::new() });
+            rows.push(Row { name, message: Vec::new(), expected, reasons: BTreeMap::new() });
             continue;
         }
         if line.is_empty() || line.starts_with('#') {
@@ -115,8 +113,6 @@ fn rows(path: &Path) -> Vec<Row> {
             row.message.extend(bytes(text.strip_prefix(' ').unwrap_or(text), &place));
         } else if let Some(text) = line.strip_prefix("expect: ") {
             row.expected = view(text, &place);
-        } else if let Some(text) = line.strip_prefix("found: ") {
-            row.found = Some(view(text, &place));
         } else if let Some((servers, why)) = line.strip_prefix("why ").and_then(|rest| rest.split_once(": ")) {
             row.reasons.extend(servers.split(' ').map(|server| (server.to_owned(), why.to_owned())));
         } else {

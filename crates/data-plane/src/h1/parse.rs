@@ -14,6 +14,9 @@ use super::fault::{self, Fault};
 /// More headers than this are not looked at.
 const MAX_HEADERS: usize = 256;
 
+/// A longer target is none; the limits of a request lie far below.
+const MAX_TARGET: usize = 60 * 1024;
+
 /// How the end of a message's body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
@@ -56,6 +59,9 @@ pub(crate) fn request(buf: &mut BytesMut) -> Result<Option<(Request<()>, Facts)>
         let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
             return Err(Fault::BadStart);
         };
+        if target.len() > MAX_TARGET {
+            return Err(Fault::TargetTooLong);
+        }
         if target.as_bytes().contains(&b'#') {
             return Err(Fault::Fragment);
         }
@@ -200,7 +206,7 @@ fn fields(head: &Bytes, places: &[Place], version: Version, map: &mut HeaderMap)
 
 /// Digits alone: no sign, no blank, no list.
 fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 20 {
+    if text.is_empty() {
         return None;
     }
     text.iter().try_fold(0_u64, |sum, byte| {

@@ -87,20 +87,17 @@ pub(crate) async fn serve(
     let alarm = Alarm::default();
     let mut session = Session { station, client, io, alarm, ending, used: now, head_since, drained_at: None, age };
     loop {
+        // What lasts as long as a request is in a box, so that a connection that rests is small.
         match std::future::poll_fn(|cx| session.poll_next(cx)).await {
             Next::End(ended) => return ended,
             Next::Unreadable(fault) => {
-                let answer = hop::unreadable(&session.station, &session.client, fault);
-                let asked = Asked { is_head: false, version: Version::HTTP_11, keeps: false };
-                let _ = session.answer(answer, asked).await;
-                session.station.metrics.connection_refused(session.station.kind);
-                session.close().await;
+                Box::pin(session.refuse(fault)).await;
                 return Ended::Well;
             }
-            Next::Request(request, facts) => match session.exchange(*request, facts).await {
+            Next::Request(request, facts) => match Box::pin(session.exchange(*request, facts)).await {
                 Ok(After::Next) => session.rest(),
                 Ok(After::Close) => {
-                    session.close().await;
+                    Box::pin(session.close()).await;
                     return Ended::Well;
                 }
                 Ok(After::Tunnel(tunnel)) => {
@@ -165,13 +162,15 @@ impl Session {
         self.head_since = None;
         let source = ClientIo::begin(&self.io, facts);
         let (is_head, version) = (request.method() == Method::HEAD, request.version());
-        let mut work = Box::pin(hop::exchange(self.station.clone(), self.client.clone(), request.map(|()| source)));
-        let reply = std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(reply) => Poll::Ready(Ok(reply)),
-            Poll::Pending => self.poll_waiting(cx).map(Err),
-        })
-        .await?;
-        drop(work);
+        let reply = {
+            let work = hop::exchange(self.station.clone(), self.client.clone(), request.map(|()| source));
+            let mut work = std::pin::pin!(work);
+            std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+                Poll::Ready(reply) => Poll::Ready(Ok(reply)),
+                Poll::Pending => self.poll_waiting(cx).map(Err),
+            })
+            .await?
+        };
         let ends = self.ending.has_begun() || self.used.max(clock::now()) >= self.age;
         let keeps = facts.keeps && !ends && self.io.borrow().can_go_on();
         let asked = Asked { is_head, version, keeps };
@@ -182,6 +181,15 @@ impl Session {
             None if goes_on => After::Next,
             None => After::Close,
         })
+    }
+
+    /// Says what is wrong with a head, and ends the connection.
+    async fn refuse(&mut self, fault: Fault) {
+        let answer = hop::unreadable(&self.station, &self.client, fault);
+        let asked = Asked { is_head: false, version: Version::HTTP_11, keeps: false };
+        let _ = self.answer(answer, asked).await;
+        self.station.metrics.connection_refused(self.station.kind);
+        self.close().await;
     }
 
     /// While an answer is waited for: is the client still there, and the server?
@@ -203,17 +211,22 @@ impl Session {
         let length = answer.body().size_hint().exact();
         let (framing, keeps) = write::answer(&mut self.io.borrow_mut().out, &answer, length, asked);
         let mut body = Some(answer.into_body()).filter(|_| framing != Framing::None);
-        let mut stalled: Option<Instant> = None;
+        let (mut stalled, mut broken): (Option<Instant>, Option<Ended>) = (None, None);
         std::future::poll_fn(|cx| {
             loop {
                 let waits = match self.poll_body(&mut body, framing, cx) {
                     Ok(polled) => polled.is_pending(),
-                    Err(ended) => return Poll::Ready(Err(ended)),
+                    Err(ended) => {
+                        // What came of it goes out; the connection ends without its end.
+                        broken = Some(ended);
+                        body = None;
+                        true
+                    }
                 };
                 let io = &mut *self.io.borrow_mut();
                 let written = io.out.written();
                 match io.out.poll_flush(&mut io.stream, cx) {
-                    Poll::Ready(Ok(())) if body.is_none() => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(())) if body.is_none() => return Poll::Ready(broken.take().map_or(Ok(()), Err)),
                     Poll::Ready(Ok(())) => {
                         stalled = None;
                         if waits {

@@ -4,7 +4,7 @@ use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use rand::Rng;
 use serde::Serialize;
-use synego_model::{Code, Reason};
+use synego_model::{Code, Limits, Reason};
 
 use super::body::AnswerBody;
 use super::head::Form;
@@ -31,9 +31,15 @@ impl Refusal {
     }
 
     /// For a head that never became a request.
-    pub(crate) fn unreadable(fault: Fault) -> Self {
-        let reason = if fault == Fault::TooLarge { Reason::HeadersTooLarge } else { Reason::BadRequest };
-        Self::new(reason, fault.to_string())
+    pub(crate) fn unreadable(fault: Fault, limits: &Limits) -> Self {
+        match fault {
+            Fault::TooLarge => Self::new(
+                Reason::HeadersTooLarge,
+                format!("{fault}: {} headers, {} bytes together", limits.header_count, limits.headers),
+            ),
+            Fault::TargetTooLong => Self::new(Reason::TargetTooLong, format!("{fault}: {} bytes", limits.target)),
+            _ => Self::new(Reason::BadRequest, fault.to_string()),
+        }
     }
 }
 

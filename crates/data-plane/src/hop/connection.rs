@@ -88,10 +88,11 @@ pub(crate) enum Late {
 /// Serves one connection to its end.
 pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) {
     let limits = station.limits();
-    let preface = tokio::time::timeout(limits.header_read, read_preface(&mut stream));
-    let Some((front, is_http2)) = unless_drained(&station, preface).await.and_then(Result::ok).flatten() else {
-        return;
-    };
+    let begun = Box::pin(async {
+        let preface = tokio::time::timeout(limits.header_read, read_preface(&mut stream));
+        unless_drained(&station, preface).await.and_then(Result::ok).flatten()
+    });
+    let Some((front, is_http2)) = begun.await else { return };
     let now = clock::now();
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();

@@ -38,6 +38,8 @@ pub(crate) struct Form {
     pub(crate) falls_back: bool,
 }
 
+/// Fields, and their bytes, that a proxy or a part of the mesh may add to a request on its way.
+const ADDED: (usize, u64) = (16, 4096);
 /// Says that Nginx has something to serve where no route takes the request: `spa`.
 const FALLBACK: &str = "x-synego-fallback";
 
@@ -57,13 +59,12 @@ impl Form {
 }
 
 impl Head {
-    /// Checks the head of a request against the rules of its protocol and the limits.
+    /// Checks the head of a request against the rules of its protocol; its size was checked when it came.
     ///
     /// - `is_bare`: whether it has no body; only then its connection may change its protocol.
-    /// - Errors: a refusal with the limit or rule in question named.
-    pub(crate) fn check(request: &Parts, is_bare: bool, limits: &Limits) -> Result<Self, Refusal> {
+    /// - Errors: a refusal with the rule in question named.
+    pub(crate) fn check(request: &Parts, is_bare: bool) -> Result<Self, Refusal> {
         let headers = &request.headers;
-        check_sizes(&request.uri, headers, limits)?;
         let method = request.method.clone();
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(Refusal::new(Reason::MethodNotAllowed, format!("{method} is not passed on")));
@@ -100,7 +101,13 @@ fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(Reason::BadRequest, message)
 }
 
-fn check_sizes(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+/// Checks the size of a head as it came, before anything is added to it.
+///
+/// - `before`: how many parts of the mesh, a proxy in front included, it has passed: what these add does not count.
+/// - Errors: a refusal with the limit named.
+pub(crate) fn check_sizes(request: &Parts, before: u8, limits: &Limits) -> Result<(), Refusal> {
+    let Parts { uri, headers, .. } = request;
+    let (more_fields, more_bytes) = (ADDED.0 * usize::from(before), ADDED.1 * u64::from(before));
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64;
     if target > limits.target {
         return Err(Refusal::new(
@@ -109,7 +116,7 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
         ));
     }
     let too_large = |message: String| Err(Refusal::new(Reason::HeadersTooLarge, message));
-    if headers.len() > limits.header_count as usize {
+    if headers.len() > limits.header_count as usize + more_fields {
         return too_large(format!("{} headers, the limit is {}", headers.len(), limits.header_count));
     }
     let mut total = 0;
@@ -120,7 +127,7 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
         }
         total += one;
     }
-    if total > limits.headers {
+    if total > limits.headers + more_bytes {
         return too_large(format!("the headers have {total} bytes together, the limit is {}", limits.headers));
     }
     Ok(())
@@ -129,7 +136,8 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Re
 fn canonical_target(uri: &Uri) -> Result<PathAndQuery, Refusal> {
     let given = uri.path_and_query().ok_or_else(|| bad("the target has no path"))?;
     let path = path::canonical(given.path()).map_err(|error| bad(error.to_string()))?;
-    if path == given.path() {
+    // Of `http://a?x` the path is `/`, though none is written.
+    if path == given.path() && given.as_str().starts_with('/') {
         return Ok(given.clone());
     }
     let text = given.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
@@ -177,7 +185,8 @@ fn host_of(authority: &[u8]) -> Option<Box<str>> {
     port_is_sound.then(|| host.to_ascii_lowercase().into())
 }
 
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
+/// Whether a head changes its connection to a WebSocket.
+pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let names_upgrade = |value: &HeaderValue| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade"));
     let mut upgrades = headers.get_all(UPGRADE).iter();
     let is_websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -202,7 +211,9 @@ mod tests {
     }
 
     fn check(request: Request<()>) -> Result<Head, Refusal> {
-        Head::check(&request.into_parts().0, true, &Limits::default())
+        let parts = request.into_parts().0;
+        check_sizes(&parts, 0, &Limits::default())?;
+        Head::check(&parts, true)
     }
 
     fn reason(request: Request<()>) -> Option<Reason> {
@@ -233,6 +244,8 @@ mod tests {
     fn an_absolute_target_agrees_with_its_host() {
         let head = check(request("http://users/7?x", &[("host", "users")])).expect("sound");
         assert_eq!((&*head.host, head.target.as_str()), ("users", "/7?x"));
+        let head = check(request("http://users?x", &[("host", "users")])).expect("sound");
+        assert_eq!(head.target.as_str(), "/?x");
         assert_eq!(reason(request("http://users/", &[("host", "orders")])), Some(Reason::BadRequest));
     }
 

@@ -73,9 +73,16 @@ pub(crate) fn ask_for_websocket(headers: &mut HeaderMap) {
 
 /// Removes what only the mesh may say, and what must not cross its border.
 pub(crate) fn remove_internal(headers: &mut HeaderMap) {
-    let internal =
-        |name: &&HeaderName| name.as_str().starts_with("x-synego-") || name.as_str().starts_with("x_synego_");
-    let named: Vec<HeaderName> = headers.keys().filter(internal).cloned().collect();
+    remove_all(headers, |name| name.starts_with("x-synego-") || name.starts_with("x_synego_"));
+}
+
+/// Removes the second spelling of what only the mesh may say.
+pub(crate) fn remove_underscored(headers: &mut HeaderMap) {
+    remove_all(headers, |name| name.starts_with("x_synego_"));
+}
+
+fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let named: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
     for name in named {
         headers.remove(name);
     }

@@ -123,7 +123,7 @@ impl Exchange {
     /// Where a hop has no balancer that counts them.
     fn count_in_flight(&self, change: i64) {
         if let (Some(_), Some(service)) = (&self.permit, &self.service) {
-            self.station.metrics.in_flight(self.station.kind, service.as_str(), change);
+            self.station.metrics.in_flight_of(self.station.kind, service.as_str()).add(change);
         }
     }
 

@@ -11,11 +11,11 @@ use synego_runtime::clock;
 
 use super::answer::{self, Refusal};
 use super::deadline::{self, Lapse};
-use super::headers;
 use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
+use super::{head, headers};
 use crate::pool::{Received, SendError, Speak, Target, TryError};
 use crate::upstreams::{Flight, Service};
 
@@ -211,9 +211,12 @@ fn checked(
     limits: &Limits,
     whom: &str,
 ) -> Result<Response<Received>, Miss> {
-    let size: usize = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let unasked = answer.status() == StatusCode::SWITCHING_PROTOCOLS && !outgoing.head.is_upgrade;
-    let fault = match (unasked, size as u64 > limits.headers) {
+    let sizes = answer.headers().iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64);
+    let (size, largest) = sizes.fold((0, 0), |(sum, largest), size| (sum + size, size.max(largest)));
+    let changes = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let unasked = changes && !(outgoing.head.is_upgrade && head::asks_for_websocket(answer.headers()));
+    let too_many = answer.headers().len() > limits.header_count as usize;
+    let fault = match (unasked, too_many || size > limits.headers || largest > limits.header) {
         (true, _) => "changed the protocol unasked",
         (_, true) => "has a head beyond the limits",
         _ => return Ok(answer),

@@ -117,10 +117,22 @@ impl Table {
         }
     }
 
+    /// How many parts of the mesh, a proxy in front included, a request may have passed before it came here.
+    pub(crate) fn before(&self, trusted: bool) -> u8 {
+        match self {
+            Self::Ingress(_) => u8::from(trusted),
+            Self::Outbound(_) => 0,
+            Self::Inbound(_) => 2,
+        }
+    }
+
     /// Removes from a request what its sender may not say.
     pub(crate) fn clear(&self, headers: &mut HeaderMap) {
-        if let Self::Ingress(_) = self {
-            Ingress::clear(headers);
+        match self {
+            Self::Ingress(_) => Ingress::clear(headers),
+            // Some servers read an underscore as a dash: nobody but the mesh speaks for it in either spelling.
+            Self::Outbound(_) => headers::remove_underscored(headers),
+            Self::Inbound(_) => {}
         }
     }
 

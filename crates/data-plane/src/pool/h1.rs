@@ -53,5 +53,6 @@ pub(super) async fn ready(target: &Rc<Target>, limit: Duration, fresh: bool) -> 
     if !fresh && let Some(conn) = target.h1.take(target.idle_limit.get(), clock::now()) {
         return Ok(conn);
     }
-    target.connect(limit).await.map(Conn::new)
+    // Boxed: most requests find a connection, and need not carry the room for making one.
+    Box::pin(target.connect(limit)).await.map(Conn::new)
 }
