@@ -170,8 +170,7 @@ async fn a_sidecar_starts_from_the_disk_when_no_master_answers() {
     let again = Sidecar::start_with(announcement("orders-1@vm1"), vec![address], options);
     let snapshot = again.until_ready("users", 1).await;
     assert_eq!(ready(&snapshot, "users"), ["users-1@vm1"]);
-    let status = again.handle.status().borrow().clone();
-    assert!(status.taken_up && status.subscribed.is_none());
+    until("the disk's word", again.handle.status(), |status| status.taken_up && status.subscribed.is_none()).await;
     until("an age", again.handle.status(), |_| !again.handle.snapshot_age().is_zero()).await;
     again.stop().await;
     users.stop().await;

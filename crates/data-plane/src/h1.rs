@@ -8,11 +8,13 @@
 //! - [`body`]: where a body ends: by its length, in chunks, or with the connection.
 //! - [`write`]: heads, and bodies framed anew.
 //! - [`out`], [`input`]: bytes on their way out and in; a connection that rests holds no buffer.
+//! - [`maps`]: maps of headers, used again.
 
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod fault;
 pub(crate) mod input;
+pub(crate) mod maps;
 pub(crate) mod out;
 pub(crate) mod parse;
 pub(crate) mod server;

@@ -15,6 +15,7 @@ pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
 pub(crate) mod line;
+pub(crate) mod marks;
 pub(crate) mod outgoing;
 pub(crate) mod pace;
 pub(crate) mod path;
@@ -31,7 +32,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body;
 use synego_model::Reason;
@@ -43,6 +44,7 @@ use connection::Client;
 use deadline::Deadline;
 use head::{Form, Head};
 use intake::{Intake, Source};
+use marks::Marks;
 use outgoing::Outgoing;
 use pace::Pace;
 use record::Exchange;
@@ -64,9 +66,10 @@ pub(crate) struct Reply {
 
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
 pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Source>) -> Reply {
-    let form = Form::of(&request, client.trusted);
+    let marks = Marks::of(request.headers());
+    let form = Form::of(&request, client.trusted, marks);
     let mut exchange = begin(&station, &client, request.version());
-    let relayed = AssertUnwindSafe(relay(&station, &client, request, &mut exchange)).catch_unwind().await;
+    let relayed = AssertUnwindSafe(relay(&station, &client, request, marks, &mut exchange)).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
@@ -81,7 +84,7 @@ pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: 
 /// The answer to a head that cannot be read.
 pub(crate) fn unreadable(station: &Rc<Station>, client: &Client, fault: Fault) -> Response<AnswerBody> {
     let mut exchange = begin(station, client, Version::HTTP_11);
-    exchange.is_named(&mut HeaderMap::new(), client.trusted);
+    exchange.is_named(&mut HeaderMap::new(), Marks::default(), client.trusted);
     told(station, &Refusal::unreadable(fault, &client.limits), Form::default(), exchange)
 }
 
@@ -112,6 +115,7 @@ fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange
 /// A request on its way to its answer.
 struct Relay {
     sent: Sent,
+    marks: Marks,
     intake: Intake,
     bounds: Bounds,
     is_upgrade: bool,
@@ -121,14 +125,15 @@ async fn relay(
     station: &Rc<Station>,
     client: &Client,
     request: Request<Source>,
+    marks: Marks,
     exchange: &mut Exchange,
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let (mut parts, body) = request.into_parts();
     let fits = head::check_sizes(&parts, station.table.before(client.trusted), &client.limits);
-    exchange.is_named(&mut parts.headers, client.trusted);
+    exchange.is_named(&mut parts.headers, marks, client.trusted);
     fits?;
-    let head = Head::check(&parts, body.is_end_stream())?;
+    let head = Head::check(&parts, body.is_end_stream(), marks)?;
     exchange.checked(&head);
     let mut headers = parts.headers;
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
@@ -147,9 +152,9 @@ async fn relay(
 
     // pick, send: to one of the instances, to another one if that did nothing.
     let has_try = !matches!(station.table, Table::Inbound(_));
-    let deadline = Deadline::of(&headers, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
-    headers::forward_request(&mut headers);
-    station.table.address(&mut headers, client, &head);
+    let deadline = Deadline::of(&headers, marks, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
+    headers::forward_request(&mut headers, marks);
+    station.table.address(&mut headers, marks, client, &head);
     let is_upgrade = head.is_upgrade;
     if is_upgrade {
         headers::ask_for_websocket(&mut headers);
@@ -158,22 +163,24 @@ async fn relay(
     let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
     intake.settle();
 
-    let has_length = sent.answer.headers().contains_key(CONTENT_LENGTH);
+    let answer_marks = Marks::of(sent.answer.headers());
+    let has_length = answer_marks.has(Marks::CONTENT_LENGTH);
     let bounds = Bounds::of(outgoing.head.is_grpc, has_length, &way.policy, &client.limits, &outgoing.deadline);
-    Ok(Relay { sent, intake, bounds, is_upgrade })
+    Ok(Relay { sent, marks: answer_marks, intake, bounds, is_upgrade })
 }
 
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
 fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
-    let Relay { sent, intake, bounds, is_upgrade } = relay;
+    let Relay { sent, marks, intake, bounds, is_upgrade } = relay;
     let Sent { answer, flight } = sent;
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
-    headers::remove_hop_by_hop(&mut parts.headers);
-    station.table.clear_answer(&mut parts.headers);
+    headers::remove_hop_by_hop(&mut parts.headers, marks);
+    station.table.clear_answer(&mut parts.headers, marks);
     parts.headers.insert(trace::REQUEST_ID, exchange.request_id());
-    let reason = headers::reason(&parts.headers);
-    exchange.answered(parts.status.as_u16(), reason, answer::grpc_status(&parts.headers));
+    let reason = if marks.has(Marks::INTERNAL) { headers::reason(&parts.headers) } else { None };
+    let grpc_status = if marks.has(Marks::GRPC_STATUS) { answer::grpc_status(&parts.headers) } else { None };
+    exchange.answered(parts.status.as_u16(), reason, grpc_status);
 
     if is_upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS {
         headers::ask_for_websocket(&mut parts.headers);
@@ -183,7 +190,9 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
             .map(|(upstream, front)| Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence }));
         return Reply { answer: Response::from_parts(parts, AnswerBody::empty()), tunnel };
     }
-    if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+    if marks.has(Marks::CONTENT_TYPE)
+        && parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    {
         exchange.is_stream();
     }
     let relayed = Relayed::new(body, flight, intake, exchange, bounds);

@@ -95,7 +95,7 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
         let mut rng = station.rng.borrow_mut();
         match made {
             Ok(stream) => {
-                picked.flight.answered(clock::now().duration_since(began), false, &mut *rng);
+                picked.flight.answered(began, false, &mut *rng);
                 return Ok((stream, policy.idle, Some(picked.flight)));
             }
             Err(_) => picked.flight.failed(Failure::Connect, &mut *rng),

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use rand::rngs::SmallRng;
@@ -168,9 +168,10 @@ impl Service {
 }
 
 impl Flight {
-    /// The head of an answer came after `latency`.
-    pub(crate) fn answered(&mut self, latency: Duration, failed: bool, rng: &mut impl Rng) {
+    /// The head of an answer came to what began then.
+    pub(crate) fn answered(&mut self, began: Instant, failed: bool, rng: &mut impl Rng) {
         let now = clock::now();
+        let latency = now.duration_since(began);
         self.heard = true;
         let ejected = self.service.balancer.borrow_mut().answered(self.slot, latency, failed, now, rng);
         self.service.heard(ejected, now);

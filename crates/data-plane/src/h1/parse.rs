@@ -10,6 +10,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::fault::{self, Fault};
+use super::maps;
 
 /// More headers than this are not looked at.
 const MAX_HEADERS: usize = 256;
@@ -71,6 +72,7 @@ pub(crate) fn request(buf: &mut BytesMut) -> Result<Option<(Request<()>, Facts)>
         let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
         let taken = buf.split_to(length).freeze();
         let mut request = Request::new(());
+        *request.headers_mut() = maps::take();
         *request.method_mut() = method;
         *request.version_mut() = version;
         *request.uri_mut() = Uri::from_maybe_shared(cut(&taken, target)).map_err(|_| Fault::BadStart)?;
@@ -96,6 +98,7 @@ pub(crate) fn answer(buf: &mut BytesMut) -> Result<Option<(Response<()>, Facts)>
         let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
         let taken = buf.split_to(length).freeze();
         let mut answer = Response::new(());
+        *answer.headers_mut() = maps::take();
         *answer.status_mut() = status;
         *answer.version_mut() = version;
         let facts = fields(&taken, places, version, answer.headers_mut())?;

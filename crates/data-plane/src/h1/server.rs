@@ -19,9 +19,9 @@ use tokio::io::AsyncWrite;
 pub(crate) use io::RequestBody;
 
 use self::io::ClientIo;
-use super::Fault;
 use super::parse::{self, Facts};
 use super::write::{self, Asked, Framing};
+use super::{Fault, maps};
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, JUST_SENT, Late};
 use crate::hop::ending::Watching;
@@ -171,7 +171,7 @@ impl Session {
             })
             .await?
         };
-        let ends = self.ending.has_begun() || self.used.max(clock::now()) >= self.age;
+        let ends = self.ending.has_begun() || self.used >= self.age;
         let keeps = facts.keeps && !ends && self.io.borrow().can_go_on();
         let asked = Asked { is_head, version, keeps };
         let Reply { answer, tunnel } = reply;
@@ -210,7 +210,9 @@ impl Session {
     async fn answer(&mut self, answer: Response<AnswerBody>, asked: Asked) -> Result<bool, Ended> {
         let length = answer.body().size_hint().exact();
         let (framing, keeps) = write::answer(&mut self.io.borrow_mut().out, &answer, length, asked);
-        let mut body = Some(answer.into_body()).filter(|_| framing != Framing::None);
+        let (head, body) = answer.into_parts();
+        maps::give(head.headers);
+        let mut body = Some(body).filter(|_| framing != Framing::None);
         let (mut stalled, mut broken): (Option<Instant>, Option<Ended>) = (None, None);
         std::future::poll_fn(|cx| {
             loop {

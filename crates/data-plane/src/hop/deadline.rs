@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use synego_model::{Limits, Policy};
 
+use super::marks::Marks;
+
 use super::intake::Progress;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("x-synego-timeout");
@@ -48,13 +50,14 @@ impl Deadline {
     /// The limits of a request that began at `started`; `has_try`: whether single tries are limited too.
     pub(crate) fn of(
         headers: &HeaderMap,
+        marks: Marks,
         is_grpc: bool,
         has_try: bool,
         policy: &Policy,
         limits: &Limits,
         started: Instant,
     ) -> Self {
-        let given = given(headers);
+        let given = if marks.has(Marks::TIMEOUT) { given(headers) } else { None };
         let total = if is_grpc { given } else { Some(given.map_or(policy.timeout, |given| given.min(policy.timeout))) };
         Self {
             started,
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn a_request_has_its_policys_time_counted_from_the_end_of_its_body() {
         let start = synego_runtime::clock::now();
-        let deadline = Deadline::of(&map(&[]), false, true, &policy(), &Limits::default(), start);
+        let deadline = Deadline::of(&map(&[]), Marks::TIMEOUT, false, true, &policy(), &Limits::default(), start);
         let taken = start + Duration::from_secs(60);
         assert_eq!(deadline.ends(Progress::Flowing { last: start }), None, "an upload has no total limit");
         assert_eq!(deadline.ends(Progress::Ended { at: taken }), Some(taken + Duration::from_secs(2)));
@@ -228,7 +231,7 @@ mod tests {
     fn a_try_ends_before_the_whole() {
         let start = synego_runtime::clock::now();
         let policy = Policy { try_timeout: Duration::from_secs(1), ..policy() };
-        let deadline = Deadline::of(&map(&[]), false, true, &policy, &Limits::default(), start);
+        let deadline = Deadline::of(&map(&[]), Marks::TIMEOUT, false, true, &policy, &Limits::default(), start);
         let ended = Progress::Ended { at: start };
         assert_eq!(deadline.next(start, ended), (start + Duration::from_secs(1), Lapse::Try));
         let second = start + Duration::from_millis(1500);
@@ -239,10 +242,10 @@ mod tests {
     fn grpc_has_a_total_limit_only_when_its_caller_gives_one() {
         let start = synego_runtime::clock::now();
         let (policy, limits, ended) = (policy(), Limits::default(), Progress::Ended { at: start });
-        let without = Deadline::of(&map(&[]), true, true, &policy, &limits, start);
+        let without = Deadline::of(&map(&[]), Marks::TIMEOUT, true, true, &policy, &limits, start);
         assert_eq!(without.next(start, ended), (start + policy.idle, Lapse::Idle));
         let mut headers = map(&[("grpc-timeout", "5S")]);
-        let with = Deadline::of(&headers, true, true, &policy, &limits, start);
+        let with = Deadline::of(&headers, Marks::TIMEOUT, true, true, &policy, &limits, start);
         assert_eq!(with.next(start, ended), (start + Duration::from_secs(5), Lapse::Total));
         with.write(&mut headers, start + Duration::from_secs(1), ended);
         assert_eq!(headers[GRPC_TIMEOUT], "4000000u");

@@ -1,12 +1,15 @@
 //! The head of a request, checked: what may be read in two ways is refused before anything is decided on it.
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE};
+use std::rc::Rc;
+
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use synego_model::{Limits, Reason};
 
 use super::answer::Refusal;
+use super::marks::Marks;
 use super::path;
 
 /// What the steps after `accept` know of a request.
@@ -18,7 +21,7 @@ pub(crate) struct Head {
     /// Host with port, as it came.
     pub(crate) authority: HeaderValue,
     /// Host, lower case, without port.
-    pub(crate) host: Box<str>,
+    pub(crate) host: Rc<str>,
     pub(crate) version: Version,
     pub(crate) is_grpc: bool,
     /// Whether it asks for a WebSocket; every other upgrade is ignored.
@@ -45,15 +48,17 @@ const FALLBACK: &str = "x-synego-fallback";
 
 impl Form {
     /// - `trusted`: whether it came from the proxy in front, which alone may say that it has a fallback.
-    pub(crate) fn of<B>(request: &Request<B>, trusted: bool) -> Self {
+    pub(crate) fn of<B>(request: &Request<B>, trusted: bool, marks: Marks) -> Self {
         let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/problem+json"));
         Self {
-            is_grpc: is_grpc(request.headers()),
-            wants_problem: request.headers().get_all(ACCEPT).iter().any(accepts),
+            is_grpc: marks.has(Marks::CONTENT_TYPE) && is_grpc(request.headers()),
+            wants_problem: marks.has(Marks::ACCEPT) && request.headers().get_all(ACCEPT).iter().any(accepts),
             is_head: request.method() == Method::HEAD,
             is_http2: request.version() == Version::HTTP_2,
-            waits: request.headers().contains_key(EXPECT),
-            falls_back: trusted && request.headers().get(FALLBACK).is_some_and(|value| value == "spa"),
+            waits: marks.has(Marks::EXPECT),
+            falls_back: trusted
+                && marks.has(Marks::INTERNAL)
+                && request.headers().get(FALLBACK).is_some_and(|value| value == "spa"),
         }
     }
 }
@@ -63,7 +68,7 @@ impl Head {
     ///
     /// - `is_bare`: whether it has no body; only then its connection may change its protocol.
     /// - Errors: a refusal with the rule in question named.
-    pub(crate) fn check(request: &Parts, is_bare: bool) -> Result<Self, Refusal> {
+    pub(crate) fn check(request: &Parts, is_bare: bool, marks: Marks) -> Result<Self, Refusal> {
         let headers = &request.headers;
         let method = request.method.clone();
         if method == Method::CONNECT || method == Method::TRACE {
@@ -73,8 +78,10 @@ impl Head {
         let authority = authority(request)?;
         let host = host_of(authority.as_bytes()).ok_or_else(|| bad("the host is malformed"))?;
         let version = request.version;
-        let is_upgrade = version == Version::HTTP_11 && is_bare && asks_for_websocket(headers);
-        Ok(Self { method, target, authority, host, version, is_grpc: is_grpc(headers), is_upgrade })
+        let is_upgrade =
+            version == Version::HTTP_11 && is_bare && marks.has(Marks::HOP_BY_HOP) && asks_for_websocket(headers);
+        let is_grpc = marks.has(Marks::CONTENT_TYPE) && is_grpc(headers);
+        Ok(Self { method, target, authority, host, version, is_grpc, is_upgrade })
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -163,7 +170,7 @@ fn authority(request: &Parts) -> Result<HeaderValue, Refusal> {
 }
 
 /// Host, lower case, without port; `None` when it is none.
-fn host_of(authority: &[u8]) -> Option<Box<str>> {
+fn host_of(authority: &[u8]) -> Option<Rc<str>> {
     let text = std::str::from_utf8(authority).ok()?;
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -213,7 +220,7 @@ mod tests {
     fn check(request: Request<()>) -> Result<Head, Refusal> {
         let parts = request.into_parts().0;
         check_sizes(&parts, 0, &Limits::default())?;
-        Head::check(&parts, true)
+        Head::check(&parts, true, Marks::of(&parts.headers))
     }
 
     fn reason(request: Request<()>) -> Option<Reason> {

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use synego_model::Reason;
 
 use super::head::tokens;
+use super::marks::Marks;
 
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-synego-reason");
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-synego-caller");
@@ -22,7 +23,10 @@ const LOAD_REPORTS: [HeaderName; 2] =
 /// Removes what holds for one connection only: the known fields and all that `Connection` names (RFC 9110 §7.6.1).
 ///
 /// Names that the mesh relies on are protected: a `Connection` that lists them takes nothing away.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, marks: Marks) {
+    if !marks.has(Marks::HOP_BY_HOP) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -59,10 +63,12 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 /// Makes a request ready for the next hop: no hop-by-hop fields, and `Expect` met here.
-pub(crate) fn forward_request(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    // The body is asked for when the next hop wants it; it need not wait for a word of ours.
-    headers.remove(EXPECT);
+pub(crate) fn forward_request(headers: &mut HeaderMap, marks: Marks) {
+    remove_hop_by_hop(headers, marks);
+    if marks.has(Marks::EXPECT) {
+        // The body is asked for when the next hop wants it; it need not wait for a word of ours.
+        headers.remove(EXPECT);
+    }
 }
 
 /// What changes a connection to a WebSocket, in a request and in its answer; set after the hop-by-hop fields are gone.
@@ -89,7 +95,19 @@ fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
 }
 
 /// At the border: who is behind this request. A listed proxy's word is appended to, everyone else's replaced.
-pub(crate) fn say_forwarded(headers: &mut HeaderMap, peer: &HeaderValue, host: &HeaderValue, trusted: bool) {
+pub(crate) fn say_forwarded(
+    headers: &mut HeaderMap,
+    marks: Marks,
+    peer: &HeaderValue,
+    host: &HeaderValue,
+    trusted: bool,
+) {
+    if !marks.has(Marks::FORWARDED) {
+        headers.insert(FORWARDED_FOR, peer.clone());
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_HOST, host.clone());
+        return;
+    }
     headers.remove(BAGGAGE);
     if !trusted {
         for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
@@ -165,7 +183,8 @@ mod tests {
             ("te", "gzip, trailers"),
             ("accept", "*/*"),
         ]);
-        remove_hop_by_hop(&mut headers);
+        let marks = Marks::of(&headers);
+        remove_hop_by_hop(&mut headers, marks);
         assert_eq!(names(&headers), ["accept", "host", "te", "x-request-id", "x-synego-caller"]);
         assert_eq!(headers[TE], "trailers");
     }
@@ -173,7 +192,8 @@ mod tests {
     #[test]
     fn te_without_trailers_goes() {
         let mut headers = map(&[("te", "gzip")]);
-        remove_hop_by_hop(&mut headers);
+        let marks = Marks::of(&headers);
+        remove_hop_by_hop(&mut headers, marks);
         assert!(headers.is_empty());
     }
 
@@ -191,14 +211,14 @@ mod tests {
         let host = HeaderValue::from_static("shop.example");
         let given = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("baggage", "a=b")];
         let mut headers = map(&given);
-        say_forwarded(&mut headers, &peer, &host, true);
+        say_forwarded(&mut headers, Marks::FORWARDED, &peer, &host, true);
         assert_eq!(
             (&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]),
             (&"1.2.3.4, 10.0.0.1".parse().expect("v"), &"https".parse().expect("v"))
         );
         assert!(!headers.contains_key(BAGGAGE));
         let mut headers = map(&given);
-        say_forwarded(&mut headers, &peer, &host, false);
+        say_forwarded(&mut headers, Marks::FORWARDED, &peer, &host, false);
         assert_eq!(headers[FORWARDED_FOR], "10.0.0.1");
         assert_eq!(headers[FORWARDED_PROTO], "http");
         assert_eq!(headers[FORWARDED_HOST], "shop.example");

@@ -1,7 +1,7 @@
 //! A request on its way out: the same head and body for every try, written as the next hop reads it.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{COOKIE, HOST};
 use http::uri::{Authority, Scheme};
@@ -17,6 +17,7 @@ use super::head::Head;
 use super::intake::{Intake, TryBody};
 use super::path;
 use super::retry::{Fate, Miss};
+use crate::h1::maps;
 use crate::h1::out::Out;
 use crate::h1::write::{self, Framing};
 
@@ -31,8 +32,8 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// The time for a connection: never longer than what is left of the request.
-    pub(crate) fn time_to(&self, connect: Duration) -> Duration {
-        let left = self.deadline.ends(self.intake.progress()).map(|end| end.saturating_duration_since(clock::now()));
+    pub(crate) fn time_to(&self, connect: Duration, now: Instant) -> Duration {
+        let left = self.deadline.ends(self.intake.progress()).map(|end| end.saturating_duration_since(now));
         left.map_or(connect, |left| left.min(connect))
     }
 
@@ -85,6 +86,12 @@ impl Outgoing {
             }
         };
         Some(synego_balance::hash_key(value))
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        maps::give(self.headers.take());
     }
 }
 

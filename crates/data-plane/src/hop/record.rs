@@ -13,6 +13,7 @@ use synego_runtime::clock;
 use super::head::Head;
 use super::intake::Intake;
 use super::line::Line;
+use super::marks::Marks;
 use super::pace::Active;
 use super::station::Station;
 use super::trace::{self, Trace};
@@ -32,7 +33,7 @@ pub(crate) struct Exchange {
     unix_ms: u64,
     method: Option<Method>,
     target: Option<PathAndQuery>,
-    host: Option<Box<str>>,
+    host: Option<Rc<str>>,
     version: Version,
     route: Option<Arc<str>>,
     service: Option<ServiceName>,
@@ -90,12 +91,12 @@ impl Exchange {
     }
 
     /// Finds in the headers of its request who asks, in which trace; writes what the next hop reads of that.
-    pub(crate) fn is_named(&mut self, headers: &mut HeaderMap, trusted: bool) {
+    pub(crate) fn is_named(&mut self, headers: &mut HeaderMap, marks: Marks, trusted: bool) {
         let table = &self.station.table;
-        table.clear(headers);
+        table.clear(headers, marks);
         let mut rng = self.station.rng.borrow_mut();
-        self.request_id = Some(trace::request_id(headers, trusted, &mut *rng));
-        self.trace = Some(Trace::take(headers, &mut *rng));
+        self.request_id = Some(trace::request_id(headers, trusted && marks.has(Marks::REQUEST_ID), &mut *rng));
+        self.trace = Some(Trace::take(headers, marks, &mut *rng));
         self.caller = table.caller(headers);
     }
 
@@ -166,7 +167,7 @@ impl Exchange {
 
     /// Removes from trailers what must not go on from here.
     pub(crate) fn clear_answer(&self, trailers: &mut HeaderMap) {
-        self.station.table.clear_answer(trailers);
+        self.station.table.clear_answer(trailers, Marks::of(trailers));
     }
 
     /// Why the mesh answered, in words.

@@ -42,7 +42,7 @@ impl Miss {
         Self { refusal, failure: Failure::Connect, fate: Fate::NotProcessed }
     }
 
-    pub(crate) fn lapse(lapse: Lapse, service: &str) -> Self {
+    pub(crate) fn lapse(lapse: Lapse, service: &impl std::fmt::Display) -> Self {
         let (reason, message, failure, fate) = match lapse {
             Lapse::Total => {
                 (Reason::DeadlineExceeded, "the time of the request is over", Failure::TimedOut, Fate::Final)
@@ -58,7 +58,7 @@ impl Miss {
         Self { refusal: Refusal::new(reason, format!("{message}, to {service}")), failure, fate }
     }
 
-    pub(crate) fn send(error: &SendError, whom: &str) -> Self {
+    pub(crate) fn send(error: &SendError, whom: &impl std::fmt::Display) -> Self {
         let refused =
             |reason, message: String, failure, fate| Self { refusal: Refusal::new(reason, message), failure, fate };
         match error {
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_lapse_of_the_whole_is_final() {
-        assert_eq!(Miss::lapse(Lapse::Total, "users").fate, Fate::Final);
-        assert_eq!(Miss::lapse(Lapse::Try, "users").fate, Fate::Unknown);
-        assert_eq!(Miss::lapse(Lapse::ClientSilent, "users").failure, Failure::Abandoned);
+        assert_eq!(Miss::lapse(Lapse::Total, &"users").fate, Fate::Final);
+        assert_eq!(Miss::lapse(Lapse::Try, &"users").fate, Fate::Unknown);
+        assert_eq!(Miss::lapse(Lapse::ClientSilent, &"users").failure, Failure::Abandoned);
     }
 }

@@ -1,12 +1,13 @@
 //! pick and send: one try, and another one elsewhere when the first did nothing that could not be repeated.
 
+use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use rand::Rng;
 use synego_balance::{PickError, Slot, backoff_ceiling};
-use synego_model::{InstanceId, Limits, Reason};
+use synego_model::{InstanceId, Limits, Reason, ServiceName};
 use synego_runtime::clock;
 
 use super::answer::{self, Refusal};
@@ -38,6 +39,21 @@ struct Try {
     id: Option<InstanceId>,
 }
 
+/// Who is tried, as messages name it.
+struct Whom<'a> {
+    id: Option<InstanceId>,
+    service: &'a ServiceName,
+}
+
+impl fmt::Display for Whom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => id.fmt(f),
+            None => self.service.fmt(f),
+        }
+    }
+}
+
 /// Sends a request until it has an answer or no further try is right.
 ///
 /// # Errors
@@ -64,8 +80,8 @@ pub(crate) async fn send(
         tried.extend(picked.flight.as_ref().map(|flight| flight.slot));
         // send
         let began = clock::now();
-        let whom = picked.id.as_ref().map_or_else(|| way.service.to_string(), InstanceId::to_string);
-        let miss = match attempt(station, limits, outgoing, &picked, &whom).await {
+        let whom = Whom { id: picked.id.clone(), service: &way.service };
+        let miss = match attempt(station, limits, outgoing, &picked, &whom, began).await {
             Ok(answer) => {
                 let peer = picked.flight.as_ref().and(headers::reason(answer.headers())).and_then(retry::of_peer);
                 let Some((fate, failure)) = peer else {
@@ -149,12 +165,12 @@ async fn attempt(
     limits: &Limits,
     outgoing: &Outgoing,
     picked: &Try,
-    whom: &str,
+    whom: &Whom<'_>,
+    began: Instant,
 ) -> Result<Response<Received>, Miss> {
-    let began = clock::now();
     let mut fresh = false;
     loop {
-        let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect), fresh);
+        let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
         let error = match in_time(ready.send(outgoing, limits), outgoing, began).await {
@@ -163,7 +179,7 @@ async fn attempt(
             Ok(Err(TryError::Miss(miss))) => return Err(miss),
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
         };
-        tracing::debug!(hop = station.kind.word(), whom, ?error, is_reused, "try failed");
+        tracing::debug!(hop = station.kind.word(), %whom, ?error, is_reused, "try failed");
         if deadline::was_its_time(outgoing.deadline.of_stream(), clock::now()) {
             return Err(Miss::lapse(Lapse::Total, whom));
         }
@@ -186,14 +202,15 @@ async fn attempt(
 /// Waits for an answer while the limits of the request hold.
 async fn in_time<T>(answer: impl Future<Output = T>, outgoing: &Outgoing, began: Instant) -> Result<T, Lapse> {
     let mut answer = std::pin::pin!(answer);
+    let mut now = began;
     loop {
-        let look = outgoing.deadline.look(began, outgoing.intake.progress(), clock::now());
+        let look = outgoing.deadline.look(began, outgoing.intake.progress(), now);
         tokio::select! {
             biased;
             answer = &mut answer => return Ok(answer),
             () = tokio::time::sleep_until(look.into()) => {}
         }
-        let now = clock::now();
+        now = clock::now();
         if outgoing.intake.is_too_slow(now) {
             return Err(Lapse::ClientSilent);
         }
@@ -209,7 +226,7 @@ fn checked(
     outgoing: &Outgoing,
     answer: Response<Received>,
     limits: &Limits,
-    whom: &str,
+    whom: &Whom<'_>,
 ) -> Result<Response<Received>, Miss> {
     let sizes = answer.headers().iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64);
     let (size, largest) = sizes.fold((0, 0), |(sum, largest), size| (sum + size, size.max(largest)));
@@ -240,7 +257,7 @@ fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Received>,
     let Some(flight) = &mut picked.flight else { return };
     let failed =
         answer.status().is_server_error() || answer::grpc_status(answer.headers()).is_some_and(answer::is_failure);
-    flight.answered(clock::now().duration_since(began), failed, &mut *station.rng.borrow_mut());
+    flight.answered(began, failed, &mut *station.rng.borrow_mut());
 }
 
 fn note_failure(station: &Station, picked: &mut Try, failure: synego_balance::Failure) {

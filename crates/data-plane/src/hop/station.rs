@@ -20,6 +20,7 @@ use super::connection::Client;
 use super::ending::Ending;
 use super::head::Head;
 use super::headers;
+use super::marks::Marks;
 use crate::calls::Page;
 use crate::inbound::Inbound;
 use crate::ingress::Ingress;
@@ -127,8 +128,9 @@ impl Table {
     }
 
     /// Removes from a request what its sender may not say.
-    pub(crate) fn clear(&self, headers: &mut HeaderMap) {
+    pub(crate) fn clear(&self, headers: &mut HeaderMap, marks: Marks) {
         match self {
+            _ if !marks.has(Marks::INTERNAL) => {}
             Self::Ingress(_) => Ingress::clear(headers),
             // Some servers read an underscore as a dash: nobody but the mesh speaks for it in either spelling.
             Self::Outbound(_) => headers::remove_underscored(headers),
@@ -146,20 +148,22 @@ impl Table {
     }
 
     /// Adds to a request what the next hop shall know of its sender.
-    pub(crate) fn address(&self, headers: &mut HeaderMap, client: &Client, head: &Head) {
+    pub(crate) fn address(&self, headers: &mut HeaderMap, marks: Marks, client: &Client, head: &Head) {
         match self {
-            Self::Ingress(_) => headers::say_forwarded(headers, &client.address, &head.authority, client.trusted),
+            Self::Ingress(_) => {
+                headers::say_forwarded(headers, marks, &client.address, &head.authority, client.trusted)
+            }
             Self::Outbound(outbound) => outbound.say_caller(headers),
             Self::Inbound(_) => {}
         }
     }
 
     /// Removes from an answer what must not go on from here.
-    pub(crate) fn clear_answer(&self, headers: &mut HeaderMap) {
+    pub(crate) fn clear_answer(&self, headers: &mut HeaderMap, marks: Marks) {
         match self {
-            Self::Ingress(_) => headers::remove_load_reports(headers),
-            Self::Outbound(_) => {}
-            Self::Inbound(_) => Inbound::clear_answer(headers),
+            Self::Ingress(_) if marks.has(Marks::LOAD_REPORT) => headers::remove_load_reports(headers),
+            Self::Inbound(_) if marks.has(Marks::INTERNAL) => Inbound::clear_answer(headers),
+            _ => {}
         }
     }
 

@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 
+use super::marks::Marks;
+
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -23,15 +25,15 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// Goes on with the trace of a request, or begins one; writes what the next hop reads.
-    pub(crate) fn take(headers: &mut HeaderMap, rng: &mut impl Rng) -> Self {
-        let mut given = headers.get_all(TRACEPARENT).iter();
-        let only = given.next().filter(|_| given.next().is_none());
-        let parent = only.and_then(|value| parse(value.as_bytes()));
+    pub(crate) fn take(headers: &mut HeaderMap, marks: Marks, rng: &mut impl Rng) -> Self {
+        let parent = if marks.has(Marks::TRACE) { parent(headers) } else { None };
         let span_id = rng.random_range(1..=u64::MAX);
         let trace = match parent {
             Some((trace_id, is_sampled)) => Self { trace_id, span_id, is_sampled },
             None => {
-                headers.remove(TRACESTATE);
+                if marks.has(Marks::TRACE) {
+                    headers.remove(TRACESTATE);
+                }
                 let is_sampled = rng.random_ratio(1, SAMPLE_ONE_IN);
                 Self { trace_id: rng.random_range(1..=u128::MAX), span_id, is_sampled }
             }
@@ -56,6 +58,13 @@ fn hex(bytes: &[u8], digits: &mut [u8]) {
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
         pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
+}
+
+/// What the one `traceparent` of a request says.
+fn parent(headers: &HeaderMap) -> Option<(u128, bool)> {
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    let only = given.next().filter(|_| given.next().is_none());
+    only.and_then(|value| parse(value.as_bytes()))
 }
 
 /// Trace id and sampled bit of a `traceparent`; `None` when it is malformed. Source: W3C Trace Context, §3.2.
@@ -105,7 +114,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(TRACEPARENT, HeaderValue::from_str(value).expect("a value"));
         headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
-        (Trace::take(&mut headers, &mut SmallRng::seed_from_u64(7)), headers)
+        (Trace::take(&mut headers, Marks::TRACE, &mut SmallRng::seed_from_u64(7)), headers)
     }
 
     #[test]
