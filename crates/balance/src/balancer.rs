@@ -112,7 +112,7 @@ impl Balancer {
             let tried = not.iter().any(|slot| slot.index == index && slot.generation == record.generation);
             let fits = record.listed && record.endpoint.state.takes_requests() && (panic || !record.is_ejected(now));
             if fits && !tried {
-                if record.in_flight < self.in_flight_limit {
+                if record.in_flight.saturating_sub(record.streams) < self.in_flight_limit {
                     self.candidates.push(index);
                 } else {
                     full = true;
@@ -181,6 +181,22 @@ impl Balancer {
     pub fn failed(&mut self, slot: Slot, failure: Failure, now: Instant, rng: &mut impl Rng) -> Option<Ejected> {
         self.record_mut(slot)?.heard(now);
         self.blame(slot, failure, now, rng)
+    }
+
+    /// It turned out to be a stream (a WebSocket, events, a tunnel), which may last for days: from now on it takes no
+    /// place among the requests that an instance may have.
+    pub fn becomes_stream(&mut self, slot: Slot) {
+        if let Some(record) = self.record_mut(slot) {
+            record.streams += 1;
+        }
+    }
+
+    /// A stream is over; in place of [`Self::end`].
+    pub fn end_stream(&mut self, slot: Slot) {
+        if let Some(record) = self.record_mut(slot) {
+            record.streams = record.streams.saturating_sub(1);
+        }
+        self.end(slot);
     }
 
     /// It is over; exactly once for each [`Self::begin`].

@@ -23,6 +23,8 @@ pub(crate) struct Record {
     pub(crate) listed: bool,
     pub(crate) response_time: PeakEwma,
     pub(crate) in_flight: u32,
+    /// Those of them that are streams: they weigh in a choice, and take no place.
+    pub(crate) streams: u32,
     /// Requests in flight whose head has not come.
     pub(crate) waiting: u32,
     /// Since when nothing was heard though something waits.
@@ -51,6 +53,7 @@ impl Record {
             listed: true,
             response_time: PeakEwma::default(),
             in_flight: 0,
+            streams: 0,
             waiting: 0,
             silent_since: None,
             failures: 0,

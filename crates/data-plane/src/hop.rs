@@ -53,6 +53,7 @@ use station::{Station, Table};
 use upgrade::Tunnel;
 
 use crate::h1::Fault;
+use crate::upstreams::Flight;
 
 /// Bytes of a refused request's body that are still read, so that its client sees the answer.
 const DISCARD: u64 = 256 * 1024;
@@ -172,7 +173,7 @@ async fn relay(
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
 fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
     let Relay { sent, marks, intake, bounds, is_upgrade } = relay;
-    let Sent { answer, flight } = sent;
+    let Sent { answer, mut flight } = sent;
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
     headers::remove_hop_by_hop(&mut parts.headers, marks);
@@ -185,6 +186,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
     if is_upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS {
         headers::ask_for_websocket(&mut parts.headers);
         exchange.is_stream();
+        flight.iter_mut().for_each(Flight::becomes_stream);
         let tunnel = body
             .into_tunnel()
             .map(|(upstream, front)| Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence }));
@@ -194,6 +196,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
         && parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
     {
         exchange.is_stream();
+        flight.iter_mut().for_each(Flight::becomes_stream);
     }
     let relayed = Relayed::new(body, flight, intake, exchange, bounds);
     Reply { answer: Response::from_parts(parts, AnswerBody::relayed(relayed)), tunnel: None }

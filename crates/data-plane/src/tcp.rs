@@ -96,6 +96,7 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
         match made {
             Ok(stream) => {
                 picked.flight.answered(began, false, &mut *rng);
+                picked.flight.becomes_stream();
                 return Ok((stream, policy.idle, Some(picked.flight)));
             }
             Err(_) => picked.flight.failed(Failure::Connect, &mut *rng),

@@ -49,6 +49,7 @@ pub(crate) struct Flight {
     service: Rc<Service>,
     pub(crate) slot: Slot,
     heard: bool,
+    is_stream: bool,
 }
 
 /// An instance that was picked.
@@ -146,7 +147,7 @@ impl Service {
         balancer.begin(slot, now);
         drop(balancer);
         self.in_flight.add(1);
-        Ok(Picked { flight: Flight { service: self.clone(), slot, heard: false }, id, address })
+        Ok(Picked { flight: Flight { service: self.clone(), slot, heard: false, is_stream: false }, id, address })
     }
 
     fn heard(&self, ejected: Option<Ejected>, now: Instant) {
@@ -177,6 +178,13 @@ impl Flight {
         self.service.heard(ejected, now);
     }
 
+    /// It lasts: from now on it takes no place among the requests that the instance may have.
+    pub(crate) fn becomes_stream(&mut self) {
+        if !std::mem::replace(&mut self.is_stream, true) {
+            self.service.balancer.borrow_mut().becomes_stream(self.slot);
+        }
+    }
+
     /// No head of an answer came.
     pub(crate) fn failed(&mut self, failure: Failure, rng: &mut impl Rng) {
         let now = clock::now();
@@ -193,7 +201,13 @@ impl Drop for Flight {
             let mut rng = SmallRng::seed_from_u64(0);
             let _ = self.service.balancer.borrow_mut().failed(self.slot, Failure::Abandoned, clock::now(), &mut rng);
         }
-        self.service.balancer.borrow_mut().end(self.slot);
+        let mut balancer = self.service.balancer.borrow_mut();
+        if self.is_stream {
+            balancer.end_stream(self.slot);
+        } else {
+            balancer.end(self.slot);
+        }
+        drop(balancer);
         self.service.in_flight.add(-1);
     }
 }

@@ -182,6 +182,26 @@ fn only_those_that_take_requests_are_picked_and_the_error_says_why_none_is() {
 }
 
 #[test]
+fn a_stream_takes_no_place_among_the_requests_of_an_instance() {
+    let now = Instant::now();
+    let mut rng = rng();
+    let one = table(BalanceKind::Random, vec![endpoint(0, InstanceState::Ready)]);
+    let mut balancer = Balancer::new(&one.policy.balance, None, 1);
+    balancer.update(&one, 1, now, 0);
+    let slot = balancer.pick(None, &[], now, &mut rng).expect("the only one");
+    balancer.begin(slot, now);
+    balancer.becomes_stream(slot);
+    assert_eq!(balancer.pick(None, &[], now, &mut rng), Ok(slot));
+    balancer.begin(slot, now);
+    assert_eq!(balancer.pick(None, &[], now, &mut rng), Err(PickError::AllFull), "a request takes one");
+    balancer.end_stream(slot);
+    assert_eq!(balancer.in_flight(slot), 1);
+    assert_eq!(balancer.pick(None, &[], now, &mut rng), Err(PickError::AllFull), "the stream's end frees none");
+    balancer.end(slot);
+    assert_eq!(balancer.pick(None, &[], now, &mut rng), Ok(slot));
+}
+
+#[test]
 fn a_key_stays_with_its_instance_when_another_leaves() {
     let (mut balancer, now) = of(BalanceKind::Hash(HashKey::Header("x-user".into())), 5);
     let mut rng = rng();
