@@ -307,7 +307,8 @@ impl Session {
         if self.io.borrow().is_read() {
             return true;
         }
-        let discarded = std::future::poll_fn(|cx| self.io.borrow_mut().poll_discard(DISCARD.0, cx));
+        let mut room = DISCARD.0;
+        let discarded = std::future::poll_fn(|cx| self.io.borrow_mut().poll_discard(&mut room, cx));
         tokio::time::timeout(DISCARD.1, discarded).await.unwrap_or(false)
     }
 
@@ -323,7 +324,8 @@ impl Session {
     async fn close(&mut self) {
         let shut = std::future::poll_fn(|cx| Pin::new(&mut self.io.borrow_mut().stream).poll_shutdown(cx));
         if shut.await.is_ok() && !self.io.borrow().is_quiet() {
-            let gone = std::future::poll_fn(|cx| self.io.borrow_mut().poll_discard_all(DISCARD.0, cx));
+            let mut room = DISCARD.0;
+            let gone = std::future::poll_fn(|cx| self.io.borrow_mut().poll_discard_all(&mut room, cx));
             let _ = tokio::time::timeout(DISCARD.1, gone).await;
         }
     }

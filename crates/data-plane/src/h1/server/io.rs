@@ -105,35 +105,34 @@ impl ClientIo {
         Poll::Pending
     }
 
-    /// Reads the rest of a body and forgets it; false when it is too long, or the client waits to be asked for it.
-    pub(super) fn poll_discard(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Reads the rest of a body and forgets it, as long as there is `room`; false when there is not, or the client waits
+    /// to be asked for it.
+    pub(super) fn poll_discard(&mut self, room: &mut usize, cx: &mut Context<'_>) -> Poll<bool> {
         self.number += 1;
-        if self.waits || self.is_broken || self.decoder.expected() > most as u64 {
+        if self.waits || self.is_broken || self.decoder.expected() > *room as u64 {
             return Poll::Ready(false);
         }
-        let mut read = 0;
         loop {
             match self.decoder.next(&mut self.input.buf) {
                 Ok(Part::End | Part::Trailers(_)) => return Poll::Ready(true),
                 Ok(Part::Data(_)) => continue,
-                Ok(Part::More) if read < most => {}
+                Ok(Part::More) if *room > 0 => {}
                 _ => return Poll::Ready(false),
             }
             match ready!(self.input.poll_fill(&mut self.stream, 0, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(false),
-                Ok(bytes) => read += bytes,
+                Ok(bytes) => *room = room.saturating_sub(bytes),
             }
         }
     }
 
-    /// Reads whatever comes until the client goes away.
-    pub(super) fn poll_discard_all(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<()> {
-        let mut read = 0;
-        while read < most {
+    /// Reads whatever comes until the client goes away or there is no more `room`.
+    pub(super) fn poll_discard_all(&mut self, room: &mut usize, cx: &mut Context<'_>) -> Poll<()> {
+        while *room > 0 {
             self.input.buf.clear();
             match ready!(self.input.poll_fill(&mut self.stream, 0, cx)) {
                 Ok(0) | Err(_) => break,
-                Ok(bytes) => read += bytes,
+                Ok(bytes) => *room = room.saturating_sub(bytes),
             }
         }
         Poll::Ready(())
