@@ -1,7 +1,7 @@
 //! The body of an answer on its way out: streamed from the upstream, with limits on silence, to its last frame.
 //!
-//! It holds all that lasts as long as the answer: the connection (in the upstream's body), the count of requests in flight, the record of the
-//! exchange. Dropping it ends them, whether the client read all of it or went away.
+//! It holds all that lasts as long as the answer: the connection (in the upstream's body), the count of requests in
+//! flight, the record of the exchange. Dropping it ends them, whether the client read all of it or went away.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -6,11 +6,13 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use synego_runtime::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::timer::Alarm;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -66,7 +68,7 @@ where
 {
     let (mut there, mut back) = (Way::after(&of_first), Way::after(&of_second));
     let mut moved = clock::now();
-    let mut timer = std::pin::pin!(tokio::time::sleep_until((moved + silence.both).into()));
+    let mut alarm = Alarm::default();
     let complete = std::future::poll_fn(|cx| {
         let before = there.carried + back.carried;
         let ended = (there.poll(first, second, cx), back.poll(second, first, cx));
@@ -79,24 +81,10 @@ where
             _ => {}
         }
         let limit = if there.done || back.done { silence.one } else { silence.both };
-        silent(timer.as_mut(), moved + limit, cx).map(|()| false)
+        alarm.poll(moved + limit, cx).map(|()| false)
     })
     .await;
     Carried { there: there.carried, back: back.carried, complete }
-}
-
-/// Ready at `end`; a timer that is early is left alone until it fires.
-fn silent(mut timer: Pin<&mut tokio::time::Sleep>, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
-    if timer.deadline().into_std() > end {
-        timer.as_mut().reset(end.into());
-    }
-    while timer.as_mut().poll(cx).is_ready() {
-        if timer.deadline().into_std() >= end {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(end.into());
-    }
-    Poll::Pending
 }
 
 impl Way {
