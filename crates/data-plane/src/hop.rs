@@ -10,14 +10,12 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod ending;
-pub(crate) mod frames;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
 pub(crate) mod line;
 pub(crate) mod marks;
 pub(crate) mod outgoing;
-pub(crate) mod pace;
 pub(crate) mod path;
 pub(crate) mod record;
 pub(crate) mod retry;
@@ -26,7 +24,6 @@ pub(crate) mod station;
 pub(crate) mod timer;
 pub(crate) mod trace;
 pub(crate) mod upgrade;
-pub(crate) mod watched;
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -46,7 +43,6 @@ use head::{Form, Head};
 use intake::{Intake, Source};
 use marks::Marks;
 use outgoing::Outgoing;
-use pace::Pace;
 use record::Exchange;
 use send::Sent;
 use station::{Station, Table};
@@ -69,7 +65,7 @@ pub(crate) struct Reply {
 pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Source>) -> Reply {
     let marks = Marks::of(request.headers());
     let form = Form::of(&request, client.trusted, marks);
-    let mut exchange = begin(&station, &client, request.version());
+    let mut exchange = Exchange::begin(&station, request.version(), clock::now());
     let relayed = AssertUnwindSafe(relay(&station, &client, request, marks, &mut exchange)).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
@@ -83,14 +79,16 @@ pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: 
 }
 
 /// The answer to a head that cannot be read.
-pub(crate) fn unreadable(station: &Rc<Station>, client: &Client, fault: Fault) -> Response<AnswerBody> {
-    let mut exchange = begin(station, client, Version::HTTP_11);
+pub(crate) fn unreadable(
+    station: &Rc<Station>,
+    client: &Client,
+    fault: Fault,
+    version: Version,
+) -> Response<AnswerBody> {
+    let mut exchange = Exchange::begin(station, version, clock::now());
     exchange.is_named(&mut HeaderMap::new(), Marks::default(), client.trusted);
-    told(station, &Refusal::unreadable(fault, &client.limits), Form::default(), exchange)
-}
-
-fn begin(station: &Rc<Station>, client: &Client, version: Version) -> Exchange {
-    Exchange::begin(station, client.pace.as_ref().map(Pace::begin), version, clock::now())
+    let form = Form { is_http2: version == Version::HTTP_2, ..Form::default() };
+    told(station, &Refusal::unreadable(fault, &client.limits), form, exchange)
 }
 
 /// answer: our own, which says why.

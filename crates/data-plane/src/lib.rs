@@ -30,6 +30,7 @@
 
 mod calls;
 mod h1;
+mod h2;
 mod hop;
 mod inbound;
 mod ingress;

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use synego_identity::{ConnectError, Connector, Stream};
 use synego_model::Limits;
 use synego_model::process::ServiceAddress;
@@ -28,7 +27,6 @@ use crate::h1::client::{AnswerBody, Conn};
 use crate::hop::body::{BodyError, Cause};
 use crate::hop::connection::largest_head;
 use crate::hop::outgoing::Outgoing;
-use crate::hop::retry::Miss;
 
 /// How often idle connections are looked at, while there are any.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -82,14 +80,6 @@ pub(crate) enum SendError {
     Reset(Cause),
 }
 
-/// Why a try has no answer.
-pub(crate) enum TryError {
-    /// The connection failed, or the other side.
-    Send(SendError),
-    /// The request cannot be written for the next hop.
-    Miss(Miss),
-}
-
 /// A connection ready for one request.
 pub(crate) enum Ready {
     Http1(Conn, Rc<Target>),
@@ -99,11 +89,7 @@ pub(crate) enum Ready {
 /// The body of an answer, with the use of its connection.
 pub(crate) enum Received {
     Http1(AnswerBody),
-    Http2 {
-        body: Incoming,
-        /// Held for its count of open streams alone.
-        _open: h2::Lease,
-    },
+    Http2(Box<h2::Answer>),
 }
 
 impl Pool {
@@ -224,16 +210,15 @@ impl Ready {
         }
     }
 
-    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Response<Received>, TryError> {
+    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Response<Received>, SendError> {
         match self {
             Self::Http1(conn, target) => {
-                let answer = conn.send(outgoing, target, largest_head(limits)).await.map_err(TryError::Send)?;
+                let answer = conn.send(outgoing, target, largest_head(limits)).await?;
                 Ok(answer.map(Received::Http1))
             }
             Self::Http2(ready) => {
-                let request = outgoing.request().map_err(TryError::Miss)?;
-                let (answer, open) = ready.send(request).await.map_err(TryError::Send)?;
-                Ok(answer.map(|body| Received::Http2 { body, _open: open }))
+                let answer = ready.send(outgoing).await?;
+                Ok(answer.map(|body| Received::Http2(Box::new(body))))
             }
         }
     }
@@ -245,7 +230,18 @@ impl Received {
     pub(crate) fn into_tunnel(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::Http1(body) => body.into_tunnel(),
-            Self::Http2 { .. } => None,
+            Self::Http2(_) => None,
+        }
+    }
+}
+
+impl Received {
+    /// Sends more of the request, while nothing of the answer is wanted.
+    pub(crate) fn pump(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1(body) => body.pump(cx),
+            // A body that broke off is noticed where the answer is read.
+            Self::Http2(body) => drop(body.call.pump(cx)),
         }
     }
 }
@@ -257,8 +253,8 @@ impl Body for Received {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
-            Self::Http2 { body, .. } => {
-                Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into()))
+            Self::Http2(body) => {
+                Pin::new(&mut body.call).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into()))
             }
         }
     }
@@ -266,43 +262,14 @@ impl Body for Received {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2 { body, .. } => body.is_end_stream(),
+            Self::Http2(body) => body.call.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2 { body, .. } => body.size_hint(),
-        }
-    }
-}
-
-impl SendError {
-    /// What an error of hyper means for the request that it struck.
-    fn of(error: hyper::Error) -> Self {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-        while let Some(cause) = source {
-            if let Some(cause) = cause.downcast_ref::<::h2::Error>() {
-                let refused = cause.reason() == Some(::h2::Reason::REFUSED_STREAM);
-                // Streams above the last one that a graceful GOAWAY names; those below it go on.
-                let above = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(::h2::Reason::NO_ERROR);
-                if refused || above {
-                    return Self::Refused;
-                }
-                if cause.is_remote() && cause.is_reset() {
-                    return Self::Reset(error.into());
-                }
-                break;
-            }
-            source = cause.source();
-        }
-        if error.is_parse() {
-            Self::BadResponse(error.into())
-        } else if error.is_user() {
-            Self::Client(error.into())
-        } else {
-            Self::Reset(error.into())
+            Self::Http2(body) => body.call.size_hint(),
         }
     }
 }

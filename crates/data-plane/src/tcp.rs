@@ -41,7 +41,7 @@ pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer)
 }
 
 fn begin(station: &Rc<Station>, service: &ServiceName, caller: &http::HeaderValue) -> Exchange {
-    let mut exchange = Exchange::begin(station, None, Version::HTTP_11, clock::now());
+    let mut exchange = Exchange::begin(station, Version::HTTP_11, clock::now());
     exchange.speaks_bytes(caller.clone());
     exchange.routed(station.no_route.clone(), service.clone());
     exchange

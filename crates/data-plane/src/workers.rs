@@ -153,10 +153,8 @@ impl WorkersHandle {
     /// # Errors
     /// When the address is taken or cannot be had; nothing was started then.
     pub fn serve(&self, address: SocketAddr, hop: Hop) -> io::Result<Server> {
-        // Sockets that share a port would share it with another process as well: the first one takes it alone.
-        let address = synego_identity::listen(address, false)?.local_addr()?;
-        let listeners: Vec<TcpListener> =
-            self.commands.iter().map(|_| synego_identity::listen(address, true)).collect::<io::Result<_>>()?;
+        let listeners = synego_identity::listen_shared(address, self.commands.len())?;
+        let address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
         let server = Server::new(address, self.commands.len());
         let (limits, per_client) = match &hop {
             Hop::Ingress(config) => (config.snapshot.load(), Ingress::per_client()),

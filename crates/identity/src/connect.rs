@@ -82,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_names_whom() {
-        let port = crate::listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).and_then(|free| free.local_addr());
+        let port = crate::listen(SocketAddr::from(([127, 0, 0, 1], 0))).and_then(|free| free.local_addr());
         let address = port.expect("a free port");
         let refused = Connector::plain().connect(&address, Duration::from_secs(1)).await;
         assert!(matches!(refused, Err(ConnectError::Refused { address: said, .. }) if said == address.to_string()));

@@ -13,5 +13,5 @@ mod stream;
 
 pub use accept::{AcceptError, Acceptor, Peer};
 pub use connect::{ConnectError, Connector};
-pub use listen::listen;
+pub use listen::{listen, listen_shared};
 pub use stream::Stream;

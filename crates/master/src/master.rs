@@ -116,9 +116,7 @@ impl Master {
             servers.push(server);
         }
         let mesh = match config.mesh {
-            Some(address) => {
-                Some(synego_identity::listen(address, false).with_context(|| format!("mesh API {address}"))?)
-            }
+            Some(address) => Some(synego_identity::listen(address).with_context(|| format!("mesh API {address}"))?),
             None => None,
         };
         let mut admin = Vec::new();

@@ -75,7 +75,7 @@ impl Master {
     }
 
     pub fn start_at(address: SocketAddr, declaration: Declaration, planner: Arc<dyn Planner>) -> Self {
-        let listener = synego_identity::listen(address, false).expect("a port");
+        let listener = synego_identity::listen(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let facts = MasterFacts { mesh: Some(address), version: "test".into(), ..MasterFacts::default() };
         let (control, handle) = MasterControl::new(MasterConfig {

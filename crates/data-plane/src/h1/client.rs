@@ -216,14 +216,20 @@ impl AnswerBody {
         }
     }
 
+    /// Sends more of the request.
+    pub(crate) fn pump(&mut self, cx: &mut Context<'_>) {
+        let Some(call) = &mut self.call else { return };
+        if !call.is_sent() && call.poll_send(cx).is_err() {
+            // The client's own body broke off: the upstream will not get the rest.
+            call.is_deaf = true;
+            call.body = None;
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
+            self.pump(cx);
             let Some(call) = &mut self.call else { return Poll::Ready(None) };
-            if !call.is_sent() && call.poll_send(cx).is_err() {
-                // The client's own body broke off: the upstream will not get the rest.
-                call.is_deaf = true;
-                call.body = None;
-            }
             match self.decoder.next(&mut call.conn.input.buf)? {
                 Part::Data(data) => {
                     self.give_back_when_done();

@@ -185,7 +185,7 @@ impl Session {
 
     /// Says what is wrong with a head, and ends the connection.
     async fn refuse(&mut self, fault: Fault) {
-        let answer = hop::unreadable(&self.station, &self.client, fault);
+        let answer = hop::unreadable(&self.station, &self.client, fault, Version::HTTP_11);
         let asked = Asked { is_head: false, version: Version::HTTP_11, keeps: false };
         let _ = self.answer(answer, asked).await;
         self.station.metrics.connection_refused(self.station.kind);

@@ -36,8 +36,8 @@ pub(crate) struct Asked {
 }
 
 thread_local! {
-    /// The date of the last answer without one, and the second in which it was written.
-    static DATE_LINE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    /// The date of the last answer without one, and the second in which it was made.
+    static LAST_DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
 }
 
 /// Writes the head of a request; `length`: of its body, where it is known. Returns how its body is framed.
@@ -178,13 +178,18 @@ fn put_length(tail: &mut Vec<u8>, length: u64) {
 
 /// An answer without a date gets one here (RFC 9110 §6.6.1).
 fn put_date(tail: &mut Vec<u8>) {
-    DATE_LINE.with_borrow_mut(|(second, line)| {
+    put(tail, &[b"date: ", date().as_bytes(), b"\r\n"]);
+}
+
+/// The date of an answer that is made now.
+pub(crate) fn date() -> HeaderValue {
+    LAST_DATE.with_borrow_mut(|(second, date)| {
         let now = clock::unix_ms() / 1000;
-        if *second != now || line.is_empty() {
+        if *second != now {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now);
             *second = now;
-            *line = format!("date: {}\r\n", httpdate::fmt_http_date(time));
+            *date = HeaderValue::try_from(httpdate::fmt_http_date(time)).unwrap_or(HeaderValue::from_static(""));
         }
-        put(tail, &[line.as_bytes()]);
-    });
+        date.clone()
+    })
 }

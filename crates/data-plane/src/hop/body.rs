@@ -169,6 +169,14 @@ impl Relayed {
         last
     }
 
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.upstream.pump(cx);
+        let (reason, _) = ready!(self.poll_limits(cx));
+        self.exchange.failed(reason);
+        self.finish(false);
+        Poll::Ready(())
+    }
+
     /// Ready when the answer must end: what for, and the limit of silence.
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<(Reason, Duration)> {
         loop {
@@ -208,6 +216,16 @@ impl Relayed {
         self.timer = None;
         self.flight = None;
         self.exchange.finish(complete);
+    }
+}
+
+impl AnswerBody {
+    /// While the client takes nothing more: the request still flows, and the limits hold. Ready when the answer must end.
+    pub(crate) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Kind::Relayed(relayed) if !relayed.ended => relayed.poll_blocked(cx),
+            _ => Poll::Pending,
+        }
     }
 }
 

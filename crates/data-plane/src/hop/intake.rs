@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use synego_runtime::clock;
 
 use super::body::BodyError;
-use crate::h1::{self, server::RequestBody};
+use crate::{h1, h2};
 
 /// After so much waiting for the client its body must come at the lowest rate allowed.
 const RATE_AFTER: Duration = Duration::from_secs(10);
@@ -37,14 +36,8 @@ pub(crate) enum Progress {
 pub(crate) enum Source {
     /// There is none.
     None,
-    Http1(RequestBody),
-    Http2(Incoming),
-}
-
-impl Source {
-    pub(crate) fn of_http2(body: Incoming) -> Self {
-        if body.is_end_stream() { Self::None } else { Self::Http2(body) }
-    }
+    Http1(h1::server::RequestBody),
+    Http2(h2::body::RequestBody),
 }
 
 impl Body for Source {

@@ -3,23 +3,20 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::{HeaderMap, HeaderValue};
 use http_body::Body;
-use synego_balance::Failure;
-use synego_model::{BalanceKind, HashKey, Policy, Reason};
+use synego_model::{BalanceKind, HashKey, Policy};
 use synego_runtime::clock;
 
-use super::answer::Refusal;
 use super::deadline::Deadline;
 use super::head::Head;
 use super::intake::{Intake, TryBody};
 use super::path;
-use super::retry::{Fate, Miss};
 use crate::h1::maps;
 use crate::h1::out::Out;
 use crate::h1::write::{self, Framing};
+use crate::h2::hpack::Encoder;
 
 /// A request, ready for any number of tries.
 pub(crate) struct Outgoing {
@@ -51,24 +48,20 @@ impl Outgoing {
         (body, framing)
     }
 
-    /// The request as the next hop reads it on HTTP/2.
-    pub(crate) fn request(&self) -> Result<Request<TryBody>, Miss> {
-        let mut request = Request::new(self.intake.next_try());
-        *request.method_mut() = self.head.method.clone();
-        *request.version_mut() = Version::HTTP_2;
-        let mut headers = self.headers.borrow().clone();
+    /// Writes the head of the request as the next hop reads it on HTTP/2; `length`: of its body, where it is known.
+    pub(crate) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>, length: Option<u64>) {
+        let mut headers = self.headers.borrow_mut();
         self.deadline.write(&mut headers, clock::now(), self.intake.progress());
+        let head = &self.head;
+        encoder.method(out, &head.method);
+        encoder.scheme(out);
+        encoder.authority(out, &head.authority);
+        encoder.path(out, &head.target);
         headers.remove(HOST);
-        let authority = Authority::try_from(self.head.authority.as_bytes());
-        let authority = authority.unwrap_or(Authority::from_static("localhost"));
-        let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(self.head.target.clone());
-        *request.uri_mut() = uri.build().map_err(|_| Miss {
-            refusal: Refusal::new(Reason::BadRequest, "the target is malformed"),
-            failure: Failure::Abandoned,
-            fate: Fate::Final,
-        })?;
-        *request.headers_mut() = headers;
-        Ok(request)
+        encoder.fields(out, &headers);
+        if let Some(length) = length.filter(|length| *length > 0 && !headers.contains_key(CONTENT_LENGTH)) {
+            encoder.field(out, &CONTENT_LENGTH, &HeaderValue::from(length));
+        }
     }
 
     /// The hash of what the policy hashes requests by.

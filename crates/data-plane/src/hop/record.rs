@@ -14,7 +14,6 @@ use super::head::Head;
 use super::intake::Intake;
 use super::line::Line;
 use super::marks::Marks;
-use super::pace::Active;
 use super::station::Station;
 use super::trace::{self, Trace};
 use crate::load::Permit;
@@ -27,7 +26,6 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) struct Exchange {
     station: Rc<Station>,
     busy: Busy,
-    active: Option<Active>,
     permit: Option<Permit>,
     pub(crate) started: Instant,
     unix_ms: u64,
@@ -56,11 +54,9 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// - `active`: its stream on a connection of HTTP/2.
-    pub(crate) fn begin(station: &Rc<Station>, active: Option<Active>, version: Version, now: Instant) -> Self {
+    pub(crate) fn begin(station: &Rc<Station>, version: Version, now: Instant) -> Self {
         Self {
             busy: station.cells.request(),
-            active,
             station: station.clone(),
             permit: None,
             started: now,
@@ -206,11 +202,6 @@ impl Exchange {
             permit.end(duration, self.status >= 500);
         }
         self.busy.end();
-        if let Some(active) = self.active.take()
-            && !complete
-        {
-            active.was_reset();
-        }
         self.count(duration);
         if self.station.log.is_on() && self.is_kept() {
             self.write(duration);

@@ -17,7 +17,7 @@ use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
 use super::{head, headers};
-use crate::pool::{Received, SendError, Speak, Target, TryError};
+use crate::pool::{Received, SendError, Speak, Target};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
@@ -175,8 +175,7 @@ async fn attempt(
         let is_reused = ready.is_reused();
         let error = match in_time(ready.send(outgoing, limits), outgoing, began).await {
             Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
-            Ok(Err(TryError::Send(error))) => error,
-            Ok(Err(TryError::Miss(miss))) => return Err(miss),
+            Ok(Err(error)) => error,
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
         };
         tracing::debug!(hop = station.kind.word(), %whom, ?error, is_reused, "try failed");

@@ -5,27 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::Response;
 use synego_identity::ConnectError;
 use synego_model::Limits;
 use synego_runtime::{clock, tasks};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{SendError, Target};
-use crate::hop::connection::LocalExecutor;
-use crate::hop::intake::TryBody;
+use crate::h2::client::{self, Call};
+use crate::h2::mux::Shared;
+use crate::hop::outgoing::Outgoing;
 
 /// Open streams on every connection at which another connection is opened.
-const BUSY: u32 = 100;
-/// Connections to one address.
-const MAX_CONNECTIONS: usize = 8;
-/// How long an answer to a ping may take.
-const PONG: Duration = Duration::from_secs(5);
-/// Bytes of one stream that wait to be written.
-const SEND_BUFFER: usize = 256 * 1024;
+const BUSY: usize = 100;
+/// Connections to one address that are opened because the others are busy, and because they take no more streams.
+const MAX_BUSY: usize = 8;
+const MAX_FULL: usize = 64;
 
 /// The connections to one address.
 #[derive(Default)]
@@ -33,25 +28,34 @@ pub(crate) struct Group {
     connections: RefCell<Vec<Rc<Connection>>>,
     /// The outcome of the connect that goes on, for all who wait for it.
     connecting: RefCell<Option<watch::Receiver<Option<Outcome>>>>,
+    /// A stream has ended.
+    freed: Notify,
 }
 
 type Outcome = Result<(), Arc<str>>;
 
 struct Connection {
-    sender: http2::SendRequest<TryBody>,
-    open: Cell<u32>,
+    mux: Shared,
     idle_since: Cell<Instant>,
     used: Cell<bool>,
 }
 
 /// A connection with room for a stream.
 pub(crate) struct Ready {
-    lease: Lease,
+    connection: Rc<Connection>,
+    target: Rc<Target>,
     pub(super) is_reused: bool,
 }
 
+/// The body of an answer, with the use of its connection.
+pub(crate) struct Answer {
+    pub(super) call: Call,
+    /// Given back after the stream is released.
+    _open: Lease,
+}
+
 /// One open stream.
-pub(crate) struct Lease {
+struct Lease {
     connection: Rc<Connection>,
     target: Rc<Target>,
 }
@@ -60,19 +64,20 @@ impl Group {
     /// The connection with the fewest open streams.
     fn least(&self) -> Option<Rc<Connection>> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
-        connections.iter().min_by_key(|connection| connection.open.get()).cloned()
+        connections.retain(|connection| connection.mux.borrow().takes_streams());
+        connections.iter().min_by_key(|connection| connection.mux.borrow().open()).cloned()
     }
 
-    fn has_room(&self) -> bool {
-        self.connections.borrow().len() < MAX_CONNECTIONS
+    fn has_room(&self, most: usize) -> bool {
+        self.connections.borrow().len() < most
     }
 
     pub(super) fn sweep(&self, limit: Duration, now: Instant) -> usize {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| {
-            let idle = connection.open.get() == 0 && now.duration_since(connection.idle_since.get()) >= limit;
-            !connection.sender.is_closed() && !idle
+            let mux = connection.mux.borrow();
+            let idle = mux.is_idle() && now.duration_since(connection.idle_since.get()) >= limit;
+            mux.takes_streams() && !idle
         });
         connections.len()
     }
@@ -93,27 +98,54 @@ pub(super) async fn ready(
     if fresh {
         group.clear();
     }
-    if let Some(connection) = group.least() {
-        if connection.open.get() >= BUSY && group.has_room() {
-            connect(target, limits, limit);
-        }
-        return Ok(open(target, connection));
+    if let Some(ready) = at_once(target, limits, limit) {
+        return Ok(ready);
     }
-    let mut outcome = connect(target, limits, limit);
-    let failed = match outcome.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(Err(cause))) => cause.to_string(),
-        _ => match group.least() {
-            Some(connection) => return Ok(open(target, connection)),
-            None => "the new connection ended at once".to_owned(),
-        },
-    };
-    Err(ConnectError::Refused { address: target.address.to_string(), source: std::io::Error::other(failed) })
+    let late = || ConnectError::TimedOut { address: target.address.to_string(), limit };
+    tokio::time::timeout(limit, when_there_is_room(target, limits, limit)).await.map_err(|_| late())?
 }
 
-fn open(target: &Rc<Target>, connection: Rc<Connection>) -> Ready {
-    connection.open.set(connection.open.get() + 1);
-    let is_reused = connection.used.replace(true);
-    Ready { lease: Lease { connection, target: target.clone() }, is_reused }
+/// A connection that takes a stream now.
+fn at_once(target: &Rc<Target>, limits: &Limits, limit: Duration) -> Option<Ready> {
+    let group = &target.h2;
+    let connection = group.least()?;
+    let (open, most) = {
+        let mux = connection.mux.borrow();
+        (mux.open(), mux.peer_streams())
+    };
+    if open >= BUSY && group.has_room(MAX_BUSY) || open >= most && group.has_room(MAX_FULL) {
+        connect(target, limits, limit);
+    }
+    (open < most).then(|| {
+        let is_reused = connection.used.replace(true);
+        Ready { connection, target: target.clone(), is_reused }
+    })
+}
+
+async fn when_there_is_room(target: &Rc<Target>, limits: &Limits, limit: Duration) -> Result<Ready, ConnectError> {
+    let group = &target.h2;
+    loop {
+        let freed = group.freed.notified();
+        if let Some(ready) = at_once(target, limits, limit) {
+            return Ok(ready);
+        }
+        if !group.has_room(MAX_FULL) {
+            freed.await;
+            continue;
+        }
+        let mut outcome = connect(target, limits, limit);
+        let connected = async { outcome.wait_for(Option::is_some).await.ok().and_then(|told| told.clone()) };
+        let failed = tokio::select! {
+            () = freed => continue,
+            connected = connected => match connected {
+                Some(Err(cause)) => cause.to_string(),
+                _ if group.least().is_some() => continue,
+                _ => "the new connection ended at once".to_owned(),
+            },
+        };
+        let source = std::io::Error::other(failed);
+        return Err(ConnectError::Refused { address: target.address.to_string(), source });
+    }
 }
 
 /// Begins to connect, or joins the connect that goes on; it does not depend on who waits.
@@ -123,67 +155,56 @@ fn connect(target: &Rc<Target>, limits: &Limits, limit: Duration) -> watch::Rece
     }
     let (told, outcome) = watch::channel(None);
     target.h2.connecting.replace(Some(outcome.clone()));
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(u32::try_from(limits.window).ok())
-        .initial_connection_window_size(u32::try_from(limits.connection_window).ok())
-        .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(limits.ping)
-        .keep_alive_timeout(PONG)
-        .keep_alive_while_idle(true);
-    let target = target.clone();
+    let (target, limits) = (target.clone(), limits.clone());
     tasks::spawn_local("upstream-http2", tasks::Kind::Connection, async move {
-        let made = handshake(&target, &builder, limit).await;
+        let made = target.connect(limit).await;
         target.h2.connecting.replace(None);
-        match made {
-            Ok(connection) => {
-                let _ = told.send(Some(Ok(())));
-                target.note_idle();
-                drop(target);
-                // Whoever has a stream on it learns of its end there.
-                let _ = connection.await;
+        let stream = match made {
+            Ok(stream) => stream,
+            Err(error) => {
+                let _ = told.send(Some(Err(error.to_string().into())));
+                return;
             }
-            Err(cause) => {
-                let _ = told.send(Some(Err(cause.into())));
-            }
-        }
+        };
+        let mux = client::begin(&limits);
+        let idle_since = Cell::new(clock::now());
+        let connection = Rc::new(Connection { mux: mux.clone(), idle_since, used: Cell::new(false) });
+        target.h2.connections.borrow_mut().push(connection);
+        let _ = told.send(Some(Ok(())));
+        target.note_idle();
+        drop(target);
+        // Whoever has a stream on it learns of its end there.
+        client::drive(mux, stream, &limits).await;
     });
     outcome
 }
 
-async fn handshake(
-    target: &Target,
-    builder: &http2::Builder<LocalExecutor>,
-    limit: Duration,
-) -> Result<impl Future<Output = hyper::Result<()>> + use<>, String> {
-    let stream = target.connect(limit).await.map_err(|error| error.to_string())?;
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let connection_kept =
-        Rc::new(Connection { sender, open: Cell::new(0), idle_since: Cell::new(clock::now()), used: Cell::new(false) });
-    target.h2.connections.borrow_mut().push(connection_kept);
-    Ok(connection)
-}
-
 impl Ready {
-    pub(super) async fn send(self, request: Request<TryBody>) -> Result<(Response<Incoming>, Lease), SendError> {
-        let mut sender = self.lease.connection.sender.clone();
-        match sender.try_send_request(request).await {
-            Ok(answer) => Ok((answer, self.lease)),
-            Err(error) if error.message().is_some() => Err(SendError::Unsent),
-            Err(error) => Err(SendError::of(error.into_error())),
+    pub(super) async fn send(self, outgoing: &Outgoing) -> Result<Response<Answer>, SendError> {
+        if !self.connection.mux.borrow().takes_streams() {
+            return Err(SendError::Unsent);
         }
+        let call = Call::begin(&self.connection.mux, outgoing);
+        let open = Lease { connection: self.connection, target: self.target };
+        let answer = call.answer().await?;
+        Ok(answer.map(|call| Answer { call, _open: open }))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let connection = &self.connection;
-        connection.open.set(connection.open.get().saturating_sub(1));
-        if connection.open.get() == 0 {
-            connection.idle_since.set(clock::now());
+        self.target.h2.freed.notify_one();
+        if self.connection.mux.borrow().is_idle() {
+            self.connection.idle_since.set(clock::now());
             self.target.note_idle();
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut mux = self.mux.borrow_mut();
+        mux.ends_when_idle = true;
+        mux.wake_driver();
     }
 }

@@ -1,0 +1,202 @@
+//! Header blocks on their way in.
+
+use bytes::{Buf, Bytes};
+use http::HeaderValue;
+
+use super::table::{Entry, Name, STATIC, Table};
+use super::{Broken, Field, TABLE, huffman};
+
+/// What the other end has told, on one connection.
+pub(crate) struct Decoder {
+    table: Table<Entry>,
+}
+
+/// How a literal is to be kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    InTable,
+    No,
+    /// Nobody on its way may keep it.
+    Never,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Self {
+        Self { table: Table::new(TABLE) }
+    }
+
+    /// Reads a whole block, and hands on each field with the bytes of its name and value.
+    ///
+    /// # Errors
+    /// When the block cannot be read; a field that no message may have is no such error, it comes as [`Field::Bad`].
+    pub(crate) fn decode(&mut self, mut block: Bytes, mut put: impl FnMut(Field, usize)) -> Result<(), Broken> {
+        let mut may_resize = true;
+        while let Some(first) = block.first().copied() {
+            match first {
+                0x80.. => {
+                    let index = integer(&mut block, 7)?;
+                    let entry = self.entry(index)?;
+                    put(entry.field.clone(), entry.bytes);
+                }
+                0x40.. => self.literal(&mut block, 6, Keep::InTable, &mut put)?,
+                0x20.. => {
+                    // Only at the beginning of a block, and not beyond what was allowed.
+                    let room = integer(&mut block, 5)?;
+                    if !may_resize || room > TABLE {
+                        return Err(Broken);
+                    }
+                    self.table.resize(room);
+                    continue;
+                }
+                0x10.. => self.literal(&mut block, 4, Keep::Never, &mut put)?,
+                _ => self.literal(&mut block, 4, Keep::No, &mut put)?,
+            }
+            may_resize = false;
+        }
+        Ok(())
+    }
+
+    fn literal(
+        &mut self,
+        block: &mut Bytes,
+        bits: u32,
+        keep: Keep,
+        put: &mut impl FnMut(Field, usize),
+    ) -> Result<(), Broken> {
+        let name = match integer(block, bits)? {
+            0 => Name::of(&string(block)?),
+            index => self.entry(index)?.name.clone(),
+        };
+        let value = string(block)?;
+        // What the table keeps must not hold the buffer of a read.
+        let value = if keep == Keep::InTable { Bytes::copy_from_slice(&value) } else { value };
+        let mut entry = Entry::new(name, value);
+        if keep == Keep::Never
+            && let Field::Plain(_, value) = &mut entry.field
+        {
+            HeaderValue::set_sensitive(value, true);
+        }
+        put(entry.field.clone(), entry.bytes);
+        if keep == Keep::InTable {
+            let bytes = entry.bytes;
+            self.table.add(entry, bytes);
+        }
+        Ok(())
+    }
+
+    fn entry(&self, index: usize) -> Result<&Entry, Broken> {
+        let at = index.checked_sub(1).ok_or(Broken)?;
+        STATIC.get(at).or_else(|| self.table.get(at - STATIC.len())).ok_or(Broken)
+    }
+}
+
+/// An integer whose first bits stand in the first byte (RFC 7541 §5.1).
+fn integer(block: &mut Bytes, bits: u32) -> Result<usize, Broken> {
+    if block.is_empty() {
+        return Err(Broken);
+    }
+    let mask = (1_usize << bits) - 1;
+    let mut value = usize::from(block.get_u8()) & mask;
+    if value < mask {
+        return Ok(value);
+    }
+    // Nothing here is larger than what five bytes hold.
+    for shift in [0, 7, 14, 21] {
+        if block.is_empty() {
+            return Err(Broken);
+        }
+        let byte = usize::from(block.get_u8());
+        value += (byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Broken)
+}
+
+fn string(block: &mut Bytes) -> Result<Bytes, Broken> {
+    let is_coded = block.first().is_some_and(|byte| byte & 0x80 != 0);
+    let length = integer(block, 7)?;
+    if length > block.len() {
+        return Err(Broken);
+    }
+    let text = block.split_to(length);
+    if !is_coded {
+        return Ok(text);
+    }
+    let mut out = Vec::with_capacity(length * 8 / 5);
+    if huffman::decode(&text, &mut out) { Ok(out.into()) } else { Err(Broken) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Field>, Broken> {
+        let mut fields = Vec::new();
+        decoder.decode(Bytes::copy_from_slice(block), |field, _| fields.push(field))?;
+        Ok(fields)
+    }
+
+    fn plain(name: &'static str, value: &'static str) -> Field {
+        Field::Plain(http::HeaderName::from_static(name), HeaderValue::from_static(value))
+    }
+
+    /// RFC 7541 C.4: three requests on one connection, with Huffman codes.
+    #[test]
+    fn the_requests_of_the_rfc_are_read() {
+        let mut decoder = Decoder::new();
+        let first =
+            [0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
+        let authority = Field::Authority("www.example.com".parse().expect("an authority"));
+        let head = [
+            Field::Method(http::Method::GET),
+            Field::Scheme,
+            Field::Path(http::uri::PathAndQuery::from_static("/")),
+            authority.clone(),
+        ];
+        assert_eq!(read(&mut decoder, &first).as_deref(), Ok(&head[..]));
+        let second = [0x82, 0x86, 0x84, 0xbe, 0x58, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf];
+        let fields = read(&mut decoder, &second).expect("sound");
+        assert_eq!(fields[3..], [authority.clone(), plain("cache-control", "no-cache")]);
+        let third = [
+            0x82, 0x87, 0x85, 0xbf, 0x40, 0x88, 0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f, 0x89, 0x25, 0xa8, 0x49,
+            0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf,
+        ];
+        let fields = read(&mut decoder, &third).expect("sound");
+        assert_eq!(fields[3..], [authority, plain("custom-key", "custom-value")]);
+        assert_eq!(decoder.table.len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_block_is_told() {
+        let bad: [&[u8]; 8] = [
+            &[0x80],
+            &[0xff, 0x7f],
+            &[0, 30, b'x'],
+            &[0x40],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[0x3f, 0xff, 0x3f],
+            &[0x82, 0x20],
+            &[0, 1, b'x', 0x81, 0],
+        ];
+        for block in bad {
+            assert_eq!(read(&mut Decoder::new(), block), Err(Broken), "{block:x?}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_no_message_may_have_leaves_the_rest_readable() {
+        let block = [&[0x40, 1, b'X', 1, b'1'][..], &[0x40, 1, b'x', 2, b' ', b'1'], &[0, 1, b'y', 1, b'2']].concat();
+        let mut decoder = Decoder::new();
+        assert_eq!(read(&mut decoder, &block), Ok(vec![Field::Bad, Field::Bad, plain("y", "2")]));
+        assert_eq!(read(&mut decoder, &[0xbf, 0xbe]), Ok(vec![Field::Bad, Field::Bad]), "they are in the table");
+        assert_eq!(read(&mut decoder, &[0x0f, 47, 1, b'3']), Ok(vec![plain("x", "3")]), "the name was sound");
+    }
+
+    #[test]
+    fn what_nobody_may_keep_is_marked() {
+        let fields = read(&mut Decoder::new(), &[0x10, 1, b'x', 1, b'1']).expect("sound");
+        assert!(matches!(&fields[..], [Field::Plain(_, value)] if value.is_sensitive()));
+    }
+}

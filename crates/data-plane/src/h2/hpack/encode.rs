@@ -1,0 +1,328 @@
+//! Header blocks on their way out.
+//!
+//! What repeats goes into the table and costs a byte from then on; what is seen once only is written as it is. Nothing is
+//! written in Huffman's code: it would cost more of both ends' time than the bytes are worth.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::RandomState;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::TABLE;
+use super::table::{self, STATIC, Table};
+
+/// Places in which an entry is looked for.
+const PLACES: usize = 128;
+
+/// What was told to the other end, on one connection.
+pub(crate) struct Encoder {
+    table: Table<Told>,
+    /// Entries told so far.
+    count: u32,
+    /// By the hash of a field, and of a name: the number of the entry that was told last.
+    fields: [u32; PLACES],
+    names: [u32; PLACES],
+    /// Part of the hash of a field that was seen and not told.
+    seen: [u32; PLACES],
+    hasher: RandomState,
+    /// The smallest size since the last block, and the one that holds now.
+    resized: Option<(usize, usize)>,
+}
+
+struct Told {
+    name: Name,
+    value: HeaderValue,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Name {
+    Authority,
+    Path,
+    Plain(HeaderName),
+}
+
+impl Name {
+    fn text(&self) -> &str {
+        match self {
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+            Self::Plain(name) => name.as_str(),
+        }
+    }
+
+    /// Its index in the table that all know.
+    fn known(&self) -> Option<usize> {
+        match self {
+            Self::Authority => Some(1),
+            Self::Path => Some(4),
+            Self::Plain(name) => table::known(name.as_str()),
+        }
+    }
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Table::new(TABLE),
+            count: 0,
+            fields: [0; PLACES],
+            names: [0; PLACES],
+            seen: [0; PLACES],
+            hasher: RandomState::default(),
+            resized: None,
+        }
+    }
+
+    /// The other end keeps a table of at most so many bytes.
+    pub(crate) fn resize(&mut self, size: usize) {
+        let room = size.min(TABLE);
+        let least = self.resized.map_or(room, |(least, _)| least.min(room));
+        self.resized = Some((least, room));
+    }
+
+    /// To be called before the first field of each block.
+    pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
+        let Some((least, room)) = self.resized.take() else { return };
+        if least < room {
+            self.table.resize(least);
+            integer(out, 0x20, 5, least);
+        }
+        if room != self.table.room() || least < room {
+            self.table.resize(room);
+            integer(out, 0x20, 5, room);
+        }
+    }
+
+    pub(crate) fn method(&mut self, out: &mut Vec<u8>, method: &Method) {
+        match *method {
+            Method::GET => out.push(0x82),
+            Method::POST => out.push(0x83),
+            _ => {
+                integer(out, 0, 4, 2);
+                string(out, method.as_str().as_bytes());
+            }
+        }
+    }
+
+    /// `http`.
+    pub(crate) fn scheme(&mut self, out: &mut Vec<u8>) {
+        out.push(0x86);
+    }
+
+    pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &HeaderValue) {
+        self.write(out, &Name::Authority, authority);
+    }
+
+    pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &PathAndQuery) {
+        if path == "/" {
+            out.push(0x84);
+        } else if let Ok(value) = HeaderValue::from_str(path.as_str()) {
+            self.write(out, &Name::Path, &value);
+        } else {
+            // Bytes beyond ASCII are none of a value that people may read, but may stand in a target.
+            integer(out, 0, 4, 4);
+            string(out, path.as_str().as_bytes());
+        }
+    }
+
+    pub(crate) fn status(&mut self, out: &mut Vec<u8>, status: StatusCode) {
+        match status.as_u16() {
+            200 => out.push(0x88),
+            204 => out.push(0x89),
+            206 => out.push(0x8a),
+            304 => out.push(0x8b),
+            400 => out.push(0x8c),
+            404 => out.push(0x8d),
+            500 => out.push(0x8e),
+            _ => {
+                integer(out, 0, 4, 8);
+                string(out, status.as_str().as_bytes());
+            }
+        }
+    }
+
+    pub(crate) fn fields(&mut self, out: &mut Vec<u8>, headers: &HeaderMap) {
+        for (name, value) in headers {
+            self.field(out, name, value);
+        }
+    }
+
+    pub(crate) fn field(&mut self, out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+        if value.is_sensitive() || [AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION].contains(name) {
+            match table::known(name.as_str()) {
+                Some(index) => integer(out, 0x10, 4, index),
+                None => {
+                    out.push(0x10);
+                    string(out, name.as_str().as_bytes());
+                }
+            }
+            string(out, value.as_bytes());
+            return;
+        }
+        self.write(out, &Name::Plain(name.clone()), value);
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, name: &Name, value: &HeaderValue) {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(name.text().as_bytes());
+        let name_hash = hasher.finish();
+        hasher.write(value.as_bytes());
+        let hash = hasher.finish();
+        let place = hash as usize % PLACES;
+        let name_place = name_hash as usize % PLACES;
+        if let Some((index, told)) = self.told(self.fields.get(place))
+            && told.value == *value
+            && told.name == *name
+        {
+            integer(out, 0x80, 7, index);
+            return;
+        }
+        let index = name.known().or_else(|| {
+            let (index, told) = self.told(self.names.get(name_place))?;
+            (told.name == *name).then_some(index)
+        });
+        // The second time it is worth telling; so is a name that nobody knows.
+        let mark = (hash >> 32) as u32 | 1;
+        let was_seen = self.seen.get_mut(place).is_some_and(|seen| std::mem::replace(seen, mark) == mark);
+        if !was_seen && let Some(index) = index {
+            integer(out, 0, 4, index);
+            string(out, value.as_bytes());
+            return;
+        }
+        match index {
+            Some(index) => integer(out, 0x40, 6, index),
+            None => {
+                out.push(0x40);
+                string(out, name.text().as_bytes());
+            }
+        }
+        string(out, value.as_bytes());
+        self.tell(name.clone(), value, place, name_place);
+    }
+
+    /// The index of the entry of this number, if the table has it still.
+    fn told(&self, number: Option<&u32>) -> Option<(usize, &Told)> {
+        let number = *number.filter(|number| **number > 0)?;
+        let age = self.count.wrapping_sub(number) as usize;
+        let told = self.table.get(age)?;
+        Some((STATIC.len() + 1 + age, told))
+    }
+
+    fn tell(&mut self, name: Name, value: &HeaderValue, place: usize, name_place: usize) {
+        let bytes = name.text().len() + value.len();
+        // The value must not hold the buffer that it came in.
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""));
+        self.table.add(Told { name, value }, bytes);
+        if self.table.room() < bytes + table::OVERHEAD {
+            // It was too large, and the table is empty.
+            return;
+        }
+        self.count = self.count.wrapping_add(1);
+        for (places, place) in [(&mut self.fields, place), (&mut self.names, name_place)] {
+            if let Some(slot) = places.get_mut(place) {
+                *slot = self.count;
+            }
+        }
+    }
+}
+
+/// An integer whose first bits share a byte with `flags` (RFC 7541 §5.1).
+fn integer(out: &mut Vec<u8>, flags: u8, bits: u32, value: usize) {
+    let mask = (1_usize << bits) - 1;
+    if value < mask {
+        out.push(flags | value as u8);
+        return;
+    }
+    out.push(flags | mask as u8);
+    let mut rest = value - mask;
+    while rest >= 0x80 {
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn string(out: &mut Vec<u8>, text: &[u8]) {
+    integer(out, 0, 7, text.len());
+    out.extend_from_slice(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::{Decoder, Field};
+    use super::*;
+
+    /// Both ends of one direction.
+    struct Ends(Encoder, Decoder);
+
+    impl Ends {
+        fn new() -> Self {
+            Self(Encoder::new(), Decoder::new())
+        }
+
+        /// The size of the block, and whether it came through.
+        fn send(&mut self, headers: &HeaderMap) -> usize {
+            let mut block = Vec::new();
+            self.0.begin(&mut block);
+            self.0.fields(&mut block, headers);
+            let size = block.len();
+            let mut got = HeaderMap::new();
+            let put = |field, _| match field {
+                Field::Plain(name, value) => drop(got.append(name, value)),
+                other => panic!("{other:?}"),
+            };
+            self.1.decode(Bytes::from(block), put).expect("a block");
+            assert_eq!(got, *headers);
+            size
+        }
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+        };
+        fields.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn what_repeats_costs_a_byte_and_what_changes_its_value_alone() {
+        let mut ends = Ends::new();
+        let head =
+            |id: &str| headers(&[("content-type", "application/grpc"), ("x-request-id", id), ("te", "trailers")]);
+        let sizes: Vec<usize> = (0..4).map(|number| ends.send(&head(&format!("id-{number}")))).collect();
+        assert_eq!(sizes[2..], [1 + 2 + 5 + 1; 2], "{sizes:?}");
+    }
+
+    #[test]
+    fn what_comes_through_is_what_was_sent_however_the_table_turns() {
+        let mut ends = Ends::new();
+        for round in 0..2_000_usize {
+            if round % 97 == 0 {
+                ends.0.resize([4096, 0, 300, 8192][round / 97 % 4]);
+            }
+            if round % 291 == 0 {
+                ends.0.resize(4096);
+            }
+            let value = "v".repeat(round * 7919 % 5000);
+            let names = ["x-a", "x-b", "etag", "x-c", "cookie", "x-d"];
+            let few = [(names[round % 6], value.as_str()), (names[round / 3 % 6], "same"), ("vary", "accept")];
+            ends.send(&headers(&few));
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_in_the_table() {
+        let mut ends = Ends::new();
+        let mut secret = headers(&[("authorization", "Bearer x"), ("x-key", "k")]);
+        secret.get_mut("x-key").expect("there").set_sensitive(true);
+        for _ in 0..3 {
+            let mut block = Vec::new();
+            ends.0.fields(&mut block, &secret);
+        }
+        assert_eq!(ends.0.table.len(), 0);
+    }
+}
