@@ -62,11 +62,16 @@ pub(crate) struct Reply {
 }
 
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
-pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Request<Source>) -> Reply {
+pub(crate) async fn exchange(
+    station: Rc<Station>,
+    client: Rc<Client>,
+    request: Box<Request<()>>,
+    body: Source,
+) -> Reply {
     let marks = Marks::of(request.headers());
     let form = Form::of(&request, client.trusted, marks);
     let mut exchange = Exchange::begin(&station, request.version(), clock::now());
-    let relayed = AssertUnwindSafe(relay(&station, &client, request, marks, &mut exchange)).catch_unwind().await;
+    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, marks, &mut exchange)).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
@@ -123,18 +128,19 @@ struct Relay {
 async fn relay(
     station: &Rc<Station>,
     client: &Client,
-    request: Request<Source>,
+    mut request: Box<Request<()>>,
+    body: Source,
     marks: Marks,
     exchange: &mut Exchange,
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
-    let (mut parts, body) = request.into_parts();
-    let fits = head::check_sizes(&parts, station.table.before(client.trusted), &client.limits);
-    exchange.is_named(&mut parts.headers, marks, client.trusted);
+    let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
+    exchange.is_named(request.headers_mut(), marks, client.trusted);
     fits?;
-    let head = Head::check(&parts, body.is_end_stream(), marks)?;
+    let head = Head::check(&request, body.is_end_stream(), marks)?;
     exchange.checked(&head);
-    let mut headers = parts.headers;
+    let mut headers = std::mem::take(request.headers_mut());
+    drop(request);
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
     let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
     exchange.taking(intake.clone());

@@ -173,10 +173,13 @@ pub(crate) fn failed_critical() -> Option<&'static str> {
     *FAILED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-async fn watched<F: Future>(name: &'static str, kind: Kind, task: F) -> F::Output {
-    AssertUnwindSafe(task).catch_unwind().await.unwrap_or_else(|panic| {
-        failed(name, kind, panic.as_ref());
-        resume_unwind(panic)
+/// Not `async`: that would hold the task twice, as its argument and as what it waits for.
+fn watched<F: Future>(name: &'static str, kind: Kind, task: F) -> impl Future<Output = F::Output> {
+    AssertUnwindSafe(task).catch_unwind().map(move |outcome| {
+        outcome.unwrap_or_else(|panic| {
+            failed(name, kind, panic.as_ref());
+            resume_unwind(panic)
+        })
     })
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn serve(
                 Box::pin(session.refuse(fault)).await;
                 return Ended::Well;
             }
-            Next::Request(request, facts) => match Box::pin(session.exchange(*request, facts)).await {
+            Next::Request(request, facts) => match Box::pin(session.exchange(request, facts)).await {
                 Ok(After::Next) => session.rest(),
                 Ok(After::Close) => {
                     Box::pin(session.close()).await;
@@ -158,12 +158,12 @@ impl Session {
     ///
     /// # Errors
     /// How the connection ended.
-    async fn exchange(&mut self, request: Request<()>, facts: Facts) -> Result<After, Ended> {
+    async fn exchange(&mut self, request: Box<Request<()>>, facts: Facts) -> Result<After, Ended> {
         self.head_since = None;
         let source = ClientIo::begin(&self.io, facts);
         let (is_head, version) = (request.method() == Method::HEAD, request.version());
         let reply = {
-            let work = hop::exchange(self.station.clone(), self.client.clone(), request.map(|()| source));
+            let work = hop::exchange(self.station.clone(), self.client.clone(), request, source);
             let mut work = std::pin::pin!(work);
             std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
                 Poll::Ready(reply) => Poll::Ready(Ok(reply)),

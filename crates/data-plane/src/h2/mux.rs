@@ -266,7 +266,7 @@ impl Mux {
     /// The next part of a body: what is taken gives its room back to the other side.
     pub(crate) fn poll_data(&mut self, id: u32, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Some(Err(Error::Superseded))) };
-        if let Some(data) = stream.data.pop_front() {
+        if let Some(data) = stream.data.pop() {
             self.give_back(id, data.len());
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }

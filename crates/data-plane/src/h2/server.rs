@@ -1,15 +1,17 @@
 //! HTTP/2 to clients: the task of a connection reads and writes it; each request has a task of its own.
 
+mod hands;
+
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use http::header::DATE;
-use http::{Method, Request, Response, Version};
+use http::{Method, Response, Version};
 use http_body::Body;
 use synego_identity::Stream;
-use synego_runtime::{clock, tasks};
+use synego_runtime::clock;
 
 use super::Code;
 use super::body::{Held, RequestBody};
@@ -42,6 +44,14 @@ struct Session {
     /// When it becomes too old.
     age: Instant,
     end: End,
+}
+
+/// A stream that was begun, and what it takes to answer it.
+struct Job {
+    station: Rc<Station>,
+    client: Rc<Client>,
+    held: Held,
+    begun: Begun,
 }
 
 /// How far its end is.
@@ -91,7 +101,10 @@ impl Session {
     /// Ready at the end of the connection.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
-            let begin = |begun| begin(&self.station, &self.client, &self.mux, begun);
+            let begin = |begun: Begun| {
+                let held = Held { mux: self.mux.clone(), id: begun.id };
+                hands::work(Job { station: self.station.clone(), client: self.client.clone(), held, begun });
+            };
             if let Poll::Ready(ended) = self.wire.poll(&self.mux, cx, begin) {
                 return Poll::Ready(ended);
             }
@@ -167,27 +180,17 @@ impl Session {
     }
 }
 
-fn begin(station: &Rc<Station>, client: &Rc<Client>, mux: &Shared, begun: Begun) {
-    let Begun { id, request, is_bare } = begun;
-    let held = Held { mux: mux.clone(), id };
-    let (station, client) = (station.clone(), client.clone());
-    tasks::spawn_local("http2-stream", tasks::Kind::Connection, async move {
-        match request {
-            Some(request) => serve_stream(station, client, held, request, is_bare).await,
-            None => {
-                let answer = hop::unreadable(&station, &client, Fault::TooLarge, Version::HTTP_2);
-                give(&client, &held, answer, false).await;
-            }
-        }
-    });
-}
-
 /// One request and its answer.
-async fn serve_stream(station: Rc<Station>, client: Rc<Client>, held: Held, request: Request<()>, is_bare: bool) {
+async fn serve_stream(job: Box<Job>) {
+    let Job { station, client, held, begun: Begun { request, is_bare, .. } } = *job;
+    let Some(request) = request else {
+        let answer = hop::unreadable(&station, &client, Fault::TooLarge, Version::HTTP_2);
+        return give(&client, &held, answer, false).await;
+    };
     let is_head = request.method() == Method::HEAD;
     let source = if is_bare { Source::None } else { Source::Http2(RequestBody::new(held.mux.clone(), held.id)) };
     let reply = {
-        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request.map(|()| source)));
+        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source));
         let reply = std::future::poll_fn(|cx| {
             if held.mux.borrow_mut().is_given_up(held.id, cx) {
                 return Poll::Ready(None);

@@ -26,6 +26,47 @@ pub(crate) enum Sending {
     Done,
 }
 
+/// Parts of a body in their order: mostly there is one at most, which needs no memory of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    first: Option<Bytes>,
+    rest: VecDeque<Bytes>,
+}
+
+impl Parts {
+    pub(super) fn push(&mut self, part: Bytes) {
+        match &self.first {
+            None => self.first = Some(part),
+            Some(_) => self.rest.push_back(part),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let part = self.first.take();
+        if part.is_some() {
+            self.first = self.rest.pop_front();
+        }
+        part
+    }
+
+    pub(super) fn first(&mut self) -> Option<&mut Bytes> {
+        self.first.as_mut()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.first.iter().chain(&self.rest).map(Bytes::len).sum()
+    }
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -36,7 +77,7 @@ pub(crate) struct Stream {
     pub(super) has_head: bool,
     /// Interim answers so far.
     pub(super) interim: u32,
-    pub(super) data: VecDeque<Bytes>,
+    pub(super) data: Parts,
     pub(super) trailers: Option<HeaderMap>,
     /// Bytes of the body that are still to come, where its length was told.
     pub(super) expected: Option<u64>,
@@ -45,7 +86,7 @@ pub(crate) struct Stream {
     pub(super) taken: u32,
 
     pub(super) sending: Sending,
-    pub(super) waiting: VecDeque<Bytes>,
+    pub(super) waiting: Parts,
     pub(super) waiting_bytes: usize,
     pub(super) send_window: i64,
     /// Whether it stands in line.
@@ -70,13 +111,13 @@ impl Stream {
             answer: None,
             has_head: false,
             interim: 0,
-            data: VecDeque::new(),
+            data: Parts::default(),
             trailers: None,
             expected: None,
             window,
             taken: 0,
             sending: Sending::Open,
-            waiting: VecDeque::new(),
+            waiting: Parts::default(),
             waiting_bytes: 0,
             send_window,
             is_queued: false,
@@ -114,7 +155,7 @@ impl Stream {
             *expected = expected.checked_sub(data.len() as u64).ok_or(Code::PROTOCOL_ERROR)?;
         }
         if !data.is_empty() {
-            self.data.push_back(data);
+            self.data.push(data);
         }
         Ok(())
     }
@@ -144,6 +185,6 @@ impl Stream {
 
     /// Bytes that were never read.
     pub(super) fn unread(&self) -> usize {
-        self.data.iter().map(Bytes::len).sum()
+        self.data.bytes()
     }
 }

@@ -85,7 +85,7 @@ impl Wire {
             let received = mux.borrow_mut().receive(&mut self.input.buf);
             match received.map_err(|Fatal(code)| Ended::Faulty(code))? {
                 Received::Begun(begun) => {
-                    begin(*begun);
+                    begin(begun);
                     continue;
                 }
                 Received::More(expected) => self.expected = expected,

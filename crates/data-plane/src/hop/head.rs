@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use synego_model::{Limits, Reason};
@@ -48,7 +47,7 @@ const FALLBACK: &str = "x-synego-fallback";
 
 impl Form {
     /// - `trusted`: whether it came from the proxy in front, which alone may say that it has a fallback.
-    pub(crate) fn of<B>(request: &Request<B>, trusted: bool, marks: Marks) -> Self {
+    pub(crate) fn of(request: &Request<()>, trusted: bool, marks: Marks) -> Self {
         let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/problem+json"));
         Self {
             is_grpc: marks.has(Marks::CONTENT_TYPE) && is_grpc(request.headers()),
@@ -68,16 +67,16 @@ impl Head {
     ///
     /// - `is_bare`: whether it has no body; only then its connection may change its protocol.
     /// - Errors: a refusal with the rule in question named.
-    pub(crate) fn check(request: &Parts, is_bare: bool, marks: Marks) -> Result<Self, Refusal> {
-        let headers = &request.headers;
-        let method = request.method.clone();
+    pub(crate) fn check(request: &Request<()>, is_bare: bool, marks: Marks) -> Result<Self, Refusal> {
+        let headers = request.headers();
+        let method = request.method().clone();
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(Refusal::new(Reason::MethodNotAllowed, format!("{method} is not passed on")));
         }
-        let target = canonical_target(&request.uri)?;
+        let target = canonical_target(request.uri())?;
         let authority = authority(request)?;
         let host = host_of(authority.as_bytes()).ok_or_else(|| bad("the host is malformed"))?;
-        let version = request.version;
+        let version = request.version();
         let is_upgrade =
             version == Version::HTTP_11 && is_bare && marks.has(Marks::HOP_BY_HOP) && asks_for_websocket(headers);
         let is_grpc = marks.has(Marks::CONTENT_TYPE) && is_grpc(headers);
@@ -112,8 +111,8 @@ fn bad(message: impl Into<String>) -> Refusal {
 ///
 /// - `before`: how many parts of the mesh, a proxy in front included, it has passed: what these add does not count.
 /// - Errors: a refusal with the limit named.
-pub(crate) fn check_sizes(request: &Parts, before: u8, limits: &Limits) -> Result<(), Refusal> {
-    let Parts { uri, headers, .. } = request;
+pub(crate) fn check_sizes(request: &Request<()>, before: u8, limits: &Limits) -> Result<(), Refusal> {
+    let (uri, headers) = (request.uri(), request.headers());
     let (more_fields, more_bytes) = (ADDED.0 * usize::from(before), ADDED.1 * u64::from(before));
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64;
     if target > limits.target {
@@ -152,16 +151,16 @@ fn canonical_target(uri: &Uri) -> Result<PathAndQuery, Refusal> {
 }
 
 /// The one host that a request names: in its target, in `Host`, or the same in both.
-fn authority(request: &Parts) -> Result<HeaderValue, Refusal> {
-    let mut hosts = request.headers.get_all(HOST).iter();
+fn authority(request: &Request<()>) -> Result<HeaderValue, Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(bad("more than one `Host`"));
     }
-    match (request.uri.authority(), host) {
+    match (request.uri().authority(), host) {
         (None, None) => Err(bad("`Host` is missing")),
         (None, Some(host)) => Ok(host.clone()),
-        (Some(_), None) if request.version != Version::HTTP_2 => Err(bad("`Host` is missing")),
+        (Some(_), None) if request.version() != Version::HTTP_2 => Err(bad("`Host` is missing")),
         (Some(named), Some(host)) if !named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
             Err(bad("the host of the target is not that of `Host`"))
         }
@@ -218,9 +217,8 @@ mod tests {
     }
 
     fn check(request: Request<()>) -> Result<Head, Refusal> {
-        let parts = request.into_parts().0;
-        check_sizes(&parts, 0, &Limits::default())?;
-        Head::check(&parts, true, Marks::of(&parts.headers))
+        check_sizes(&request, 0, &Limits::default())?;
+        Head::check(&request, true, Marks::of(request.headers()))
     }
 
     fn reason(request: Request<()>) -> Option<Reason> {

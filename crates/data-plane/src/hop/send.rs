@@ -1,6 +1,7 @@
 //! pick and send: one try, and another one elsewhere when the first did nothing that could not be repeated.
 
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -173,7 +174,8 @@ async fn attempt(
         let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
-        let error = match in_time(ready.send(outgoing, limits), outgoing, began).await {
+        let answer = std::pin::pin!(ready.send(outgoing, limits));
+        let error = match in_time(answer, outgoing, began).await {
             Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
             Ok(Err(error)) => error,
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
@@ -199,8 +201,7 @@ async fn attempt(
 }
 
 /// Waits for an answer while the limits of the request hold.
-async fn in_time<T>(answer: impl Future<Output = T>, outgoing: &Outgoing, began: Instant) -> Result<T, Lapse> {
-    let mut answer = std::pin::pin!(answer);
+async fn in_time<F: Future>(mut answer: Pin<&mut F>, outgoing: &Outgoing, began: Instant) -> Result<F::Output, Lapse> {
     let mut now = began;
     loop {
         let look = outgoing.deadline.look(began, outgoing.intake.progress(), now);

@@ -33,7 +33,7 @@ pub(crate) struct Encoder {
 
 struct Told {
     name: Name,
-    value: HeaderValue,
+    value: Box<[u8]>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -112,18 +112,14 @@ impl Encoder {
     }
 
     pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &HeaderValue) {
-        self.write(out, &Name::Authority, authority);
+        self.write(out, &Name::Authority, authority.as_bytes());
     }
 
     pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &PathAndQuery) {
         if path == "/" {
             out.push(0x84);
-        } else if let Ok(value) = HeaderValue::from_str(path.as_str()) {
-            self.write(out, &Name::Path, &value);
         } else {
-            // Bytes beyond ASCII are none of a value that people may read, but may stand in a target.
-            integer(out, 0, 4, 4);
-            string(out, path.as_str().as_bytes());
+            self.write(out, &Name::Path, path.as_str().as_bytes());
         }
     }
 
@@ -161,19 +157,19 @@ impl Encoder {
             string(out, value.as_bytes());
             return;
         }
-        self.write(out, &Name::Plain(name.clone()), value);
+        self.write(out, &Name::Plain(name.clone()), value.as_bytes());
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, name: &Name, value: &HeaderValue) {
+    fn write(&mut self, out: &mut Vec<u8>, name: &Name, value: &[u8]) {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(name.text().as_bytes());
         let name_hash = hasher.finish();
-        hasher.write(value.as_bytes());
+        hasher.write(value);
         let hash = hasher.finish();
         let place = hash as usize % PLACES;
         let name_place = name_hash as usize % PLACES;
         if let Some((index, told)) = self.told(self.fields.get(place))
-            && told.value == *value
+            && *told.value == *value
             && told.name == *name
         {
             integer(out, 0x80, 7, index);
@@ -188,7 +184,7 @@ impl Encoder {
         let was_seen = self.seen.get_mut(place).is_some_and(|seen| std::mem::replace(seen, mark) == mark);
         if !was_seen && let Some(index) = index {
             integer(out, 0, 4, index);
-            string(out, value.as_bytes());
+            string(out, value);
             return;
         }
         match index {
@@ -198,7 +194,7 @@ impl Encoder {
                 string(out, name.text().as_bytes());
             }
         }
-        string(out, value.as_bytes());
+        string(out, value);
         self.tell(name.clone(), value, place, name_place);
     }
 
@@ -210,11 +206,9 @@ impl Encoder {
         Some((STATIC.len() + 1 + age, told))
     }
 
-    fn tell(&mut self, name: Name, value: &HeaderValue, place: usize, name_place: usize) {
+    fn tell(&mut self, name: Name, value: &[u8], place: usize, name_place: usize) {
         let bytes = name.text().len() + value.len();
-        // The value must not hold the buffer that it came in.
-        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""));
-        self.table.add(Told { name, value }, bytes);
+        self.table.add(Told { name, value: value.into() }, bytes);
         if self.table.room() < bytes + table::OVERHEAD {
             // It was too large, and the table is empty.
             return;

@@ -28,7 +28,7 @@ pub(crate) enum Received {
     /// Nothing more can be read before more bytes come: at least so many.
     More(usize),
     /// A client began a stream.
-    Begun(Box<Begun>),
+    Begun(Begun),
 }
 
 /// A stream that a client began.
@@ -36,7 +36,7 @@ pub(crate) enum Received {
 pub(crate) struct Begun {
     pub(crate) id: u32,
     /// `None`: its head is larger than what is read.
-    pub(crate) request: Option<Request<()>>,
+    pub(crate) request: Option<Box<Request<()>>>,
     /// Whether no body follows.
     pub(crate) is_bare: bool,
 }
@@ -81,7 +81,7 @@ impl Mux {
             payload.advance(HEAD);
             match self.frame(head, payload) {
                 Ok(None) => {}
-                Ok(Some(begun)) => return Ok(Received::Begun(Box::new(begun))),
+                Ok(Some(begun)) => return Ok(Received::Begun(begun)),
                 Err(Fault::Connection(code)) => return Err(Fatal(code)),
                 Err(Fault::Stream(wrong)) => self.refuse(&wrong)?,
             }
@@ -239,7 +239,7 @@ impl Mux {
             return Err(Fault::Stream(Wrong(id, Code::REFUSED_STREAM)));
         }
         let (request, length) = match fields.request() {
-            Ok((request, length)) => (Some(request), length),
+            Ok((request, length)) => (Some(Box::new(request)), length),
             Err(Refused::TooLarge) => (None, None),
             Err(Refused::Malformed) => return Err(Fault::Stream(Wrong(id, Code::PROTOCOL_ERROR))),
         };

@@ -103,7 +103,7 @@ impl Mux {
         }
         if !data.is_empty() {
             stream.waiting_bytes += data.len();
-            stream.waiting.push_back(data);
+            stream.waiting.push(data);
         }
         self.proceed(id);
     }
@@ -140,7 +140,7 @@ impl Mux {
 
     fn write_data(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let Some(first) = stream.waiting.front_mut() else { return };
+        let Some(first) = stream.waiting.first() else { return };
         let room = stream.send_window.min(self.send_window).max(0) as usize;
         let length = first.len().min(room).min(self.peer_frame).min(LARGEST);
         if length == 0 {
@@ -148,7 +148,7 @@ impl Mux {
         }
         let data = first.split_to(length);
         if first.is_empty() {
-            stream.waiting.pop_front();
+            stream.waiting.pop();
         }
         stream.waiting_bytes -= length;
         stream.send_window -= length as i64;

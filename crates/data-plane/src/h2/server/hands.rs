@@ -1,0 +1,63 @@
+//! Tasks that answer streams, used again: making one costs more than most of what it does.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use synego_runtime::tasks;
+
+use super::{Job, serve_stream};
+
+/// Tasks of a worker that wait for a stream; more than these end with theirs.
+const KEPT: usize = 64;
+
+thread_local! {
+    static IDLE: RefCell<Vec<Rc<Hand>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A task, as those see it who have work for it.
+#[derive(Default)]
+struct Hand {
+    job: Cell<Option<Box<Job>>>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// Has a stream answered, by a task that waits or by a new one.
+pub(super) fn work(job: Job) {
+    let job = Box::new(job);
+    let Some(hand) = IDLE.with_borrow_mut(Vec::pop) else {
+        tasks::spawn_local("http2-stream", tasks::Kind::Connection, run(job));
+        return;
+    };
+    hand.job.set(Some(job));
+    if let Some(waker) = hand.waker.take() {
+        waker.wake();
+    }
+}
+
+async fn run(first: Box<Job>) {
+    let hand = Rc::<Hand>::default();
+    let mut next = Some(first);
+    while let Some(job) = next.take() {
+        serve_stream(job).await;
+        let is_kept = IDLE.with_borrow_mut(|idle| {
+            let has_room = idle.len() < KEPT;
+            if has_room {
+                idle.push(hand.clone());
+            }
+            has_room
+        });
+        if !is_kept {
+            return;
+        }
+        let job = poll_fn(|cx| match hand.job.take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                hand.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        });
+        next = Some(job.await);
+    }
+}
