@@ -38,6 +38,9 @@ mod load;
 mod metrics;
 mod outbound;
 mod pool;
+#[cfg(any(test, feature = "probe"))]
+#[doc(hidden)]
+pub mod probe;
 mod router;
 mod server;
 mod snapshot;

@@ -1,0 +1,1 @@
+//! Steps on a request's way, each by itself, for counts of instructions.
