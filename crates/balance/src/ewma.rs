@@ -36,7 +36,7 @@ impl PeakEwma {
 }
 
 fn decay(age: Duration) -> f64 {
-    (-age.as_secs_f64() / DECAY.as_secs_f64()).exp()
+    libm::exp(-age.as_secs_f64() / DECAY.as_secs_f64())
 }
 
 #[cfg(test)]

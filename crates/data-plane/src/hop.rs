@@ -109,7 +109,7 @@ fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     // The status of an answer to gRPC is always 200: what counts is the reason.
     let status = if form.is_grpc { refusal.reason.status() } else { answer.status().as_u16() };
-    exchange.answered(status, Some(refusal.reason), grpc);
+    exchange.answered(status, Some(refusal.reason), grpc, clock::now());
     exchange.explained(&refusal.message);
     let is_heard = !exchange.intake().is_some_and(|intake| intake.is_broken());
     exchange.finish(is_heard);
@@ -177,7 +177,7 @@ async fn relay(
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
 fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
     let Relay { sent, marks, intake, bounds, is_upgrade } = relay;
-    let Sent { answer, mut flight } = sent;
+    let Sent { answer, mut flight, at } = sent;
     let (mut parts, body) = answer.into_parts();
     parts.version = Version::HTTP_11;
     headers::remove_hop_by_hop(&mut parts.headers, marks);
@@ -185,7 +185,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
     parts.headers.insert(trace::REQUEST_ID, exchange.request_id());
     let reason = if marks.has(Marks::INTERNAL) { headers::reason(&parts.headers) } else { None };
     let grpc_status = if marks.has(Marks::GRPC_STATUS) { answer::grpc_status(&parts.headers) } else { None };
-    exchange.answered(parts.status.as_u16(), reason, grpc_status);
+    exchange.answered(parts.status.as_u16(), reason, grpc_status, at);
 
     if is_upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS {
         headers::ask_for_websocket(&mut parts.headers);
@@ -202,6 +202,6 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
         exchange.is_stream();
         flight.iter_mut().for_each(Flight::becomes_stream);
     }
-    let relayed = Relayed::new(body, flight, intake, exchange, bounds);
+    let relayed = Relayed::new(body, flight, intake, exchange, bounds, at);
     Reply { answer: Response::from_parts(parts, AnswerBody::relayed(relayed)), tunnel: None }
 }

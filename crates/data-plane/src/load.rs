@@ -157,7 +157,7 @@ impl Drop for Permit {
 
 fn bucket_of(seconds: f64) -> usize {
     // Casts to integers saturate: what is faster than the first bound is in the first bucket.
-    (((seconds / FIRST).log2() * 4.0).ceil() as usize).min(BUCKETS - 1)
+    ((libm::log2(seconds / FIRST) * 4.0).ceil() as usize).min(BUCKETS - 1)
 }
 
 /// The upper bound of the bucket in which the quantile lies; 0 without any.
@@ -167,7 +167,7 @@ fn quantile(counts: &[u64], total: u64, share: f64) -> f64 {
     for (index, count) in counts.iter().enumerate() {
         seen += count;
         if total > 0 && seen >= rank {
-            return FIRST * 2_f64.powf(index as f64 / 4.0);
+            return FIRST * libm::exp2(index as f64 / 4.0);
         }
     }
     0.0

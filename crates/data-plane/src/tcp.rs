@@ -56,9 +56,9 @@ async fn tunnel(station: &Rc<Station>, mut client: Stream, mut exchange: Exchang
         };
         let (mut upstream, idle, flight) = match connected {
             Ok(connected) => connected,
-            Err(reason) => return exchange.answered(reason.status(), Some(reason), None),
+            Err(reason) => return exchange.answered(reason.status(), Some(reason), None, clock::now()),
         };
-        exchange.answered(200, None, None);
+        exchange.answered(200, None, None, clock::now());
         let silence = Silence { both: idle, one: idle };
         // A side that has said all may wait for the other as long as it likes: so do many protocols.
         let carried = copy::two_way((&mut client, Bytes::new()), (&mut upstream, Bytes::new()), silence).await;
@@ -95,7 +95,7 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
         let mut rng = station.rng.borrow_mut();
         match made {
             Ok(stream) => {
-                picked.flight.answered(began, false, &mut *rng);
+                picked.flight.answered(began, clock::now(), false, &mut *rng);
                 picked.flight.becomes_stream();
                 return Ok((stream, policy.idle, Some(picked.flight)));
             }

@@ -169,9 +169,8 @@ impl Service {
 }
 
 impl Flight {
-    /// The head of an answer came to what began then.
-    pub(crate) fn answered(&mut self, began: Instant, failed: bool, rng: &mut impl Rng) {
-        let now = clock::now();
+    /// The head of an answer came now to what began then.
+    pub(crate) fn answered(&mut self, began: Instant, now: Instant, failed: bool, rng: &mut impl Rng) {
         let latency = now.duration_since(began);
         self.heard = true;
         let ejected = self.service.balancer.borrow_mut().answered(self.slot, latency, failed, now, rng);

@@ -32,17 +32,15 @@ static FORCED: AtomicU8 = AtomicU8::new(0);
 pub struct HostConfig {
     /// Its name, such as `synego-master`.
     pub name: &'static str,
-    /// Threads of the control runtime; requests have workers of their own.
-    pub threads: usize,
     /// How it logs.
     pub logs: LogConfig,
 }
 
 impl HostConfig {
-    /// Two threads, JSON lines to stderr.
+    /// JSON lines to stderr.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, threads: 2, logs: LogConfig::default() }
+        Self { name, logs: LogConfig::default() }
     }
 }
 
@@ -102,7 +100,7 @@ impl Host {
     }
 }
 
-/// Runs a program to its end: begins to log, raises the file limit, starts the control runtime, listens to signals.
+/// Runs a program to its end: begins to log, raises the file limit, begins the control runtime on this thread, listens to signals.
 ///
 /// The first TERM or INT stops (drains), a second one ends the process at once with 143 or 130. HUP is told by
 /// [`Host::hangups`]; USR1 opens the logs anew. When a critical task failed the code is 70 unless `main` said another.
@@ -116,14 +114,10 @@ where
         Err(problem) => return usage_error(&[problem]),
     };
     let file_limit = config::raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads.max(1))
-        .thread_name("control")
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    // One thread: what moves knowledge waits nearly always, and requests have workers of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failure(&format!("cannot start threads: {error}")),
+        Err(error) => return failure(&format!("cannot begin: {error}")),
     };
     let (stopper, stop) = Stopper::new();
     tasks::set_host(stopper.clone());

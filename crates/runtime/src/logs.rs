@@ -10,8 +10,9 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 pub use daily::prune;
 pub use event::MAX_FIELD;
@@ -81,7 +82,7 @@ impl LogConfig {
 /// Changes the log of the process while it runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogHandle {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     writer: LineWriter,
 }
 
@@ -124,7 +125,7 @@ impl LogHandle {
     }
 }
 
-fn filter_of(level: &str) -> Result<EnvFilter, String> {
+fn filter_of(level: &str) -> Result<Targets, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let refused = |part: &str| format!("`{part}` is not a log level: expected error, warn, info, debug, trace or off");
     // By itself the filter takes any word for the name of a module, so a misspelt level would silence the log.

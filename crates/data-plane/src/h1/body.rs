@@ -81,6 +81,17 @@ impl Decoder {
         }
     }
 
+    /// A part of the data was read past the buffer: not more than is expected.
+    pub(crate) fn took(&mut self, bytes: usize) {
+        let (Self::Length(left) | Self::Chunked(Chunk::Data { left })) = self else { return };
+        *left = left.saturating_sub(bytes as u64);
+        match *self {
+            Self::Length(0) => *self = Self::Done,
+            Self::Chunked(Chunk::Data { left: 0 }) => *self = Self::Chunked(Chunk::DataEnd { cr: false }),
+            _ => {}
+        }
+    }
+
     /// Takes the next part off the front of `buf`.
     ///
     /// # Errors

@@ -246,6 +246,20 @@ impl AnswerBody {
                 Part::More => {}
             }
             let expected = self.decoder.expected();
+            if call.conn.input.is_large(expected) {
+                match call.conn.input.poll_part(&mut call.conn.stream, expected, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(data)) if !data.is_empty() => {
+                        self.decoder.took(data.len());
+                        self.give_back_when_done();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Poll::Ready(read) => {
+                        self.call = None;
+                        return Poll::Ready(Some(Err(read.map_or_else(Error::from, |_| Error::Short))));
+                    }
+                }
+            }
             match call.conn.input.poll_fill(&mut call.conn.stream, expected, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) if self.decoder.ends() => {

@@ -106,20 +106,11 @@ impl Relayed {
         intake: Intake,
         exchange: Exchange,
         bounds: Bounds,
+        now: Instant,
     ) -> Self {
         let Bounds { silence, ends, is_grpc } = bounds;
-        let mut relayed = Self {
-            upstream,
-            flight,
-            intake,
-            exchange,
-            silence,
-            ends,
-            is_grpc,
-            last: clock::now(),
-            timer: None,
-            ended: false,
-        };
+        let mut relayed =
+            Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer: None, ended: false };
         if relayed.upstream.is_end_stream() {
             relayed.finish(true);
         }
@@ -145,6 +136,7 @@ impl Relayed {
                 Poll::Ready(Some(self.break_off(reason, error)))
             }
             Poll::Ready(None) => {
+                self.last = clock::now();
                 self.finish(true);
                 Poll::Ready(None)
             }
@@ -215,7 +207,8 @@ impl Relayed {
         self.ended = true;
         self.timer = None;
         self.flight = None;
-        self.exchange.finish(complete);
+        // What ends an answer well came just now.
+        if complete { self.exchange.finish_at(true, self.last) } else { self.exchange.finish(false) }
     }
 }
 

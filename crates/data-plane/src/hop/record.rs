@@ -28,7 +28,6 @@ pub(crate) struct Exchange {
     busy: Busy,
     permit: Option<Permit>,
     pub(crate) started: Instant,
-    unix_ms: u64,
     method: Option<Method>,
     target: Option<PathAndQuery>,
     host: Option<Rc<str>>,
@@ -60,7 +59,6 @@ impl Exchange {
             station: station.clone(),
             permit: None,
             started: now,
-            unix_ms: clock::unix_ms(),
             method: None,
             target: None,
             host: None,
@@ -146,11 +144,11 @@ impl Exchange {
     }
 
     /// The head of the answer is known.
-    pub(crate) fn answered(&mut self, status: u16, reason: Option<Reason>, grpc_status: Option<u16>) {
+    pub(crate) fn answered(&mut self, status: u16, reason: Option<Reason>, grpc_status: Option<u16>, now: Instant) {
         self.status = status;
         self.reason = reason;
         self.grpc_status = grpc_status;
-        self.head_after = Some(clock::now().duration_since(self.started));
+        self.head_after = Some(now.duration_since(self.started));
     }
 
     /// It lasts: from now on it counts as a stream, not as a request.
@@ -191,12 +189,19 @@ impl Exchange {
 
     /// The exchange is over; what follows is not part of it.
     pub(crate) fn finish(&mut self, complete: bool) {
+        if !self.written {
+            self.finish_at(complete, clock::now());
+        }
+    }
+
+    /// The same, at a time that was just read.
+    pub(crate) fn finish_at(&mut self, complete: bool, now: Instant) {
         if self.written {
             return;
         }
         self.written = true;
         self.complete = complete;
-        let duration = clock::now().duration_since(self.started);
+        let duration = now.duration_since(self.started);
         self.count_in_flight(-1);
         if let Some(permit) = self.permit.take() {
             permit.end(duration, self.status >= 500);
@@ -238,7 +243,7 @@ impl Exchange {
         let text =
             |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
         let line = Line {
-            ts: clock::rfc3339(self.unix_ms),
+            ts: clock::rfc3339(clock::unix_ms().saturating_sub(duration.as_millis() as u64)),
             hop: self.station.kind.word(),
             node: &self.station.node,
             method: self.method.as_ref().map(Method::as_str),

@@ -29,6 +29,8 @@ pub(crate) struct Sent {
     pub(crate) answer: Response<Received>,
     /// `None`: it went to the own service.
     pub(crate) flight: Option<Flight>,
+    /// When the head came.
+    pub(crate) at: Instant,
 }
 
 /// Where one try goes.
@@ -38,6 +40,8 @@ struct Try {
     connect: Duration,
     flight: Option<Flight>,
     id: Option<InstanceId>,
+    /// When it was picked.
+    began: Instant,
 }
 
 /// Who is tried, as messages name it.
@@ -80,18 +84,19 @@ pub(crate) async fn send(
         exchange.tried(picked.id.clone());
         tried.extend(picked.flight.as_ref().map(|flight| flight.slot));
         // send
-        let began = clock::now();
+        let began = picked.began;
         let whom = Whom { id: picked.id.clone(), service: &way.service };
         let miss = match attempt(station, limits, outgoing, &picked, &whom, began).await {
             Ok(answer) => {
                 let peer = picked.flight.as_ref().and(headers::reason(answer.headers())).and_then(retry::of_peer);
+                let at = clock::now();
                 let Some((fate, failure)) = peer else {
-                    note_answer(station, &mut picked, &answer, began);
-                    return Ok(Sent { answer, flight: picked.flight });
+                    note_answer(station, &mut picked, &answer, began, at);
+                    return Ok(Sent { answer, flight: picked.flight, at });
                 };
                 note_failure(station, &mut picked, failure);
                 if !may_repeat(fate, way, outgoing, tried.len()) {
-                    return Ok(Sent { answer, flight: picked.flight });
+                    return Ok(Sent { answer, flight: picked.flight, at });
                 }
                 drain(answer);
                 None
@@ -116,6 +121,7 @@ async fn pick(
     outgoing: &Outgoing,
     tried: &[Slot],
 ) -> Result<Try, Refusal> {
+    let mut began = clock::now();
     match &way.to {
         To::Own { address, speak, idle_limit } => Ok(Try {
             target: station.pool.target(address, *idle_limit),
@@ -123,16 +129,18 @@ async fn pick(
             connect: OWN_CONNECT,
             flight: None,
             id: None,
+            began,
         }),
         To::Service(service) => {
             let key = outgoing.hash_key(&way.policy);
-            let mut picked = service.pick(key, tried, clock::now(), &mut station.rng.borrow_mut());
+            let mut picked = service.pick(key, tried, began, &mut station.rng.borrow_mut());
             if matches!(picked, Err(PickError::AllTried)) {
                 // Only those that failed are left: they get a moment.
                 let ceiling = backoff_ceiling(tried.len() as u32);
                 let wait = station.rng.borrow_mut().random_range(Duration::ZERO..=ceiling);
                 tokio::time::sleep(wait).await;
-                picked = service.pick(key, &[], clock::now(), &mut station.rng.borrow_mut());
+                began = clock::now();
+                picked = service.pick(key, &[], began, &mut station.rng.borrow_mut());
             }
             let picked = picked.map_err(|error| not_picked(&error, service))?;
             let speak = if outgoing.head.is_http2() { Speak::Http2 } else { Speak::Http1 };
@@ -142,6 +150,7 @@ async fn pick(
                 connect: way.policy.connect,
                 flight: Some(picked.flight),
                 id: Some(picked.id),
+                began,
             })
         }
     }
@@ -253,11 +262,11 @@ fn may_repeat(fate: Fate, way: &Way, outgoing: &Outgoing, tries: usize) -> bool 
         && service.budget.borrow_mut().try_withdraw(now)
 }
 
-fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Received>, began: Instant) {
+fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Received>, began: Instant, now: Instant) {
     let Some(flight) = &mut picked.flight else { return };
     let failed =
         answer.status().is_server_error() || answer::grpc_status(answer.headers()).is_some_and(answer::is_failure);
-    flight.answered(began, failed, &mut *station.rng.borrow_mut());
+    flight.answered(began, now, failed, &mut *station.rng.borrow_mut());
 }
 
 fn note_failure(station: &Station, picked: &mut Try, failure: synego_balance::Failure) {

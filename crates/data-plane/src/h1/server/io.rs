@@ -86,6 +86,15 @@ impl ClientIo {
         self.session = None;
     }
 
+    /// Whether all of the body was read; then whoever watches the connection is woken.
+    fn note_end(&mut self) -> bool {
+        let is_done = self.decoder.is_done();
+        if is_done && let Some(session) = self.session.take() {
+            session.wake();
+        }
+        is_done
+    }
+
     /// Ready once the client has gone away. Reads ahead what a client sends before it has its answer.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.decoder.is_done() {
@@ -155,12 +164,7 @@ impl RequestBody {
         }
         loop {
             let part = io.decoder.next(&mut io.input.buf);
-            self.is_read = io.decoder.is_done();
-            if self.is_read
-                && let Some(session) = io.session.take()
-            {
-                session.wake();
-            }
+            self.is_read = io.note_end();
             match part {
                 Ok(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Part::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
@@ -177,6 +181,19 @@ impl RequestBody {
                 let _ = io.out.poll_flush(&mut io.stream, cx);
             }
             let expected = io.decoder.expected();
+            if io.input.is_large(expected) {
+                match ready!(io.input.poll_part(&mut io.stream, expected, cx)) {
+                    Ok(data) if !data.is_empty() => {
+                        io.decoder.took(data.len());
+                        self.is_read = io.note_end();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    read => {
+                        io.is_broken = true;
+                        return Poll::Ready(Some(Err(read.map_or_else(Error::from, |_| Error::Short))));
+                    }
+                }
+            }
             match ready!(io.input.poll_fill(&mut io.stream, expected, cx)) {
                 Ok(0) => {
                     io.is_broken = true;
