@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::fault::{self, Fault};
 use super::maps;
+use crate::hop::headers::clear_trailers;
 
 /// More headers than this are not looked at.
 const MAX_HEADERS: usize = 256;
@@ -123,10 +124,7 @@ pub(crate) fn trailers(buf: &mut BytesMut) -> Result<Option<HeaderMap>, Fault> {
         let taken = buf.split_to(length).freeze();
         let mut trailers = HeaderMap::new();
         fields(&taken, places, Version::HTTP_11, &mut trailers)?;
-        // What frames or routes a message has its place in the head alone (RFC 9110 §6.5.1).
-        for name in [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, http::header::HOST] {
-            trailers.remove(name);
-        }
+        clear_trailers(&mut trailers);
         Ok(Some(trailers))
     })
 }

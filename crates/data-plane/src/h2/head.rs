@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 
 use super::hpack::Field;
 use crate::h1::maps;
+use crate::hop::headers::clear_trailers;
 
 /// Fields of one message that are kept at most; more are counted and forgotten.
 const MAX_FIELDS: usize = 512;
@@ -144,7 +145,10 @@ impl Fields {
         match self.refused {
             Some(refused) => Err(refused),
             None if self.asks() || self.status.is_some() => Err(Refused::Malformed),
-            None => Ok(std::mem::take(&mut self.headers)),
+            None => {
+                clear_trailers(&mut self.headers);
+                Ok(std::mem::take(&mut self.headers))
+            }
         }
     }
 

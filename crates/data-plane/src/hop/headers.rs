@@ -53,6 +53,16 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, marks: Marks) {
     }
 }
 
+/// Removes from trailers what frames or routes a message, or holds for one connection: it has its place in the head alone
+/// (RFC 9110 §6.5.1).
+pub(crate) fn clear_trailers(trailers: &mut HeaderMap) {
+    const HEAD_ALONE: [HeaderName; 8] =
+        [CONNECTION, CONTENT_LENGTH, HOST, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+    for name in HEAD_ALONE {
+        trailers.remove(name);
+    }
+}
+
 fn is_protected(name: &HeaderName) -> bool {
     let text = name.as_str();
     [HOST, CONTENT_LENGTH, TE].contains(name)

@@ -153,6 +153,11 @@ impl Exchange {
 
     /// It lasts: from now on it counts as a stream, not as a request.
     pub(crate) fn is_stream(&mut self) {
+        // What is kept that long must not hold the buffer in which it came.
+        self.target = self.target.take().and_then(|target| target.as_str().parse().ok());
+        for value in [&mut self.request_id, &mut self.caller] {
+            *value = value.take().and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        }
         self.busy.becomes_stream();
         if let Some(permit) = &mut self.permit {
             permit.becomes_stream();
