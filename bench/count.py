@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,11 +104,15 @@ def why(program: Path, step: str, lines: int) -> None:
         profile = Path(folder) / "profile"
         toggle = "--toggle-collect=count::one_run*"
         output(["valgrind", "--tool=callgrind", toggle, f"--callgrind-out-file={profile}", str(program), step, str(MANY)])
-        text = output(["callgrind_annotate", "--threshold=100", str(profile)])
-    found = re.findall(r"^\s*([\d,]+) \([^)]*\)\s+(?:\S*/)?([^/:\s]+):(.*?)(?: \[[^\]]*\])?$", text, re.M)
-    print(f"{step}: instructions of one run, each function without what it calls")
-    for count, file, function in found[:lines]:
-        print(f"{int(count.replace(',', '')) / MANY:>9.0f}  {function}  ({file})")
+        text = output(["callgrind_annotate", "--auto=no", "--threshold=100", str(profile)])
+    of_function: Counter[str] = Counter()
+    # A function has a line for each source file of which code was inlined into it.
+    for count, function in re.findall(r"^ *([\d,]+) \([ \d.]+%\) +[^:\n]*:(.*?)(?: \[[^\]]*\])?$", text, re.M):
+        of_function[function] += int(count.replace(",", ""))
+    total = of_function.total()
+    print(f"{step}: {total / MANY:.0f} instructions a run, by function, each without what it calls")
+    for function, count in of_function.most_common(lines):
+        print(f"{count / MANY:>9.0f}  {count / total:>5.1%}  {function}")
 
 
 def names(program: Path, only: str | None) -> list[str]:
