@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 BUDGET = Path(__file__).resolve().parent / "budget.json"
-# A step is counted twice; what the two numbers of runs differ by is the step alone: starting and setting up are in both.
-# A thousand runs between them are whole turns of what is done in turn.
-FEW, MANY = 100, 1100
+# Runs that are counted: whole turns of what is done in turn.
+RUNS = 1000
+# Nothing is counted but what happens within one run: neither the start of the program, nor the set-up, nor the runs before.
+COUNT = ["--tool=callgrind", "--toggle-collect=count::one_run*"]
 # A change of more than this share is told.
 TOLD = 0.05
-REFS = re.compile(r"I\s+refs:\s+([\d,]+)")
-COUNT = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+COLLECTED = re.compile(r"Collected : (\d+)")
 # An environment of the same size wherever it runs, so that the stack begins at the same place.
 CLEAN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
@@ -44,15 +44,13 @@ def output(command: list[str]) -> str:
     return done.stdout
 
 
-def instructions(program: Path, step: str) -> int:
+def count(program: Path, step: str, profile: str = "/dev/null") -> float:
     """Instructions of one run of a step."""
-    def total(times: int) -> int:
-        text = output(["valgrind", *COUNT, str(program), step, str(times)])
-        found = REFS.search(text)
-        if not found:
-            raise Failed(f"valgrind told no count of {step}:\n{text.strip()}")
-        return int(found[1].replace(",", ""))
-    return round((total(MANY) - total(FEW)) / (MANY - FEW))
+    text = output(["valgrind", *COUNT, f"--callgrind-out-file={profile}", str(program), step, str(RUNS)])
+    found = COLLECTED.search(text)
+    if not found or int(found[1]) == 0:
+        raise Failed(f"valgrind told no count of {step}:\n{text.strip()}")
+    return int(found[1]) / RUNS
 
 
 def tools() -> dict[str, str]:
@@ -101,18 +99,16 @@ def judge(budget: dict[str, int], counts: dict[str, int], is_whole: bool) -> int
 def why(program: Path, step: str, lines: int) -> None:
     """Which functions a step spends its instructions in, each without what it calls, for one run."""
     with tempfile.TemporaryDirectory(prefix="synego-count-") as folder:
-        profile = Path(folder) / "profile"
-        toggle = "--toggle-collect=count::one_run*"
-        output(["valgrind", "--tool=callgrind", toggle, f"--callgrind-out-file={profile}", str(program), step, str(MANY)])
-        text = output(["callgrind_annotate", "--auto=no", "--threshold=100", str(profile)])
+        profile = f"{folder}/profile"
+        total = count(program, step, profile)
+        text = output(["callgrind_annotate", "--auto=no", "--threshold=100", profile])
     of_function: Counter[str] = Counter()
     # A function has a line for each source file of which code was inlined into it.
-    for count, function in re.findall(r"^ *([\d,]+) \([ \d.]+%\) +[^:\n]*:(.*?)(?: \[[^\]]*\])?$", text, re.M):
-        of_function[function] += int(count.replace(",", ""))
-    total = of_function.total()
-    print(f"{step}: {total / MANY:.0f} instructions a run, by function, each without what it calls")
-    for function, count in of_function.most_common(lines):
-        print(f"{count / MANY:>9.0f}  {count / total:>5.1%}  {function}")
+    for number, function in re.findall(r"^ *([\d,]+) \([ \d.]+%\) +[^:\n]*:(.*?)(?: \[[^\]]*\])?$", text, re.M):
+        of_function[function] += int(number.replace(",", ""))
+    print(f"{step}: {total:.0f} instructions a run, by function, each without what it calls")
+    for function, number in of_function.most_common(lines):
+        print(f"{number / RUNS:>9.0f}  {number / RUNS / total:>5.1%}  {function}")
 
 
 def names(program: Path, only: str | None) -> list[str]:
@@ -143,7 +139,7 @@ def main() -> int:
         return 0
     steps = names(program, options.only)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        counts = dict(zip(steps, pool.map(lambda step: instructions(program, step), steps)))
+        counts = dict(zip(steps, pool.map(lambda step: round(count(program, step)), steps)))
     kept = json.loads(BUDGET.read_text()) if BUDGET.exists() else {"tools": {}, "steps": {}}
     print_table(kept["steps"], counts)
     here = tools()

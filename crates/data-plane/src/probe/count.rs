@@ -1,8 +1,7 @@
 //! Steps on a request's way, each by itself, for counts of instructions.
 //!
 //! A step is pure: no socket, no task, no draw that differs from one process to the next. Its set-up makes all that it
-//! needs, and the same thing is done in every run; `bench/count.py` counts two numbers of runs, and what they differ by is
-//! the step alone.
+//! needs, and the same thing is done in every run, so that `bench/count.py` counts the same in every process.
 
 mod h1;
 mod h2;
