@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Counts the instructions of each step of the data plane under valgrind, and holds them against bench/budget.json.
 
-Run by scripts/count. Standard library only. Exits with 1 when a step rises by more than 5 %, with 2 when nothing could be
-counted.
+Run by scripts/count. Standard library only. Exits with 1 when a step rose by more than 5 % or has no budget, with 2 when
+nothing could be counted.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 BUDGET = Path(__file__).resolve().parent / "budget.json"
 # Runs that are counted: whole turns of what is done in turn.
 RUNS = 1000
-# Nothing is counted but what happens within one run: neither the start of the program, nor the set-up, nor the runs before.
+# Only what happens within a run is counted: neither the start of the program, nor the set-up, nor the runs before.
 COUNT = ["--tool=callgrind", "--toggle-collect=count::one_run*"]
 # A change of more than this share is told.
 TOLD = 0.05
@@ -36,7 +36,7 @@ class Failed(Exception):
 def output(command: list[str]) -> str:
     """What a program wrote on both of its outputs."""
     try:
-        done = subprocess.run(command, env=CLEAN, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, env=CLEAN, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError as error:
         raise Failed(f"{command[0]} cannot be run: {error}") from error
     if done.returncode != 0:
@@ -84,15 +84,16 @@ def judge(budget: dict[str, int], counts: dict[str, int], is_whole: bool) -> int
     fallen = [f"{step} {share:+.1%}" for step, share in changes.items() if share is not None and share < -TOLD]
     new = [step for step, share in changes.items() if share is None]
     gone = [step for step in budget if step not in counts] if is_whole else []
-    accept = "`scripts/count --accept` takes the figures of now as the budget; commit it with the reason."
     if fallen:
-        print(f"\nfell by more than {TOLD:.0%}: {', '.join(fallen)}\nLet the budget follow, or a later rise hides: {accept}")
-    if new or gone:
-        print(f"\nwithout a budget: {', '.join(new) or 'none'}; with a budget and no more counted: {', '.join(gone) or 'none'}"
-              f"\n{accept}")
+        print(f"\nfell by more than {TOLD:.0%}: {', '.join(fallen)}\nLet the budget follow, or a later rise hides.")
+    if new:
+        print(f"\nwithout a budget: {', '.join(new)}")
+    if gone:
+        print(f"\nwith a budget, and counted no more: {', '.join(gone)}")
     if risen:
-        print(f"\nrose by more than {TOLD:.0%}: {', '.join(risen)}\n`scripts/count --why STEP` shows where it goes. "
-              f"If it is worth it: {accept}")
+        print(f"\nrose by more than {TOLD:.0%}: {', '.join(risen)}\n`scripts/count --why STEP` shows where it goes.")
+    if fallen or new or gone or risen:
+        print("`scripts/count --accept` makes the figures of now the budget; its commit says why.")
     return 1 if risen or new or gone else 0
 
 
