@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench clean
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -42,6 +42,9 @@ gen: setup ## write generated code anew: protobuf in three languages, the JSON S
 
 bench: ## measure the data plane beside Nginx, HAProxy and Envoy, into bench/RESULTS.md
 	@scripts/bench
+
+count: ## count the instructions of the data plane's steps, and fail when one rose by more than 5 %
+	@scripts/count
 
 clean: ## remove what was built
 	cargo clean
