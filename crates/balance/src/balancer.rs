@@ -27,6 +27,37 @@ pub enum PickError {
     AllFull,
 }
 
+/// How one request looks at the instances that take requests.
+struct Look<'a> {
+    panic: bool,
+    /// Those that were tried already.
+    not: &'a [Slot],
+    now: Instant,
+}
+
+/// Whether an instance can get the request.
+#[derive(PartialEq, Eq)]
+enum Fit {
+    Well,
+    /// It has as many as it may.
+    Full,
+    No,
+}
+
+impl Look<'_> {
+    fn fits(&self, balancer: &Balancer, index: u32) -> Fit {
+        let Some(record) = balancer.records.get(index as usize) else { return Fit::No };
+        let tried = self.not.iter().any(|slot| slot.index == index && slot.generation == record.generation);
+        if tried || (!self.panic && record.is_ejected(self.now)) {
+            Fit::No
+        } else if record.in_flight.saturating_sub(record.streams) < balancer.in_flight_limit {
+            Fit::Well
+        } else {
+            Fit::Full
+        }
+    }
+}
+
 /// The instances of one service and what one worker knows of them.
 #[derive(Debug)]
 pub struct Balancer {
@@ -36,9 +67,19 @@ pub struct Balancer {
     records: Vec<Record>,
     by_id: HashMap<InstanceId, u32>,
     free: Vec<u32>,
+    /// How many the table has, and those of them that take requests, by rising index.
+    listed: usize,
+    takers: Vec<u32>,
+    /// All that may be left out now.
+    out: Vec<u32>,
     candidates: Vec<u32>,
     cursor: u32,
 }
+
+/// With more instances than this only a few are drawn and looked at, where the way to pick allows it.
+const MANY: usize = 16;
+/// How often is drawn for one that fits, before all are looked at.
+const DRAWS: usize = 4;
 
 impl Balancer {
     /// No instances yet; `in_flight_limit`: requests at once to one of them, ≥ 1.
@@ -51,6 +92,9 @@ impl Balancer {
             records: Vec::new(),
             by_id: HashMap::new(),
             free: Vec::new(),
+            listed: 0,
+            takers: Vec::new(),
+            out: Vec::new(),
             candidates: Vec::new(),
             cursor: u32::MAX,
         }
@@ -77,6 +121,10 @@ impl Balancer {
             record.listed = true;
         }
         self.forget_unlisted();
+        self.listed = self.records.iter().filter(|record| record.listed).count();
+        let takes = |record: &Record| record.listed && record.endpoint.state.takes_requests();
+        let takers = self.records.iter().enumerate().filter(|(_, record)| takes(record));
+        self.takers = takers.map(|(index, _)| index as u32).collect();
     }
 
     /// One instance for a request.
@@ -95,43 +143,75 @@ impl Balancer {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Slot, PickError> {
-        let (mut listed, mut takes, mut usable) = (0, 0, 0);
-        for record in self.records.iter().filter(|record| record.listed) {
-            listed += 1;
-            takes += usize::from(record.endpoint.state.takes_requests());
-            usable += usize::from(record.endpoint.state.takes_requests() && !record.is_ejected(now));
+        if self.takers.is_empty() {
+            return Err(PickError::NoEndpoint { known: self.listed });
         }
-        if takes == 0 {
-            return Err(PickError::NoEndpoint { known: listed });
+        let look = Look { panic: self.is_panic(now), not, now };
+        let picked = self.pick_quickly(key, &look, rng).map_or_else(|| self.pick_of_all(key, &look, rng), Ok)?;
+        let generation = self.records.get(picked as usize).map_or(0, |record| record.generation);
+        Ok(Slot { index: picked, generation })
+    }
+
+    /// Whether so many are left out that nobody is.
+    fn is_panic(&mut self, now: Instant) -> bool {
+        let Self { records, out, .. } = self;
+        out.retain(|index| records.get(*index as usize).is_some_and(|record| record.is_ejected(now)));
+        let out = out.iter().filter(|index| self.takers.binary_search(index).is_ok()).count();
+        (self.takers.len() - out) * 100 < self.takers.len() * self.balance.panic_percent as usize
+    }
+
+    /// Picks without a look at all; `None`: that takes one.
+    fn pick_quickly(&mut self, key: Option<u64>, look: &Look<'_>, rng: &mut impl Rng) -> Option<u32> {
+        if self.takers.len() <= MANY {
+            return None;
         }
-        let panic = usable * 100 < takes * self.balance.panic_percent as usize;
-        self.candidates.clear();
+        match (&self.balance.kind, key) {
+            (BalanceKind::Load, _) => {
+                let first = self.draw(look, None, rng)?;
+                let second = self.draw(look, Some(first), rng)?;
+                pick::load(&self.records, &[first, second], look.now, rng)
+            }
+            (BalanceKind::Random, _) | (BalanceKind::Hash(_), None) => self.draw(look, None, rng),
+            (BalanceKind::RoundRobin, _) => {
+                let next = self.takers.partition_point(|index| *index <= self.cursor);
+                let (before, after) = self.takers.split_at(next);
+                let picked = after.iter().chain(before).copied().find(|index| look.fits(self, *index) == Fit::Well)?;
+                self.cursor = picked;
+                Some(picked)
+            }
+            (BalanceKind::Least, _) | (BalanceKind::Hash(_), Some(_)) => None,
+        }
+    }
+
+    /// One that fits, other than `but`, if a few draws find one.
+    fn draw(&self, look: &Look<'_>, but: Option<u32>, rng: &mut impl Rng) -> Option<u32> {
+        let mut draws = (0..DRAWS).filter_map(|_| self.takers.get(rng.random_range(0..self.takers.len())).copied());
+        draws.find(|index| Some(*index) != but && look.fits(self, *index) == Fit::Well)
+    }
+
+    fn pick_of_all(&mut self, key: Option<u64>, look: &Look<'_>, rng: &mut impl Rng) -> Result<u32, PickError> {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
         let mut full = false;
-        for (index, record) in self.records.iter().enumerate() {
-            let index = index as u32;
-            let tried = not.iter().any(|slot| slot.index == index && slot.generation == record.generation);
-            let fits = record.listed && record.endpoint.state.takes_requests() && (panic || !record.is_ejected(now));
-            if fits && !tried {
-                if record.in_flight.saturating_sub(record.streams) < self.in_flight_limit {
-                    self.candidates.push(index);
-                } else {
-                    full = true;
-                }
+        for index in &self.takers {
+            match look.fits(self, *index) {
+                Fit::Well => candidates.push(*index),
+                Fit::Full => full = true,
+                Fit::No => {}
             }
         }
+        self.candidates = candidates;
         if self.candidates.is_empty() {
             return Err(if full { PickError::AllFull } else { PickError::AllTried });
         }
         let picked = match (&self.balance.kind, key) {
-            (BalanceKind::Load, _) => pick::load(&self.records, &self.candidates, now, rng),
+            (BalanceKind::Load, _) => pick::load(&self.records, &self.candidates, look.now, rng),
             (BalanceKind::Least, _) => pick::least(&self.records, &self.candidates, rng),
             (BalanceKind::RoundRobin, _) => pick::round_robin(&self.candidates, &mut self.cursor),
             (BalanceKind::Hash(_), Some(key)) => pick::rendezvous(&self.records, &self.candidates, key),
             (BalanceKind::Random, _) | (BalanceKind::Hash(_), None) => pick::random(&self.candidates, rng),
         };
-        picked
-            .and_then(|index| Some(Slot { index, generation: self.records.get(index as usize)?.generation }))
-            .ok_or(PickError::NoEndpoint { known: listed })
+        picked.ok_or(PickError::NoEndpoint { known: self.listed })
     }
 
     /// The instance behind a slot; `None` when it left.
@@ -237,6 +317,9 @@ impl Balancer {
         }
         if !due || this.is_ejected(now) || !eject::may_eject(&policy, listed, out, usable) {
             return None;
+        }
+        if !self.out.contains(&slot.index) {
+            self.out.push(slot.index);
         }
         Some(eject::eject(self.record_mut(slot)?, failure, &policy, now, rng))
     }

@@ -182,6 +182,36 @@ fn only_those_that_take_requests_are_picked_and_the_error_says_why_none_is() {
 }
 
 #[test]
+fn among_many_each_is_found_until_all_were_tried() {
+    let kinds = [BalanceKind::Load, BalanceKind::Random, BalanceKind::RoundRobin, BalanceKind::Least];
+    for kind in kinds {
+        let (mut balancer, now) = of(kind.clone(), 50);
+        let mut rng = rng();
+        let mut tried = Vec::new();
+        for _ in 0..50 {
+            let slot = balancer.pick(Some(7), &tried, now, &mut rng).expect("one is left");
+            assert!(!tried.contains(&slot), "{kind:?}");
+            tried.push(slot);
+        }
+        assert_eq!(balancer.pick(Some(7), &tried, now, &mut rng), Err(PickError::AllTried), "{kind:?}");
+    }
+}
+
+#[test]
+fn many_get_their_turn_one_after_the_other() {
+    let (mut balancer, now) = of(BalanceKind::RoundRobin, 50);
+    let mut rng = rng();
+    let mut round = || -> Vec<String> {
+        (0..50).map(|_| balancer.pick(None, &[], now, &mut rng).map(|slot| id(&balancer, slot)).expect("one")).collect()
+    };
+    let (mut first, second) = (round(), round());
+    assert_eq!(first, second);
+    first.sort();
+    first.dedup();
+    assert_eq!(first.len(), 50);
+}
+
+#[test]
 fn a_stream_takes_no_place_among_the_requests_of_an_instance() {
     let now = Instant::now();
     let mut rng = rng();
