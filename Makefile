@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench clean
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench fuzz clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -43,6 +43,10 @@ gen: setup ## write generated code anew: protobuf in three languages, the JSON S
 bench: ## measure the data plane beside Nginx, HAProxy and Envoy, into bench/RESULTS.md
 	@scripts/bench
 
+fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECONDS (60) for each target
+	@scripts/fuzz
+
 clean: ## remove what was built
 	cargo clean
+	rm -rf fuzz/target fuzz/found fuzz/coverage
 	rm -rf node_modules sdk-node/dist examples/shop/orders/bin
