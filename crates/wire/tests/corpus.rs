@@ -1,10 +1,9 @@
 //! Every file of the fuzz corpus of snapshots, through the function of its fuzz target.
-#![expect(clippy::expect_used, reason = "a failed test panics")]
 
 use std::path::Path;
 
 #[path = "../../../fuzz/src/snapshot.rs"]
-mod target;
+pub mod target;
 
 #[test]
 fn snapshots_in_the_corpus_come_back_as_they_went() {
