@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count clean
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -46,6 +46,10 @@ bench: ## measure the data plane beside Nginx, HAProxy and Envoy, into bench/RES
 count: ## count the instructions of the data plane's steps, and fail when one rose by more than 5 %
 	@scripts/count
 
+fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECONDS (60) for each target
+	@scripts/fuzz
+
 clean: ## remove what was built
 	cargo clean
+	rm -rf fuzz/target fuzz/found fuzz/coverage
 	rm -rf node_modules sdk-node/dist examples/shop/orders/bin

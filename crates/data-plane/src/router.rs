@@ -84,7 +84,9 @@ impl Router {
             let mut rest = asked.host;
             // From the longest suffix to the shortest; each has a label before it.
             while let Some((_, suffix)) = rest.split_once('.') {
-                if let Some(found) = self.suffixes.get(suffix).and_then(|tree| tree.find(asked)) {
+                // Nothing at all before the dot is no label.
+                let has_label = asked.host.len() > suffix.len() + 1;
+                if has_label && let Some(found) = self.suffixes.get(suffix).and_then(|tree| tree.find(asked)) {
                     return Some(found);
                 }
                 rest = suffix;

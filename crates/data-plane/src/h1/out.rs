@@ -101,6 +101,16 @@ impl Out {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes all that waits, as if it were written.
+    #[cfg(any(test, feature = "probe"))]
+    pub(crate) fn take_all(&mut self) -> Vec<u8> {
+        let mut all: Vec<u8> = self.queue.iter().flatten().copied().collect();
+        all.extend_from_slice(self.tail.get(self.at..).unwrap_or_default());
+        self.written += all.len() as u64;
+        self.took(all.len());
+        all
+    }
+
     fn took(&mut self, mut written: usize) {
         while let Some(first) = self.queue.front_mut() {
             let part = first.len().min(written);

@@ -1,6 +1,8 @@
 //! The frames of one connection and its streams: a plain value, lent for a moment to the task of the connection and to
 //! those who drive the streams. It does no I/O: bytes come in as they were read, and wait in `out` until they are written.
 
+#[cfg(any(test, feature = "probe"))]
+mod check;
 mod receive;
 mod send;
 
@@ -26,6 +28,8 @@ use crate::h1::out::Out;
 use crate::hop::connection::largest_head;
 
 pub(crate) use receive::{Begun, Fatal, Received};
+#[cfg(any(test, feature = "probe"))]
+use send::HIGH;
 
 /// Bytes of one stream that wait for their windows, before no more is taken.
 const AHEAD: usize = 64 * 1024;

@@ -75,6 +75,13 @@ fn the_router_finds_what_a_walk_over_all_routes_finds() {
 }
 
 #[test]
+fn a_host_of_a_dot_and_a_name_is_not_below_that_name() {
+    let router = Router::new(&routes(&["*.example.com/", "/"]));
+    assert_eq!(label(&router, ".example.com", "/a").as_deref(), Some("/"));
+    assert_eq!(label(&router, "a..example.com", "/a").as_deref(), Some("*.example.com/"));
+}
+
+#[test]
 fn an_exact_route_takes_only_its_own_path() {
     let mut all = routes(&["/users", "/"]);
     all[0].exact = true;

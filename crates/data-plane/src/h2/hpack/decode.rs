@@ -25,6 +25,12 @@ impl Decoder {
         Self { table: Table::new(TABLE) }
     }
 
+    /// Entries of the table, and their bytes.
+    #[cfg(any(test, feature = "probe"))]
+    pub(crate) fn table_size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.size())
+    }
+
     /// Reads a whole block, and hands on each field with the bytes of its name and value.
     ///
     /// # Errors

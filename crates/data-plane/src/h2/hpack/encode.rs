@@ -75,6 +75,12 @@ impl Encoder {
         }
     }
 
+    /// Entries of the table, and their bytes.
+    #[cfg(any(test, feature = "probe"))]
+    pub(crate) fn table_size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.size())
+    }
+
     /// The other end keeps a table of at most so many bytes.
     pub(crate) fn resize(&mut self, size: usize) {
         let room = size.min(TABLE);

@@ -168,9 +168,16 @@ impl<E> Table<E> {
         self.room
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "probe"))]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Bytes of all entries.
+    #[cfg(any(test, feature = "probe"))]
+    pub(super) fn size(&self) -> usize {
+        assert_eq!(self.size, self.entries.iter().map(|(_, size)| size).sum::<usize>());
+        self.size
     }
 
     /// The entry that so many others came after.

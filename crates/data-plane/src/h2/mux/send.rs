@@ -11,7 +11,7 @@ use super::super::stream::{Sending, Stream};
 use super::{AHEAD, Mux};
 
 /// Bytes of a connection that wait to be written, before streams wait for their turn.
-const HIGH: usize = 128 * 1024;
+pub(super) const HIGH: usize = 128 * 1024;
 
 impl Mux {
     /// Begins a stream of ours; whether it was seen is for the other side.

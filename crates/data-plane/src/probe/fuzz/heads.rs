@@ -1,0 +1,238 @@
+//! Heads of HTTP/1.1: read the same however they are cut, and as a plain reader of lines reads them; what is written of
+//! them is read as the same message with the same end.
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+
+use super::Chance;
+use crate::h1::Fault;
+use crate::h1::out::Out;
+use crate::h1::parse::{self, Facts, Framing};
+use crate::h1::write::{self, Asked};
+use crate::hop::path;
+
+/// With more headers than this nothing is written anew: the few that are added might be too many.
+const MOST_HEADERS: usize = 240;
+
+type Read<T> = fn(&mut BytesMut) -> Result<Option<(T, Facts)>, Fault>;
+
+/// What was made of bytes.
+enum Seen<T> {
+    /// A head, what it says, and how many bytes it took.
+    Head(T, Facts, usize),
+    Fault,
+    More,
+}
+
+/// What of a head is compared.
+trait Head {
+    fn first(&self) -> String;
+    fn fields(&self) -> &HeaderMap;
+}
+
+impl Head for Request<()> {
+    fn first(&self) -> String {
+        format!("{} {:?} {:?}", self.method(), self.uri(), self.version())
+    }
+
+    fn fields(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+impl Head for Response<()> {
+    fn first(&self) -> String {
+        format!("{:?} {}", self.version(), self.status().as_str())
+    }
+
+    fn fields(&self) -> &HeaderMap {
+        self.headers()
+    }
+}
+
+/// Any bytes as the head of a request.
+pub fn request_head(bytes: &[u8]) {
+    let Some((head, facts, taken)) = read(bytes, parse::request) else { return };
+    let line = check_lines(&bytes[..taken], head.fields());
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let [method, target, version] = words[..] else { panic!("{} words in the first line", words.len()) };
+    assert_eq!(method, head.method().as_str().as_bytes());
+    assert_eq!(version, if head.version() == Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+    if target.first() == Some(&b'/') {
+        assert_eq!(head.uri().path_and_query().map(|target| target.as_str().as_bytes()), Some(target));
+    }
+    check_framing(&head, facts);
+    if head.headers().len() <= MOST_HEADERS {
+        write_request(&head, facts);
+    }
+}
+
+/// Any bytes as the head of an answer.
+pub fn answer_head(bytes: &[u8]) {
+    let Some((head, facts, taken)) = read(bytes, parse::answer) else { return };
+    let line = check_lines(&bytes[..taken], head.fields());
+    let version = if head.version() == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    assert!(line.starts_with(format!("{version} {}", head.status().as_str()).as_bytes()), "{}", head.first());
+    check_framing(&head, facts);
+    if head.headers().len() > MOST_HEADERS {
+        return;
+    }
+    for version in [Version::HTTP_10, Version::HTTP_11] {
+        for is_head in [false, true] {
+            write_answer(&head, facts, Asked { is_head, version, keeps: facts.keeps });
+        }
+    }
+}
+
+/// Reads the bytes at once and in pieces; the head, if both find one.
+fn read<T: Head>(bytes: &[u8], read: Read<T>) -> Option<(T, Facts, usize)> {
+    let whole = in_pieces(&[bytes], read);
+    let cut = in_pieces(&Chance::of(bytes).pieces(bytes), read);
+    match (whole, cut) {
+        (Seen::Head(head, facts, taken), Seen::Head(other, other_facts, other_taken)) => {
+            assert_eq!((head.first(), head.fields()), (other.first(), other.fields()), "what a head says");
+            assert_eq!((facts, taken), (other_facts, other_taken), "where a head ends");
+            Some((head, facts, taken))
+        }
+        (Seen::Fault, Seen::Fault) | (Seen::More, Seen::More) => None,
+        _ => panic!("whether it is a head depends on how it is cut"),
+    }
+}
+
+fn in_pieces<T>(pieces: &[&[u8]], read: Read<T>) -> Seen<T> {
+    let (mut buf, mut came) = (BytesMut::new(), 0);
+    for piece in pieces {
+        buf.extend_from_slice(piece);
+        came += piece.len();
+        match read(&mut buf) {
+            Ok(Some((head, facts))) => return Seen::Head(head, facts, came - buf.len()),
+            Ok(None) => assert_eq!(buf.len(), came, "nothing is taken of what is not complete"),
+            Err(_) => return Seen::Fault,
+        }
+    }
+    Seen::More
+}
+
+/// Reads the head line by line, and compares the fields; the first line.
+fn check_lines<'a>(head: &'a [u8], fields: &HeaderMap) -> &'a [u8] {
+    let mut lines = Vec::new();
+    let mut rest = head;
+    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        lines.push(&rest[..end]);
+        rest = &rest[end + 2..];
+    }
+    assert!(rest.is_empty(), "a head ends with its last line");
+    let mut lines = lines.into_iter().skip_while(|line| line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let mut expected = HeaderMap::new();
+    while let Some(line) = lines.next() {
+        if line.is_empty() {
+            assert!(lines.next().is_none(), "a head ends with its first empty line");
+            break;
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { panic!("a field without colon") };
+        let (name, value) = line.split_at(colon);
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value[1..].trim_ascii()))
+        else {
+            panic!("a field that is none: {line:?}");
+        };
+        if name != CONTENT_LENGTH || !expected.contains_key(&name) {
+            expected.append(name, value);
+        }
+    }
+    assert_eq!(*fields, expected);
+    first
+}
+
+/// What is said of the body stands in the fields, once.
+fn check_framing(head: &impl Head, facts: Facts) {
+    let all = |name| head.fields().get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    let (lengths, codings) = (all(CONTENT_LENGTH), all(TRANSFER_ENCODING));
+    match facts.framing {
+        Framing::Unsaid => assert!(lengths.is_empty() && codings.is_empty()),
+        Framing::Chunked => {
+            assert!(lengths.is_empty() && codings.len() == 1 && codings[0].eq_ignore_ascii_case(b"chunked"));
+        }
+        Framing::Length(length) => {
+            assert!(codings.is_empty() && lengths.len() == 1);
+            let digits = std::str::from_utf8(lengths[0]).unwrap_or_default();
+            assert!(digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse() == Ok(length), "{digits}");
+        }
+    }
+}
+
+/// The head of the request as the next hop reads it.
+fn write_request(head: &Request<()>, facts: Facts) {
+    let Some(given) = head.uri().path_and_query() else { return };
+    let Ok(path) = path::canonical(given.path()) else { return };
+    let target = given.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+    let Ok(target) = PathAndQuery::try_from(target) else { panic!("a canonical path is no target") };
+    let host = head.headers().get(HOST).cloned().unwrap_or(HeaderValue::from_static("a"));
+    let length = match facts.framing {
+        Framing::Unsaid => Some(0),
+        Framing::Length(length) => Some(length),
+        Framing::Chunked => None,
+    };
+    let mut out = Out::default();
+    let written = write::request(&mut out, head.method(), &target, &host, head.headers(), length);
+    let text = out.take_all();
+    let Seen::Head(again, facts, taken) = in_pieces(&[&text], parse::request) else { panic!("{text:?} is refused") };
+    assert_eq!(taken, text.len());
+    assert_eq!((again.method(), again.version()), (head.method(), Version::HTTP_11));
+    assert_eq!(again.uri().path_and_query(), Some(&target));
+    assert_eq!(again.headers().get_all(HOST).iter().collect::<Vec<_>>(), [&host]);
+    match written {
+        write::Framing::None => assert!(matches!(facts.framing, Framing::Unsaid | Framing::Length(0))),
+        write::Framing::Length(length) => assert_eq!(facts.framing, Framing::Length(length)),
+        write::Framing::Chunked => assert_eq!(facts.framing, Framing::Chunked),
+        write::Framing::ToEnd => panic!("a request never ends with its connection"),
+    }
+    let framing = [HOST, TRANSFER_ENCODING, CONTENT_LENGTH];
+    assert_eq!(without(again.headers(), &framing), without(head.headers(), &framing));
+}
+
+/// The head of the answer as the client reads it.
+fn write_answer(head: &Response<()>, facts: Facts, asked: Asked) {
+    let length = match facts.framing {
+        Framing::Length(length) => Some(length),
+        Framing::Unsaid | Framing::Chunked => None,
+    };
+    let mut out = Out::default();
+    let (written, keeps) = write::answer(&mut out, head, length, asked);
+    let text = out.take_all();
+    let Seen::Head(again, facts, taken) = in_pieces(&[&text], parse::answer) else { panic!("{text:?} is refused") };
+    assert_eq!(taken, text.len());
+    assert_eq!((again.status(), again.version()), (head.status(), Version::HTTP_11));
+    match written {
+        write::Framing::None => assert_ne!(facts.framing, Framing::Chunked),
+        write::Framing::Length(length) => assert_eq!(facts.framing, Framing::Length(length)),
+        write::Framing::Chunked => assert_eq!((facts.framing, asked.version), (Framing::Chunked, Version::HTTP_11)),
+        write::Framing::ToEnd => assert_eq!((facts.framing, keeps), (Framing::Unsaid, false)),
+    }
+    let is_upgrade = head.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if head.status().is_informational() || head.status() == StatusCode::NO_CONTENT {
+        assert_eq!((written, facts.framing), (write::Framing::None, Framing::Unsaid), "it has no body");
+    }
+    if !is_upgrade {
+        assert_eq!(facts.keeps, keeps, "both ends know whether the connection goes on");
+    }
+    let mut framing = vec![TRANSFER_ENCODING, CONTENT_LENGTH];
+    if !is_upgrade {
+        framing.push(CONNECTION);
+        assert!(again.headers().contains_key(DATE), "every answer has a date");
+    }
+    if !head.headers().contains_key(DATE) {
+        framing.push(DATE);
+    }
+    assert_eq!(without(again.headers(), &framing), without(head.headers(), &framing));
+}
+
+fn without(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in names {
+        headers.remove(name);
+    }
+    headers
+}
