@@ -1,5 +1,7 @@
 //! Streams of HTTP/2 side by side: none waits for another that nobody reads, and none is lost when a connection ends.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/frames.rs"]
 mod frames;
 mod support;
