@@ -39,6 +39,9 @@ const REMEMBERED: usize = 128;
 /// Streams that we begin before the other side has said how many it takes (RFC 9113 §6.5.2).
 const UNTOLD: usize = 100;
 
+/// A ping whose answer says that all streams which the other side had begun before it knew of the end have come.
+pub(crate) const GOODBYE: [u8; 8] = *b"goodbye ";
+
 /// Which end we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -90,8 +93,8 @@ pub(crate) struct Mux {
     pub(crate) is_dead: bool,
     /// Whether it is to end once no stream is open.
     pub(crate) ends_when_idle: bool,
-    /// The answer to our ping came.
-    pub(crate) pong: Option<[u8; 8]>,
+    /// Whether the answer to [`GOODBYE`] came.
+    pub(crate) is_parted: bool,
     /// When its last stream ended.
     pub(crate) used: Instant,
     driver: Option<Waker>,
@@ -145,7 +148,7 @@ impl Mux {
             is_away: false,
             is_dead: false,
             ends_when_idle: false,
-            pong: None,
+            is_parted: false,
             used: now,
             driver: None,
         };

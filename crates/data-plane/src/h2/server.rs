@@ -16,7 +16,7 @@ use synego_runtime::clock;
 use super::Code;
 use super::body::{Held, RequestBody};
 use super::frame::{LAST_STREAM, PREFACE};
-use super::mux::{Begun, Mux, Role, Shared};
+use super::mux::{Begun, GOODBYE, Mux, Role, Shared};
 use super::wire::Wire;
 use crate::h1::{Fault, maps, write};
 use crate::hop::body::AnswerBody;
@@ -30,8 +30,6 @@ use crate::metrics::HopKind;
 
 /// How long a connection that is to end may rest before it is closed.
 const LAST_REST: Duration = Duration::from_secs(5);
-/// Its answer says that all streams which the client had begun before it knew of the end have come.
-const GOODBYE: [u8; 8] = *b"goodbye ";
 
 /// One connection.
 struct Session {
@@ -130,7 +128,7 @@ impl Session {
     fn is_over(&mut self) -> bool {
         let mux = &mut *self.mux.borrow_mut();
         if let End::Told(since) = self.end
-            && mux.pong == Some(GOODBYE)
+            && mux.is_parted
         {
             self.end = End::Last(since);
             let last = mux.last_begun();

@@ -11,7 +11,7 @@ use super::super::frame::{
 use super::super::head::{Fields, Refused};
 use super::super::stream::{Receiving, Sending, Stream};
 use super::super::{Code, Error};
-use super::{Block, Mux, Role};
+use super::{Block, GOODBYE, Mux, Role};
 
 /// Frames of one head.
 const MAX_FRAMES: u32 = 64;
@@ -382,7 +382,7 @@ impl Mux {
         }
         let payload: [u8; 8] = payload.try_into().map_err(|_| Code::FRAME_SIZE_ERROR)?;
         if head.has(ACK) {
-            self.pong = Some(payload);
+            self.is_parted |= payload == GOODBYE;
             return Ok(());
         }
         self.calm.idle()?;
