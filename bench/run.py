@@ -53,9 +53,22 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def asked(options: argparse.Namespace) -> str:
+    """The command that measures the same elsewhere: without the places of files on this machine."""
+    parts = ["scripts/bench"]
+    for name, known in [("workloads", list(WORKLOADS)), ("only", None)]:
+        chosen = getattr(options, name)
+        if chosen and chosen != known:
+            parts += [f"--{name}", ",".join(chosen)]
+    for name, usual in [("reps", 5), ("seconds", 2.0), ("warm", 1.0)]:
+        if getattr(options, name) != usual:
+            parts += [f"--{name}", f"{getattr(options, name):g}"]
+    return shlex.join(parts)
+
+
 def main() -> int:
     options = arguments()
-    command = shlex.join(["scripts/bench", *sys.argv[1:]])
+    command = asked(options)
     for tool in ["wrk", "h2load", "taskset"]:
         if not shutil.which(tool):
             sys.exit(f"bench: {tool} is missing: scripts/setup --bench installs it")
