@@ -3,6 +3,7 @@
 
 #[cfg(any(test, feature = "probe"))]
 mod check;
+mod control;
 mod receive;
 mod send;
 

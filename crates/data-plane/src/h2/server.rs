@@ -19,13 +19,13 @@ use super::frame::{LAST_STREAM, PREFACE};
 use super::mux::{Begun, GOODBYE, Mux, Role, Shared};
 use super::wire::Wire;
 use crate::h1::{Fault, maps, write};
+use crate::hop;
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, Late};
 use crate::hop::ending::Watching;
 use crate::hop::intake::Source;
 use crate::hop::station::Station;
 use crate::hop::timer::Alarm;
-use crate::hop::{self};
 use crate::metrics::HopKind;
 
 /// How long a connection that is to end may rest before it is closed.

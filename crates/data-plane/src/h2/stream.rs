@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
+use super::head::Fields;
 use super::{Code, Error};
+
+/// Interim answers (1xx) before the one that counts.
+const MAX_INTERIM: u32 = 10;
 
 /// How far what comes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +173,39 @@ impl Stream {
             return Err(Code::PROTOCOL_ERROR);
         }
         self.receiving = Receiving::Ended;
+        Ok(())
+    }
+
+    /// The head of an answer came, or an interim one.
+    pub(super) fn answered(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
+        let (answer, length) = fields.answer().map_err(|_| Code::PROTOCOL_ERROR)?;
+        let status = answer.status();
+        if status.is_informational() {
+            self.interim += 1;
+            let is_sound = !ends && self.interim <= MAX_INTERIM && status != StatusCode::SWITCHING_PROTOCOLS;
+            return if is_sound { Ok(()) } else { Err(Code::PROTOCOL_ERROR) };
+        }
+        self.has_head = true;
+        let is_bare = self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.expected = if is_bare { None } else { length };
+        if ends {
+            self.end()?;
+        }
+        self.answer = Some(answer);
+        Ok(())
+    }
+
+    /// What stands behind a body came: nothing follows it.
+    pub(super) fn trailers(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
+        if self.receiving != Receiving::Open {
+            return Err(Code::STREAM_CLOSED);
+        }
+        if !ends {
+            return Err(Code::PROTOCOL_ERROR);
+        }
+        let trailers = fields.trailers().map_err(|_| Code::PROTOCOL_ERROR)?;
+        self.end()?;
+        self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
         Ok(())
     }
 

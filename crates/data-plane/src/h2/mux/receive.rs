@@ -1,22 +1,20 @@
 //! What comes in, frame by frame.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::Request;
 
 use super::super::calm::TooMuch;
 use super::super::frame::{
     self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FIRST_WINDOW, GOAWAY, HEAD, HEADERS, Head, LARGEST, PADDED,
-    PING, PRIORITY, PUSH_PROMISE, RESET, SETTINGS, Setting, WIDEST, WINDOW_UPDATE, WITH_PRIORITY, word,
+    PING, PRIORITY, PUSH_PROMISE, RESET, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY, word,
 };
 use super::super::head::{Fields, Refused};
 use super::super::stream::{Receiving, Sending, Stream};
 use super::super::{Code, Error};
-use super::{Block, GOODBYE, Mux, Role};
+use super::{Block, Mux, Role};
 
 /// Frames of one head.
 const MAX_FRAMES: u32 = 64;
-/// Interim answers (1xx) before the one that counts.
-const MAX_INTERIM: u32 = 10;
 
 /// The connection cannot go on: its other side is told why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +40,10 @@ pub(crate) struct Begun {
 }
 
 /// What is wrong with one stream alone.
-struct Wrong(u32, Code);
+pub(super) struct Wrong(pub(super) u32, pub(super) Code);
 
 /// What a frame means.
-enum Fault {
+pub(super) enum Fault {
     Connection(Code),
     Stream(Wrong),
 }
@@ -98,7 +96,7 @@ impl Mux {
     }
 
     /// Nothing more goes on a stream.
-    fn fail(&mut self, id: u32, error: Error) {
+    pub(super) fn fail(&mut self, id: u32, error: Error) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.fail(error);
         self.gone += usize::from(!std::mem::replace(&mut stream.is_gone, true));
@@ -259,23 +257,11 @@ impl Mux {
     }
 
     /// Whether the stream was never begun.
-    fn is_unborn(&self, id: u32) -> bool {
+    pub(super) fn is_unborn(&self, id: u32) -> bool {
         match self.role {
             Role::Server => id > self.number || id.is_multiple_of(2),
             Role::Client => id >= self.number || id.is_multiple_of(2),
         }
-    }
-
-    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        if head.stream == 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        let id = head.stream;
-        let depends = word(payload).filter(|_| payload.len() == 5).ok_or(Code::FRAME_SIZE_ERROR)?;
-        if depends & frame::LAST_STREAM == id {
-            return Err(Fault::Stream(Wrong(id, Code::PROTOCOL_ERROR)));
-        }
-        Ok(self.calm.idle()?)
     }
 
     fn was_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
@@ -297,145 +283,6 @@ impl Mux {
         if self.role == Role::Server && !is_sent {
             self.calm.given_up(was_seen)?;
         }
-        Ok(())
-    }
-
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        if head.stream != 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        if !payload.len().is_multiple_of(6) || (head.has(ACK) && !payload.is_empty()) {
-            return Err(Code::FRAME_SIZE_ERROR.into());
-        }
-        if head.has(ACK) {
-            self.is_acknowledged = true;
-            return Ok(());
-        }
-        if std::mem::replace(&mut self.has_settings, true) {
-            self.calm.idle()?;
-        } else {
-            self.peer_streams = usize::MAX;
-        }
-        for setting in Setting::read(payload) {
-            match setting? {
-                Setting::Table(size) => self.encoder.resize(size as usize),
-                Setting::Streams(most) => self.peer_streams = most as usize,
-                Setting::Window(window) => self.resize_windows(window)?,
-                Setting::Frame(largest) => self.peer_frame = largest,
-                Setting::Push(true) if self.role == Role::Client => return Err(Code::PROTOCOL_ERROR.into()),
-                Setting::Push(_) | Setting::List(_) | Setting::Other => {}
-            }
-        }
-        frame::acknowledge_settings(self.out.tail());
-        self.fill();
-        Ok(())
-    }
-
-    /// The first window of streams changes: so do those of the open ones (RFC 9113 §6.9.2).
-    fn resize_windows(&mut self, window: i64) -> Result<(), Code> {
-        let more = window - std::mem::replace(&mut self.peer_window, window);
-        for (id, stream) in &mut self.streams {
-            stream.send_window += more;
-            if stream.send_window > WIDEST {
-                return Err(Code::FLOW_CONTROL_ERROR);
-            }
-            if stream.send_window > 0 && !stream.is_queued && !stream.waiting.is_empty() {
-                stream.is_queued = true;
-                self.line.push_back(*id);
-            }
-        }
-        Ok(())
-    }
-
-    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        let id = head.stream;
-        let more = word(payload).filter(|_| payload.len() == 4).ok_or(Code::FRAME_SIZE_ERROR)?;
-        let more = i64::from(more & frame::LAST_STREAM);
-        if id != 0 && self.is_unborn(id) || id == 0 && more == 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        if id == 0 {
-            self.send_window += more;
-            if self.send_window > WIDEST {
-                return Err(Code::FLOW_CONTROL_ERROR.into());
-            }
-        } else if let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.is_gone) {
-            if more == 0 {
-                return Err(Fault::Stream(Wrong(id, Code::PROTOCOL_ERROR)));
-            }
-            stream.send_window += more;
-            if stream.send_window > WIDEST {
-                return Err(Fault::Stream(Wrong(id, Code::FLOW_CONTROL_ERROR)));
-            }
-            if stream.send_window > 0 && !stream.is_queued && !stream.waiting.is_empty() {
-                stream.is_queued = true;
-                self.line.push_back(id);
-            }
-        }
-        self.fill();
-        Ok(())
-    }
-
-    fn pinged(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        if head.stream != 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        let payload: [u8; 8] = payload.try_into().map_err(|_| Code::FRAME_SIZE_ERROR)?;
-        if head.has(ACK) {
-            self.is_parted |= payload == GOODBYE;
-            return Ok(());
-        }
-        self.calm.idle()?;
-        frame::ping(self.out.tail(), ACK, payload);
-        Ok(())
-    }
-
-    fn gone_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        if head.stream != 0 {
-            return Err(Code::PROTOCOL_ERROR.into());
-        }
-        let last = word(payload).filter(|_| payload.len() >= 8).ok_or(Code::FRAME_SIZE_ERROR)? & frame::LAST_STREAM;
-        self.is_away = true;
-        if self.role == Role::Client {
-            // Those above were not looked at (RFC 9113 §6.8).
-            let above: Vec<u32> = self.streams.keys().copied().filter(|id| *id > last).collect();
-            above.into_iter().for_each(|id| self.fail(id, Error::Away));
-        }
-        Ok(self.calm.idle()?)
-    }
-}
-
-impl Stream {
-    /// The head of an answer came, or an interim one.
-    fn answered(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
-        let (answer, length) = fields.answer().map_err(|_| Code::PROTOCOL_ERROR)?;
-        let status = answer.status();
-        if status.is_informational() {
-            self.interim += 1;
-            let is_sound = !ends && self.interim <= MAX_INTERIM && status != StatusCode::SWITCHING_PROTOCOLS;
-            return if is_sound { Ok(()) } else { Err(Code::PROTOCOL_ERROR) };
-        }
-        self.has_head = true;
-        let is_bare = self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        self.expected = if is_bare { None } else { length };
-        if ends {
-            self.end()?;
-        }
-        self.answer = Some(answer);
-        Ok(())
-    }
-
-    /// What stands behind a body came: nothing follows it.
-    fn trailers(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
-        if self.receiving != Receiving::Open {
-            return Err(Code::STREAM_CLOSED);
-        }
-        if !ends {
-            return Err(Code::PROTOCOL_ERROR);
-        }
-        let trailers = fields.trailers().map_err(|_| Code::PROTOCOL_ERROR)?;
-        self.end()?;
-        self.trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
         Ok(())
     }
 }
