@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use synego_model::Identity;
 use tokio::net::TcpStream;
 
 use crate::stream::Stream;
@@ -11,6 +12,8 @@ use crate::stream::Stream;
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
+    /// Who it proved to be; `None` without TLS.
+    pub id: Option<Identity>,
 }
 
 /// Why a connection was not taken.
@@ -37,7 +40,7 @@ impl Acceptor {
     /// # Errors
     /// [`AcceptError`] when the other side is gone already.
     pub async fn accept(&self, stream: TcpStream) -> Result<(Stream, Peer), AcceptError> {
-        let peer = Peer { address: stream.peer_addr()? };
+        let peer = Peer { address: stream.peer_addr()?, id: None };
         Ok((Stream::from(stream), peer))
     }
 }
