@@ -160,6 +160,10 @@ pub struct MasterControl {
     pub(crate) registry: Registry,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) carriers: mpsc::Receiver<Carrier>,
+    /// When the last snapshot was published; `None`: not yet.
+    published: Option<std::time::Instant>,
+    /// Whether those who watch services were not told of all changes yet.
+    untold: bool,
 }
 
 impl MasterControl {
@@ -194,7 +198,7 @@ impl MasterControl {
             next_link: AtomicU64::new(1),
         });
         let handle = MasterHandle { shared: Arc::clone(&shared) };
-        (Self { shared, registry, asks: asked, carriers: carried }, handle)
+        (Self { shared, registry, asks: asked, carriers: carried, published: None, untold: false }, handle)
     }
 }
 
