@@ -29,12 +29,14 @@
 //! configuration files; HTTP/2 itself is hyper's.
 
 mod calls;
+mod fields;
 mod h1;
 mod h2;
 mod hop;
 mod inbound;
 mod ingress;
 mod load;
+mod message;
 mod metrics;
 mod outbound;
 mod pool;

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, Method};
+use http::Method;
 use synego_model::{HostPattern, PathPattern, Policy, Route, Segment, ServiceName};
 
+use crate::fields::Fields;
 use crate::hop::path;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -21,7 +22,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
     pub(crate) method: &'a Method,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) fields: &'a Fields,
 }
 
 /// A route, ready to be compared with a request.
@@ -31,7 +32,8 @@ pub(crate) struct Prepared {
     pub(crate) service: ServiceName,
     pub(crate) policy: Option<Arc<Policy>>,
     methods: Vec<Method>,
-    headers: Vec<(HeaderName, String)>,
+    /// Names in lower case, and values.
+    headers: Vec<(String, String)>,
     query: Vec<(String, String)>,
 }
 
@@ -180,15 +182,15 @@ impl<'a> Rest<'a> {
 }
 
 impl Prepared {
-    /// `None` for a route that no request can match: a method or header that cannot exist.
+    /// `None` for a route that no request can match: a method that cannot exist.
     fn of(route: &Route) -> Option<Self> {
-        let header = |(name, value): &(String, String)| Some((name.parse::<HeaderName>().ok()?, value.clone()));
+        let header = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
         Some(Self {
             label: route.place.to_string().into(),
             service: route.service.clone(),
             policy: route.policy.clone(),
             methods: route.methods.iter().map(|method| method.parse().ok()).collect::<Option<_>>()?,
-            headers: route.headers.iter().map(header).collect::<Option<_>>()?,
+            headers: route.headers.iter().map(header).collect(),
             query: route.query.clone(),
         })
     }
@@ -196,10 +198,7 @@ impl Prepared {
     /// Whether the conditions beside host and path hold.
     fn takes(&self, asked: &Asked<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(asked.method))
-            && self
-                .headers
-                .iter()
-                .all(|(name, value)| asked.headers.get_all(name).iter().any(|have| have.as_bytes() == value.as_bytes()))
+            && self.headers.iter().all(|(name, value)| asked.fields.named(name).any(|have| have == value.as_bytes()))
             && self.query.iter().all(|(name, value)| {
                 asked.query.is_some_and(|query| path::query_values(query, name).any(|have| have == value.as_str()))
             })

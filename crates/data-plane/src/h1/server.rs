@@ -10,8 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, Request, Response, Version};
-use http_body::Body;
+use http::{Method, Version};
 use synego_identity::Stream;
 use synego_runtime::clock;
 use tokio::io::AsyncWrite;
@@ -19,9 +18,9 @@ use tokio::io::AsyncWrite;
 pub(crate) use io::RequestBody;
 
 use self::io::ClientIo;
+use super::Fault;
 use super::parse::{self, Facts};
 use super::write::{self, Asked, Framing};
-use super::{Fault, maps};
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, JUST_SENT, Late};
 use crate::hop::ending::Watching;
@@ -29,6 +28,7 @@ use crate::hop::station::Station;
 use crate::hop::timer::Alarm;
 use crate::hop::upgrade::Tunnel;
 use crate::hop::{self, Reply};
+use crate::message::{Answer, Body, Frame, Request};
 
 /// Bytes of an answer that wait to be written before more of it is read.
 const AHEAD: usize = 512 * 1024;
@@ -57,7 +57,7 @@ struct Session {
 
 /// What comes next on a connection.
 enum Next {
-    Request(Box<Request<()>>, Facts),
+    Request(Box<Request>, Facts),
     Unreadable(Fault),
     End(Ended),
 }
@@ -158,10 +158,10 @@ impl Session {
     ///
     /// # Errors
     /// How the connection ended.
-    async fn exchange(&mut self, request: Box<Request<()>>, facts: Facts) -> Result<After, Ended> {
+    async fn exchange(&mut self, request: Box<Request>, facts: Facts) -> Result<After, Ended> {
         self.head_since = None;
         let source = ClientIo::begin(&self.io, facts);
-        let (is_head, version) = (request.method() == Method::HEAD, request.version());
+        let (is_head, version) = (request.method == Method::HEAD, request.version);
         let reply = {
             let work = hop::exchange(self.station.clone(), self.client.clone(), request, source);
             let mut work = std::pin::pin!(work);
@@ -207,11 +207,11 @@ impl Session {
     }
 
     /// Writes an answer; whether the connection goes on.
-    async fn answer(&mut self, answer: Response<AnswerBody>, asked: Asked) -> Result<bool, Ended> {
-        let length = answer.body().size_hint().exact();
+    async fn answer(&mut self, answer: Answer<AnswerBody>, asked: Asked) -> Result<bool, Ended> {
+        let length = answer.body.length();
         let (framing, keeps) = write::answer(&mut self.io.borrow_mut().out, &answer, length, asked);
-        let (head, body) = answer.into_parts();
-        maps::give(head.headers);
+        let Answer { fields, body, .. } = answer;
+        drop(fields);
         let mut body = Some(body).filter(|_| framing != Framing::None);
         let (mut stalled, mut broken): (Option<Instant>, Option<Ended>) = (None, None);
         std::future::poll_fn(|cx| {
@@ -276,25 +276,22 @@ impl Session {
             if self.io.borrow().out.len() >= AHEAD {
                 break;
             }
-            let polled = Pin::new(source).poll_frame(cx);
+            let polled = source.poll_frame(cx);
             let out = &mut self.io.borrow_mut().out;
             match polled {
                 Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => write::data(out, framing, data),
-                    Err(frame) => {
-                        let trailers: Option<HeaderMap> = frame.into_trailers().ok();
-                        write::end(out, framing, trailers.as_ref());
-                        *body = None;
-                    }
-                },
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => write::data(out, framing, data),
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    write::end(out, framing, Some(&trailers));
+                    *body = None;
+                }
                 Poll::Ready(Some(Err(error))) => return Err(Ended::Broken(error.into())),
                 Poll::Ready(None) => {
                     write::end(out, framing, None);
                     *body = None;
                 }
             }
-            if body.as_ref().is_some_and(Body::is_end_stream) {
+            if body.as_ref().is_some_and(Body::is_ended) {
                 write::end(out, framing, None);
                 *body = None;
             }

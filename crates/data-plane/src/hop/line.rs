@@ -33,13 +33,13 @@ pub(crate) struct Line<'a> {
     pub(crate) upstream_ms: Option<f64>,
     pub(crate) tries: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) request_id: Option<String>,
+    pub(crate) request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) span_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) caller: Option<String>,
+    pub(crate) caller: Option<&'a str>,
     pub(crate) protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) grpc_status: Option<u16>,
