@@ -58,7 +58,9 @@ impl Levels {
     pub(crate) fn remove(&mut self, index: u32) {
         let Some(place) = self.places.get_mut(index as usize) else { return };
         let (level, at) = std::mem::replace(place, NOWHERE);
-        let Some(there) = self.levels.get_mut(level as usize).filter(|there| (at as usize) < there.len()) else { return };
+        let Some(there) = self.levels.get_mut(level as usize).filter(|there| (at as usize) < there.len()) else {
+            return;
+        };
         there.swap_remove(at as usize);
         let moved = there.get(at as usize).and_then(|moved| self.places.get_mut(*moved as usize));
         if let Some(moved) = moved {

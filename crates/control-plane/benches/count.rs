@@ -100,6 +100,7 @@ fn mesh(instances: usize) -> Option<Registry> {
         services: (0..services).map(spec).collect::<Option<_>>()?,
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access_lines: synego_model::AccessLines::default(),
     };
     // Nobody falls silent while it is counted.
     let mut registry = Registry::new(declaration, TICK);

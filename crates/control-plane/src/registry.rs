@@ -307,8 +307,7 @@ impl Registry {
     fn reported(&mut self, link: Link, mut report: HealthReport, at: At) -> BTreeSet<InstanceId> {
         let Some(id) = self.links.get(&link).cloned() else { return BTreeSet::new() };
         let Some(found) = self.roster.get_mut(&id) else { return BTreeSet::new() };
-        let mut touched =
-            self.callers.told(Some(id.clone()), std::mem::take(&mut report.ejections), &report.calls, at);
+        let mut touched = self.callers.told(Some(id.clone()), std::mem::take(&mut report.ejections), &report.calls, at);
         found.reported(report, at);
         touched.insert(id);
         touched

@@ -134,7 +134,8 @@ impl Callers {
         let by_most = |id: &InstanceId| {
             let service = &roster.get(id)?.announcement.service;
             let calls = |who: &Who| self.callers.get(who).is_some_and(|caller| caller.calls(service, at));
-            let mut leaving = self.of(id, roster, at).filter(|(who, _)| calls(who)).map(|(_, ejection)| &ejection.cause);
+            let mut leaving =
+                self.of(id, roster, at).filter(|(who, _)| calls(who)).map(|(_, ejection)| &ejection.cause);
             let why = leaving.next()?;
             let (leaving, all) = (1 + leaving.count(), callers_of.get(service).copied().unwrap_or_default());
             (leaving * 2 > all).then(|| Cause {

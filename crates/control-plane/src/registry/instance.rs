@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{
-    Announcement, Cause, Endpoint, HealthReport, InstanceId, InstanceLoad, InstanceState, Reason,
-};
+use synego_model::{Announcement, Cause, Endpoint, HealthReport, InstanceId, InstanceLoad, InstanceState, Reason};
 
 use super::{At, Link, SHOWN_GONE_MS};
 
@@ -181,7 +179,8 @@ impl Instance {
 
     /// Notes when silence alone will make another state of it than that of now, for which it was heard `heard_until`.
     pub(super) fn note_due(&mut self, liveness: Liveness, heard_until: u64) {
-        let after = |limit: Duration| self.heard_ms.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let after =
+            |limit: Duration| self.heard_ms.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let limits = [after(liveness.suspect), after(liveness.gone)];
         let next = limits.into_iter().filter(|due| *due > heard_until && self.unlinked.is_none()).min();
         self.due_ms = next.unwrap_or(u64::MAX);

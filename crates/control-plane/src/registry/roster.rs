@@ -105,9 +105,10 @@ impl Roster {
     /// It announces this from now on, under the same id.
     pub(super) fn announce(&mut self, announcement: Announcement) {
         self.enter(&announcement);
-        let former = self.instances.get_mut(&announcement.id).map(|found| {
-            std::mem::replace(&mut found.announcement, announcement)
-        });
+        let former = self
+            .instances
+            .get_mut(&announcement.id)
+            .map(|found| std::mem::replace(&mut found.announcement, announcement));
         if let Some(former) = former {
             self.leave(&former);
         }
