@@ -10,6 +10,7 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod ending;
+pub(crate) mod hand;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
@@ -42,6 +43,7 @@ use outgoing::Outgoing;
 use record::Exchange;
 use send::Sent;
 use station::{Station, Table};
+use timer::Alarm;
 use upgrade::Tunnel;
 
 use crate::fields::{Fields, Name};
@@ -60,10 +62,18 @@ pub(crate) struct Reply {
 }
 
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
-pub(crate) async fn exchange(station: Rc<Station>, client: Rc<Client>, request: Box<Request>, body: Source) -> Reply {
+///
+/// - `alarm`: may have been used for others before.
+pub(crate) async fn exchange(
+    station: Rc<Station>,
+    client: Rc<Client>,
+    request: Box<Request>,
+    body: Source,
+    alarm: &mut Alarm,
+) -> Reply {
     let form = Form::of(&request, client.trusted);
     let mut exchange = Exchange::begin(&station, request.version, clock::now());
-    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, &mut exchange)).catch_unwind().await;
+    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, &mut exchange, alarm)).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
@@ -117,6 +127,7 @@ async fn relay(
     mut request: Box<Request>,
     body: Source,
     exchange: &mut Exchange,
+    alarm: &mut Alarm,
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
@@ -150,7 +161,7 @@ async fn relay(
         headers::ask_for_websocket(&mut fields);
     }
     let outgoing = Outgoing { head, fields: fields.into(), intake: intake.clone(), deadline };
-    let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
+    let sent = send::send(station, &client.limits, &way, &outgoing, exchange, alarm).await?;
     intake.settle();
 
     let has_length = sent.answer.fields.has(Name::ContentLength);

@@ -49,6 +49,8 @@ pub(crate) struct Router {
 #[derive(Default)]
 struct Tree {
     nodes: Vec<Node>,
+    /// Whether any route wants a whole path.
+    has_exact: bool,
 }
 
 #[derive(Default)]
@@ -116,14 +118,20 @@ impl Tree {
             }
         }
         if let Some(node) = self.nodes.get_mut(at) {
-            if exact { node.exact.push(route) } else { node.prefix.push(route) }
+            if exact {
+                node.exact.push(route)
+            } else {
+                node.prefix.push(route)
+            }
+            self.has_exact |= exact;
         }
     }
 
     fn find(&self, asked: &Asked<'_>) -> Option<&Prepared> {
         let root = self.nodes.first()?;
-        self.whole(root, Rest::of(asked.path), asked)
-            .or_else(|| self.longest(root, Rest::of(asked.path), 0, asked).map(|(_, route)| route))
+        let rest = Rest::of(asked.path);
+        let whole = if self.has_exact { self.whole(root, rest, asked) } else { None };
+        whole.or_else(|| self.longest(root, rest, 0, asked).map(|(_, route)| route))
     }
 
     /// The exact route of the whole path, literals before parameters from the left.
@@ -144,7 +152,10 @@ impl Tree {
         asked: &Asked<'_>,
     ) -> Option<(usize, &'a Prepared)> {
         let mut best = None;
-        if let Some((first, rest)) = rest.split() {
+        // Below a node that nothing hangs on there is no need to look.
+        if (node.param.is_some() || !node.literals.is_empty())
+            && let Some((first, rest)) = rest.split()
+        {
             best = self.literal(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
             let other = self.param(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
             if other.as_ref().map(|found| found.0) > best.as_ref().map(|found| found.0) {
@@ -177,7 +188,8 @@ impl<'a> Rest<'a> {
 
     fn split(self) -> Option<(&'a str, Self)> {
         let text = self.0?;
-        Some(text.split_once('/').map_or((text, Self(None)), |(first, rest)| (first, Self(Some(rest)))))
+        let Some(at) = memchr::memchr(b'/', text.as_bytes()) else { return Some((text, Self(None))) };
+        Some((text.get(..at)?, Self(text.get(at + 1..))))
     }
 }
 

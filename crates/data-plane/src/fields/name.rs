@@ -18,10 +18,13 @@ macro_rules! names {
             /// How it is written; empty for those that stand for many.
             pub(crate) const fn text(self) -> &'static str {
                 match self {
-                    $(Self::$name => match std::str::from_utf8($text) {
-                        Ok(text) => text,
-                        Err(_) => "",
-                    },)*
+                    $(Self::$name => {
+                        const TEXT: &str = match std::str::from_utf8($text) {
+                            Ok(text) => text,
+                            Err(_) => panic!("a name is ASCII"),
+                        };
+                        TEXT
+                    })*
                     Self::Internal | Self::Other => "",
                 }
             }

@@ -23,6 +23,8 @@ use crate::pool::{SendError, Target};
 
 /// Interim answers (1xx) before the one that counts.
 const MAX_INTERIM: u32 = 10;
+/// Bytes of a request's body that are read before they are written, as of an answer's.
+const AT_ONCE: usize = 128 * 1024;
 /// Bytes of a request that wait to be written before more of its body is read.
 const AHEAD: usize = 256 * 1024;
 
@@ -111,10 +113,11 @@ impl Call {
     /// # Errors
     /// When the client's own body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
+        let mut room = AT_ONCE;
         while !self.is_deaf {
             let mut waits = self.body.is_none();
             // Parts that are there already leave in one write.
-            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < AHEAD) {
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < room) {
                 match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => self.frame(frame),
                     Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
@@ -130,7 +133,8 @@ impl Call {
                     self.is_deaf = true;
                     self.body = None;
                 }
-                Poll::Pending => break,
+                Poll::Pending if waits || room == AHEAD => break,
+                Poll::Pending => room = AHEAD,
             }
         }
         Ok(())

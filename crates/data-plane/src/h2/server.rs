@@ -179,7 +179,7 @@ impl Session {
 }
 
 /// One request and its answer.
-async fn serve_stream(job: Box<Job>) {
+async fn serve_stream(job: Box<Job>, alarm: &mut Alarm) {
     let Job { station, client, held, begun: Begun { request, is_bare, .. } } = *job;
     let Some(request) = request else {
         let answer = hop::unreadable(&station, &client, Fault::TooLarge, Version::HTTP_2);
@@ -188,7 +188,7 @@ async fn serve_stream(job: Box<Job>) {
     let is_head = request.method == Method::HEAD;
     let source = if is_bare { Source::None } else { Source::Http2(RequestBody::new(held.mux.clone(), held.id)) };
     let reply = {
-        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source));
+        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source, alarm));
         let reply = std::future::poll_fn(|cx| {
             if held.mux.borrow_mut().is_given_up(held.id, cx) {
                 return Poll::Ready(None);

@@ -237,10 +237,9 @@ impl Exchange {
     }
 
     fn write(&self, duration: Duration) {
-        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let head = self.head.as_deref();
         let line = Line {
-            ts: clock::rfc3339(clock::unix_ms().saturating_sub(duration.as_millis() as u64)),
+            unix_ms: clock::unix_ms().saturating_sub(duration.as_millis() as u64),
             hop: self.station.kind.word(),
             node: &self.station.node,
             method: head.map(|head| head.method.as_str()),
@@ -254,12 +253,11 @@ impl Exchange {
             detail: self.detail.as_deref(),
             bytes_in: self.tunnel_in + self.intake.as_ref().map_or(0, Intake::bytes),
             bytes_out: self.bytes_out,
-            duration_ms: ms(duration),
-            upstream_ms: self.head_after.map(ms),
+            duration,
+            upstream: self.head_after,
             tries: self.tries,
             request_id: self.request_id.as_ref().map(RequestId::as_str),
-            trace_id: self.trace.map(|trace| format!("{:032x}", trace.trace_id)),
-            span_id: self.trace.map(|trace| format!("{:016x}", trace.span_id)),
+            trace: self.trace,
             caller: self.caller.as_deref().and_then(fields::ascii),
             protocol: match (head.is_some_and(|head| head.is_grpc), self.version) {
                 (true, _) => "grpc",
@@ -271,9 +269,7 @@ impl Exchange {
             grpc_status: self.grpc_status,
             complete: self.complete,
         };
-        if let Ok(line) = serde_json::to_string(&line) {
-            self.station.log.write(line);
-        }
+        self.station.log.write(line.json());
     }
 }
 

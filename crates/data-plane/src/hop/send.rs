@@ -1,6 +1,7 @@
 //! pick and send: one try, and another one elsewhere when the first did nothing that could not be repeated.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
@@ -18,6 +19,7 @@ use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
+use super::timer::Alarm;
 use super::{head, headers};
 use crate::message::{Answer, Body, Frame};
 use crate::pool::{Received, SendError, Speak, Target};
@@ -71,6 +73,7 @@ pub(crate) async fn send(
     way: &Way,
     outgoing: &Outgoing,
     exchange: &mut Exchange,
+    alarm: &mut Alarm,
 ) -> Result<Sent, Refusal> {
     if let To::Service(service) = &way.to {
         service.budget.borrow_mut().deposit(exchange.started);
@@ -88,7 +91,7 @@ pub(crate) async fn send(
         // send
         let began = picked.began;
         let whom = Whom { id: picked.id.clone(), service: &way.service };
-        let miss = match attempt(station, limits, outgoing, &picked, &whom, began).await {
+        let miss = match attempt(station, limits, outgoing, &picked, &whom, alarm).await {
             Ok(answer) => {
                 let peer = picked.flight.as_ref().and(headers::reason(&answer.fields)).and_then(retry::of_peer);
                 let at = clock::now();
@@ -178,15 +181,16 @@ async fn attempt(
     outgoing: &Outgoing,
     picked: &Try,
     whom: &Whom<'_>,
-    began: Instant,
+    alarm: &mut Alarm,
 ) -> Result<Answer<Received>, Miss> {
+    let began = picked.began;
     let mut fresh = false;
     loop {
         let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
         let answer = std::pin::pin!(ready.send(outgoing, limits));
-        let error = match in_time(answer, outgoing, began).await {
+        let error = match in_time(answer, outgoing, began, alarm).await {
             Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
             Ok(Err(error)) => error,
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
@@ -212,14 +216,21 @@ async fn attempt(
 }
 
 /// Waits for an answer while the limits of the request hold.
-async fn in_time<F: Future>(mut answer: Pin<&mut F>, outgoing: &Outgoing, began: Instant) -> Result<F::Output, Lapse> {
+async fn in_time<F: Future>(
+    mut answer: Pin<&mut F>,
+    outgoing: &Outgoing,
+    began: Instant,
+    alarm: &mut Alarm,
+) -> Result<F::Output, Lapse> {
     let mut now = began;
     loop {
         let look = outgoing.deadline.look(began, outgoing.intake.progress(), now);
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Ok(answer),
-            () = tokio::time::sleep_until(look.into()) => {}
+        let outcome = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => alarm.poll(look, cx).map(|()| None),
+        });
+        if let Some(answer) = outcome.await {
+            return Ok(answer);
         }
         now = clock::now();
         if outgoing.intake.is_too_slow(now) {
@@ -281,7 +292,7 @@ fn drain(answer: Answer<Received>) {
     let Answer { mut body, .. } = answer;
     tasks::spawn_local("drain-refusal", tasks::Kind::Connection, async move {
         let mut read = 0;
-        let all = std::future::poll_fn(|cx| {
+        let all = poll_fn(|cx| {
             while read < MOST {
                 match ready!(body.poll_frame(cx)) {
                     Some(Ok(Frame::Data(data))) => read += data.len(),

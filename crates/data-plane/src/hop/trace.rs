@@ -65,7 +65,7 @@ impl Trace {
 }
 
 /// Writes bytes as lower-case hexadecimal digits.
-fn hex(bytes: &[u8], digits: &mut [u8]) {
+pub(crate) fn hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use synego_model::Limits;
-use synego_runtime::clock;
 
 use super::{Run, h1};
 use crate::fields::Fields;
@@ -68,10 +67,11 @@ pub(super) fn trace_kept() -> Option<Run> {
 
 /// One line of the access log, as text.
 pub(super) fn log_line() -> Option<Run> {
-    let (trace, span) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 0x00f0_67aa_0ba9_02b7_u64);
+    let (trace_id, span_id) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7);
+    let trace = Trace { trace_id, span_id, is_sampled: true };
     Some(Box::new(move || {
         let line = Line {
-            ts: clock::rfc3339(1_795_420_800_000),
+            unix_ms: 1_795_420_800_042,
             hop: HopKind::Inbound.word(),
             node: "orders-1@vm1",
             method: Some("GET"),
@@ -85,18 +85,17 @@ pub(super) fn log_line() -> Option<Run> {
             detail: None,
             bytes_in: 0,
             bytes_out: 1024,
-            duration_ms: 1.734,
-            upstream_ms: Some(1.648),
+            duration: Duration::from_micros(1734),
+            upstream: Some(Duration::from_micros(1648)),
             tries: 1,
             request_id: Some(ID),
-            trace_id: Some(format!("{trace:032x}")),
-            span_id: Some(format!("{span:016x}")),
+            trace: Some(trace),
             caller: Some("gateway"),
             protocol: "http/1.1",
             grpc_status: None,
             complete: true,
         };
-        serde_json::to_string(&line).is_ok_and(|line| line.ends_with("\"complete\":true}"))
+        line.json().ends_with("\"complete\":true}")
     }))
 }
 
