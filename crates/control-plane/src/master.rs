@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
-use synego_model::{Announcement, CallFigures, Cause, Declaration, EjectionReport, Engine, InstanceState, Snapshot};
+use synego_model::{
+    AccessLines, Announcement, CallFigures, Cause, Declaration, EjectionReport, Engine, InstanceState, Snapshot,
+};
 use synego_runtime::clock;
 use synego_runtime::telemetry::Metrics;
 use synego_wire::convert::policy::SidecarSettings;
@@ -146,12 +148,17 @@ impl Shared {
 
 /// What a manifest says about the sidecars of `service`.
 pub(crate) fn settings_of(declaration: &Declaration, service: &synego_model::ServiceName) -> SidecarSettings {
-    declaration.services.get(service).map_or_else(SidecarSettings::default, |spec| SidecarSettings {
-        declared: true,
-        policy: spec.policy.as_ref().clone(),
-        health: spec.health.clone(),
-        uses: spec.uses.clone(),
-    })
+    let of_all = SidecarSettings { access_lines: Some(declaration.access_lines), ..SidecarSettings::default() };
+    match declaration.services.get(service) {
+        None => of_all,
+        Some(spec) => SidecarSettings {
+            declared: true,
+            policy: spec.policy.as_ref().clone(),
+            health: spec.health.clone(),
+            uses: spec.uses.clone(),
+            ..of_all
+        },
+    }
 }
 
 /// The control plane of one master, to be [`run`](MasterControl::run).
@@ -160,6 +167,10 @@ pub struct MasterControl {
     pub(crate) registry: Registry,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) carriers: mpsc::Receiver<Carrier>,
+    /// When the last snapshot was published; `None`: not yet.
+    published: Option<std::time::Instant>,
+    /// Whether those who watch services were not told of all changes yet.
+    untold: bool,
 }
 
 impl MasterControl {
@@ -194,7 +205,7 @@ impl MasterControl {
             next_link: AtomicU64::new(1),
         });
         let handle = MasterHandle { shared: Arc::clone(&shared) };
-        (Self { shared, registry, asks: asked, carriers: carried }, handle)
+        (Self { shared, registry, asks: asked, carriers: carried, published: None, untold: false }, handle)
     }
 }
 
@@ -253,6 +264,19 @@ impl MasterHandle {
             declared.revision += 1;
             declared.declaration = declaration;
         });
+    }
+
+    /// Which exchanges get a line in the access log: hands over what is declared, and again whenever that changes.
+    /// Ends with the control plane.
+    pub async fn follow_access_lines(&self, mut take: impl FnMut(AccessLines)) {
+        let mut declared = self.shared.declared.subscribe();
+        loop {
+            let lines = declared.borrow_and_update().declaration.access_lines;
+            take(lines);
+            if declared.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// What is declared, as it is now.

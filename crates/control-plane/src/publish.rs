@@ -190,7 +190,8 @@ impl LinkTask {
                     Ok(None) | Err(_) => break None,
                 },
                 Ok(why) = &mut ended => break Some(status::refusal(Reason::InstanceTaken, why)),
-                Ok(()) = self.snapshot.changed(), if self.subscribed.is_some() => self.schedule(),
+                // Once an update is due it takes along all that comes until then.
+                Ok(()) = self.snapshot.changed(), if self.subscribed.is_some() && due.is_none() => self.schedule(),
                 Ok(()) = self.declared.changed() => self.schedule(),
                 () = sleep_until(due), if due.is_some() => self.send_due(),
                 Some(command) = self.commanded.recv(), if self.to.capacity() > 0 => {

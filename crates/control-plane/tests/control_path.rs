@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{Master, Options, Sidecar, WITHIN, announcement, declaration, id, name, ready, spec, until};
 use synego_control_plane::master::NoPlanner;
-use synego_model::{InstanceState, MeshName, Policy, Reason, ServiceSpec};
-use synego_runtime::clock;
+use synego_model::{AccessLines, Declaration, InstanceState, MeshName, Policy, Reason, ServiceSpec};
+use synego_runtime::{clock, tasks};
 
 fn uses(services: &[&str]) -> Options {
     Options { uses: services.iter().map(|service| name(service)).collect(), ..Options::default() }
@@ -200,6 +200,31 @@ async fn a_sidecar_in_the_same_process_is_linked_without_a_port() {
     master.until_ready("users", 1).await;
     caller.stop().await;
     users.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_manifest_says_of_access_lines_reaches_every_sidecar_live_also_of_services_that_it_does_not_name() {
+    let master = Master::start(declaration([spec("users", &[])]));
+    let sidecars =
+        [Sidecar::start("users-1@vm1", vec![master.tcp()]), Sidecar::start("other-1@vm1", vec![master.tcp()])];
+    for lines in [AccessLines::All, AccessLines::Off, AccessLines::Share(10), AccessLines::Errors] {
+        master.handle.declare(Declaration { access_lines: lines, ..declaration([spec("users", &[])]) });
+        for sidecar in &sidecars {
+            until("the lines", sidecar.handle.settings(), |settings| settings.access_lines == Some(lines)).await;
+        }
+    }
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let handle = master.handle.clone();
+    let following = async move { handle.follow_access_lines(|lines| drop(told.send(lines))).await };
+    let following = tasks::spawn("test-lines", tasks::Kind::Connection, following);
+    assert_eq!(heard.recv().await, Some(AccessLines::Errors), "the master's own ingress as well");
+    master.handle.declare(declaration([]));
+    assert_eq!(heard.recv().await, Some(AccessLines::All));
+    following.abort();
+    for sidecar in sidecars {
+        sidecar.stop().await;
+    }
+    master.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

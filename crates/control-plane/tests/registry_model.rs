@@ -89,6 +89,7 @@ proptest! {
             services: BTreeMap::new(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+            access_lines: synego_model::AccessLines::default(),
         };
         let mut registry = Registry::new(declaration, 200);
         let mut shadow: BTreeMap<InstanceId, Shadow> = BTreeMap::new();

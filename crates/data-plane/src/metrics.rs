@@ -2,7 +2,7 @@
 
 mod collect;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -76,10 +76,20 @@ struct RouteCell {
 
 type Routes = HashMap<Box<str>, HashMap<Box<str>, Arc<RouteCell>, RandomState>, RandomState>;
 
+/// What one worker counts of one hop.
+#[derive(Default)]
+struct Hop {
+    routes: RefCell<Routes>,
+    /// How many cells `routes` holds.
+    count: Cell<usize>,
+    /// All that found no room there.
+    other: OnceCell<Arc<RouteCell>>,
+}
+
 /// One worker's part.
 pub(crate) struct WorkerMetrics {
     hub: Hub,
-    routes: [RefCell<Routes>; 3],
+    hops: [Hop; 3],
 }
 
 impl RouteCell {
@@ -117,7 +127,7 @@ impl InFlight {
 
 impl WorkerMetrics {
     pub(crate) fn new(hub: Hub) -> Rc<Self> {
-        Rc::new(Self { hub, routes: Default::default() })
+        Rc::new(Self { hub, hops: Default::default() })
     }
 
     /// An exchange ended.
@@ -167,25 +177,29 @@ impl WorkerMetrics {
     }
 
     fn cell(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
-        let [ingress, outbound, inbound] = &self.routes;
-        let routes = match hop {
+        let [ingress, outbound, inbound] = &self.hops;
+        let cells = match hop {
             HopKind::Ingress => ingress,
             HopKind::Outbound => outbound,
             HopKind::Inbound => inbound,
         };
-        if let Some(cell) = routes.borrow().get(service).and_then(|routes| routes.get(route)) {
+        if let Some(cell) = cells.routes.borrow().get(service).and_then(|routes| routes.get(route)) {
             return cell.clone();
         }
-        let mut routes = routes.borrow_mut();
-        let full = routes.values().map(HashMap::len).sum::<usize>() >= MAX_ROUTES;
-        let (service, route) = if full { ("other", "other") } else { (service, route) };
-        let routes = routes.entry(service.into()).or_default();
-        let cell = routes.entry(route.into()).or_insert_with(|| {
-            let cell = Arc::new(RouteCell::new(hop, service, route));
-            self.hub.0.routes.lock().unwrap_or_else(PoisonError::into_inner).push(cell.clone());
-            cell
-        });
-        cell.clone()
+        if cells.count.get() >= MAX_ROUTES {
+            return cells.other.get_or_init(|| self.fresh(hop, "other", "other")).clone();
+        }
+        cells.count.set(cells.count.get() + 1);
+        let cell = self.fresh(hop, service, route);
+        cells.routes.borrow_mut().entry(service.into()).or_default().insert(route.into(), cell.clone());
+        cell
+    }
+
+    /// A cell that is told when somebody looks.
+    fn fresh(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
+        let cell = Arc::new(RouteCell::new(hop, service, route));
+        self.hub.0.routes.lock().unwrap_or_else(PoisonError::into_inner).push(cell.clone());
+        cell
     }
 }
 

@@ -40,7 +40,7 @@ impl SnapshotWriter {
     /// Puts a snapshot in force. Its routes are prepared here, on the caller's thread, unless they are the former ones.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let former = self.current.load_full();
-        let router = if former.snapshot.routes() == snapshot.routes() {
+        let router = if snapshot.has_routes_of(&former.snapshot) {
             former.router.clone()
         } else {
             Arc::new(Router::new(snapshot.routes()))

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use synego_model::Protocol;
+use synego_model::{AccessLines, Protocol};
 use synego_runtime::tasks;
 use synego_runtime::telemetry::Metrics;
 use tokio::sync::mpsc;
@@ -32,6 +32,9 @@ use crate::upstreams::Upstreams;
 const MAX_CONNECTIONS: u64 = 10_000;
 /// Files that are not for clients' connections.
 const OTHER_FILES: u64 = 100;
+
+/// In place of a share of exchanges that are logged: none is, not even one that failed.
+pub(crate) const NO_LINES: u8 = u8::MAX;
 
 /// How many workers, and what they share.
 pub struct WorkersConfig {
@@ -140,10 +143,10 @@ impl WorkersHandle {
         self.commands.len()
     }
 
-    /// Sets how much goes to the access logs, from now on: of exchanges that did not fail so many in a hundred (all hops
-    /// of one trace alike), and every one that failed. At first 100.
-    pub fn log_share(&self, percent: u8) {
-        self.log_share.store(percent.min(100), Relaxed);
+    /// Sets which exchanges get a line in the access logs, from now on; where a share does, all hops of one trace decide
+    /// alike. At first all do.
+    pub fn log_lines(&self, lines: AccessLines) {
+        self.log_share.store(lines.percent().unwrap_or(NO_LINES), Relaxed);
     }
 
     /// Starts a server on every worker.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use synego_model::declaration::Liveness;
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
+use synego_model::{AccessLines, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
 
 use crate::effective::EffectiveValue;
 
@@ -44,8 +44,6 @@ pub struct LogsSpec {
     pub keep: Duration,
     /// How much they may take together; bytes.
     pub max_size: u64,
-    /// Which exchanges get a line.
-    pub access: Access,
 }
 
 impl LogsSpec {
@@ -58,7 +56,6 @@ impl LogsSpec {
             format: LogFormat::Json,
             keep: Duration::from_secs(14 * 86_400),
             max_size: 1 << 30,
-            access: Access::All,
         }
     }
 }
@@ -113,20 +110,6 @@ pub enum LogFormat {
     Text,
 }
 
-/// Which exchanges get a line in the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Every one.
-    All,
-    /// Those that failed.
-    Errors,
-    /// None.
-    Off,
-    /// Those that failed, and this share of the rest in percent, 0 to 100.
-    Share(u32),
-}
-
 impl Manifest {
     /// What holds in `folder` without any manifest: a mesh of the folder's name, a master and a gateway at their usual
     /// addresses, no service.
@@ -137,6 +120,7 @@ impl Manifest {
             services: std::collections::BTreeMap::new(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+            access_lines: AccessLines::default(),
         };
         let effective = crate::effective::of_nothing(declaration.mesh.as_str());
         Self {

@@ -9,12 +9,12 @@ use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
 use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, Target};
 use synego_model::{
-    Declaration, Engine, GatewaySpec, HostPattern, Limits, MasterSpec, MeshName, Policy, Protocol, Route, ServiceName,
-    ServiceSpec,
+    AccessLines, Declaration, Engine, GatewaySpec, HostPattern, Limits, MasterSpec, MeshName, Policy, Protocol, Route,
+    ServiceName, ServiceSpec,
 };
 
 use crate::address::socket;
-use crate::manifest::{ANY, Access, LOOPBACK, Level, LogFormat, LogsSpec, masters, mesh_of};
+use crate::manifest::{ANY, LOOPBACK, Level, LogFormat, LogsSpec, masters, mesh_of};
 use crate::policy;
 use crate::problems::Problems;
 use crate::tree::Node;
@@ -89,12 +89,14 @@ pub(crate) fn read(file: &types::Manifest, context: &Context<'_>) -> Option<Read
         gone: time(said.and_then(|said| said.gone), usual.gone),
     };
     let limits = limits(file.limits.as_ref());
+    let said_logs = file.telemetry.as_ref().and_then(|telemetry| telemetry.logs.as_ref());
+    let access_lines = access_lines(said_logs);
     Some(Read {
-        declaration: Declaration { mesh, services, limits, liveness },
+        declaration: Declaration { mesh, services, limits, liveness, access_lines },
         local,
         gateway: gateway(file.gateway.as_ref(), context)?,
         masters: master(said)?,
-        logs: logs(file.telemetry.as_ref().and_then(|telemetry| telemetry.logs.as_ref()), context),
+        logs: logs(said_logs, context),
     })
 }
 
@@ -172,13 +174,19 @@ fn logs(said: Option<&types::Logs>, context: &Context<'_>) -> LogsSpec {
         .map_or(spec.format, |format| if format == "text" { LogFormat::Text } else { LogFormat::Json });
     spec.keep = said.keep.map_or(spec.keep, |time| time.0);
     spec.max_size = said.max_size.map_or(spec.max_size, |size| size.0);
-    spec.access = match said.access.as_deref() {
-        None | Some("all") => Access::All,
-        Some("errors") => Access::Errors,
-        Some("off") => Access::Off,
-        Some(share) => crate::value::percent(share).map_or(Access::All, Access::Share),
-    };
     spec
+}
+
+fn access_lines(said: Option<&types::Logs>) -> AccessLines {
+    match said.and_then(|said| said.access.as_deref()) {
+        None | Some("all") => AccessLines::All,
+        Some("errors") => AccessLines::Errors,
+        Some("off") => AccessLines::Off,
+        Some(share) => {
+            let percent = crate::value::percent(share).and_then(|percent| u8::try_from(percent).ok());
+            percent.map_or(AccessLines::All, AccessLines::Share)
+        }
+    }
 }
 
 fn limits(said: Option<&types::Limits>) -> Limits {

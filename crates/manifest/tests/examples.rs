@@ -5,11 +5,11 @@ mod common;
 use std::path::PathBuf;
 
 use common::Case;
-use synego_manifest::{Access, LogFormat, Manifest, OsDisk, Request, load};
+use synego_manifest::{LogFormat, Manifest, OsDisk, Request, load};
 use synego_model::gateway::{Engine, ListenProtocol};
 use synego_model::policy::{BalanceKind, HashKey};
 use synego_model::process::{ReadyBy, Target};
-use synego_model::{Probe, Protocol};
+use synego_model::{AccessLines, Probe, Protocol};
 
 fn read(text: &str) -> Manifest {
     let outcome = Case::read(text).load();
@@ -126,7 +126,7 @@ services:
     assert_eq!(manifest.declaration.limits.headers, 32 << 10);
     assert_eq!(manifest.declaration.limits.body_rate, 2048);
     assert_eq!(manifest.declaration.limits.connections, Some(5000));
-    assert_eq!((manifest.logs.format, manifest.logs.access), (LogFormat::Text, Access::Share(10)));
+    assert_eq!((manifest.logs.format, manifest.declaration.access_lines), (LogFormat::Text, AccessLines::Share(10)));
     let a = &manifest.declaration.services["a"];
     assert_eq!(a.instances, 4);
     assert_eq!(a.policy.balance.kind, BalanceKind::Hash(HashKey::Header("x-user".into())));

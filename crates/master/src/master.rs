@@ -100,6 +100,7 @@ impl Master {
             calls: calls.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
         };
+        workers.log_lines(config.manifest.declaration.access_lines);
         let mut servers = Vec::new();
         // A free port must be known now; a fixed one may wait until the sidecars have reported.
         let waits = config.settle && config.ingress.port() != 0;
@@ -226,6 +227,10 @@ impl Master {
                     }
                 }
             }
+        });
+        tasks::spawn("access-lines", Kind::Connection, {
+            let (handle, workers) = (self.handle.clone(), self.ingress.workers.clone());
+            async move { handle.follow_access_lines(|lines| workers.log_lines(lines)).await }
         });
         let router = self.handle.admin_router().merge(admin::router(self.host.metrics(), self.readiness.clone()));
         let api = tasks::spawn("admin", Kind::Critical, {

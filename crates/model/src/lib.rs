@@ -25,7 +25,7 @@ pub mod service;
 pub mod snapshot;
 pub mod text;
 
-pub use declaration::{Declaration, MasterSpec};
+pub use declaration::{AccessLines, Declaration, MasterSpec};
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;
 pub use gateway::{Engine, GatewaySpec};

@@ -79,12 +79,13 @@ fn sorted(pairs: &[(String, String)]) -> Vec<&(String, String)> {
 }
 
 /// Sorts routes so that the first one that matches is the one that wins; equal ones by service, then place.
-pub fn sort_by_rank(routes: &mut [Route]) {
-    routes.sort_by(|a, b| {
-        b.cmp_rank(a)
-            .then_with(|| a.service.cmp(&b.service))
-            .then_with(|| a.place.to_string().cmp(&b.place.to_string()))
+pub fn sort_by_rank(routes: &mut Vec<Route>) {
+    // Written out once each: there may be ten thousand, and most are equal in rank.
+    let mut written: Vec<(String, Route)> = routes.drain(..).map(|route| (route.place.to_string(), route)).collect();
+    written.sort_by(|(place_a, a), (place_b, b)| {
+        b.cmp_rank(a).then_with(|| a.service.cmp(&b.service)).then_with(|| place_a.cmp(place_b))
     });
+    routes.extend(written.into_iter().map(|(_, route)| route));
 }
 
 #[cfg(test)]

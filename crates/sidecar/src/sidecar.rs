@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
-use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
     CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, Server, WorkersHandle, snapshot_channel,
 };
@@ -74,6 +74,7 @@ pub struct Sidecar {
     supervised: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     output: OutputSink,
     used: Vec<(ServiceName, SocketAddr)>,
+    workers: WorkersHandle,
 }
 
 impl Sidecar {
@@ -203,6 +204,7 @@ impl Sidecar {
             supervised,
             output,
             used,
+            workers: shared.workers,
         })
     }
 
@@ -281,6 +283,8 @@ impl Sidecar {
             tasks::spawn("uplink", Kind::Critical, self.uplink.run(life.clone())),
             tasks::spawn("instance", Kind::Critical, keeper.run(life.clone())),
         ];
+        let lines = follow_access_lines(self.linked.settings(), self.workers.clone());
+        tasks::spawn("access-lines", Kind::Connection, lines);
         if let Some((listener, metrics, readiness)) = self.admin.take() {
             tasks::spawn("readiness", Kind::Connection, follow_readiness(self.view.subscribe(), readiness.clone()));
             let router = admin::router(metrics, readiness);
@@ -373,6 +377,17 @@ async fn finished(process: Option<watch::Receiver<ProcessState>>) {
             }
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Logs what the manifest wants logged, as far as a master has said so.
+async fn follow_access_lines(mut settings: watch::Receiver<SidecarSettings>, workers: WorkersHandle) {
+    loop {
+        let lines = settings.borrow_and_update().access_lines;
+        lines.into_iter().for_each(|lines| workers.log_lines(lines));
+        if settings.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message;
 use synego_model::{
-    Announcement, Balance, BalanceKind, CallFigures, Cause, Eject, EjectionReport, Endpoint, Epoch, HashKey,
-    HealthReport, HealthSpec, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, Policy, Probe,
-    Protocol, Reason, ServiceName, ServiceTable, Snapshot,
+    AccessLines, Announcement, Balance, BalanceKind, CallFigures, Cause, Eject, EjectionReport, Endpoint, Epoch,
+    HashKey, HealthReport, HealthSpec, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, Policy,
+    Probe, Protocol, Reason, ServiceName, ServiceTable, Snapshot,
 };
 use synego_wire::convert::attach::{Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::policy::SidecarSettings;
@@ -217,8 +217,16 @@ fn settings() -> impl Strategy<Value = SidecarSettings> {
         prop_oneof!["/[a-z]{0,10}".prop_map(Probe::Http), "[a-z.]{0,10}".prop_map(Probe::Grpc), Just(Probe::Tcp)];
     let health = (probe, millis(100, 300_000), millis(1, 60_000), 1..=10u32, 1..=10u32)
         .prop_map(|(probe, every, timeout, down, up)| HealthSpec { probe, every, timeout, down, up });
-    (any::<bool>(), policy(), prop::option::of(health), prop::collection::vec(name(), 0..4))
-        .prop_map(|(declared, policy, health, uses)| SidecarSettings { declared, policy, health, uses })
+    let share = (1..=99_u8).prop_map(AccessLines::Share);
+    let lines = prop_oneof![Just(AccessLines::All), Just(AccessLines::Errors), Just(AccessLines::Off), share];
+    (any::<bool>(), policy(), prop::option::of(health), prop::collection::vec(name(), 0..4), prop::option::of(lines))
+        .prop_map(|(declared, policy, health, uses, access_lines)| SidecarSettings {
+            declared,
+            policy,
+            health,
+            uses,
+            access_lines,
+        })
 }
 
 /// A message written to bytes and read back, as on a real link.

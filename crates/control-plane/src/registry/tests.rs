@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{Limits, MeshName, Policy, Protocol, ServiceSpec};
+use synego_model::{Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
 
 use super::*;
 
@@ -42,6 +42,7 @@ fn declared(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration {
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access_lines: synego_model::AccessLines::default(),
     }
 }
 
@@ -394,4 +395,104 @@ fn an_instance_counts_as_new_from_when_it_was_seen_to_become_ready_not_from_when
         early.apply(Event::Reported(Link(1), report(state)), at(ms));
         assert_eq!(ready_unix_ms(&early), expected, "{state} at {ms}");
     }
+}
+
+#[test]
+fn events_that_come_together_make_one_snapshot() {
+    let mut registry = registry([spec("users", 1, None)]);
+    let epoch = registry.snapshot().epoch();
+    for link in 1..=5 {
+        registry.take(Event::Linked(Link(link), said(&format!("users-{link}@vm1"), "a")), at(0));
+        registry.take(Event::Reported(Link(link), report(InstanceState::Ready)), at(0));
+    }
+    assert_eq!(registry.pending(), Some(Pending::Change));
+    assert!(matches!(registry.publish(), Some(Effect::Published { .. })));
+    assert_eq!((registry.pending(), registry.snapshot().epoch().0), (None, epoch.0 + 1));
+    assert_eq!(endpoints(&registry, "users").len(), 5);
+    assert!(registry.publish().is_none());
+}
+
+#[test]
+fn how_busy_an_instance_is_may_wait_and_what_it_becomes_may_not() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    let mut busy = report(InstanceState::Ready);
+    busy.load.utilization = Some(0.5);
+    registry.take(Event::Reported(Link(1), busy.clone()), at(10));
+    assert_eq!(registry.pending(), Some(Pending::Load));
+    registry.take(Event::Reported(Link(1), report(InstanceState::Draining)), at(20));
+    assert_eq!(registry.pending(), Some(Pending::Change));
+    registry.take(Event::Reported(Link(1), busy), at(30));
+    registry.publish();
+    assert_eq!(registry.table(&name("users")).expect("known").endpoints[0].utilization, Some(0.5));
+}
+
+#[test]
+fn a_change_of_one_service_leaves_the_tables_of_others_and_the_routes_as_they_are() {
+    let mut registry = registry([spec("users", 1, Some(&["/users"])), spec("orders", 1, Some(&["/orders"]))]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    ready(&mut registry, 2, said("orders-1@vm1", "a"), 0);
+    let before = Arc::clone(registry.snapshot());
+    let effects = registry.apply(Event::Reported(Link(1), report(InstanceState::Unhealthy)), at(10));
+    let published = effects.iter().find_map(|effect| match effect {
+        Effect::Published { snapshot, changed } => Some((snapshot, changed)),
+        _ => None,
+    });
+    let (after, changed) = published.expect("a snapshot");
+    assert_eq!(changed.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["users"]);
+    let table = |snapshot: &Snapshot| Arc::clone(snapshot.service("orders").expect("known"));
+    assert!(Arc::ptr_eq(&table(&before), &table(after)), "the same table, not one like it");
+    assert!(std::ptr::eq(before.routes(), after.routes()), "the same routes, not some like them");
+}
+
+#[test]
+fn an_instance_that_callers_left_out_is_ready_again_once_that_is_over() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    ready(&mut registry, 2, said("orders-1@vm1", "c"), 0);
+    let cause = Cause { reason: Reason::ConnectFailed, message: "refused".into(), since_unix_ms: 5 };
+    let leaves_out = HealthReport {
+        ejections: vec![EjectionReport { instance: id("users-1@vm1"), cause, remaining_ms: 700 }],
+        calls: vec![CallFigures { service: name("users"), requests: 5, failures: 5 }],
+        ..report(InstanceState::Ready)
+    };
+    registry.apply(Event::Reported(Link(2), leaves_out.clone()), at(10));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    ticks(&mut registry, 200, 600);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    ticks(&mut registry, 800, 800);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)), "nobody had to say so");
+    registry.apply(Event::Reported(Link(2), leaves_out), at(900));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    registry.apply(Event::Unlinked(Link(2)), at(910));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)), "its caller is gone");
+}
+
+#[test]
+fn silence_that_ran_out_between_two_ticks_is_seen_at_the_next_though_something_else_happened_first() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 40);
+    ticks(&mut registry, 200, 3_000);
+    // The same announcement again, after the moment at which the silence is too long and before a tick saw it.
+    registry.apply(Event::Announced(Link(1), said("users-1@vm1", "a")), at(3_100));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)));
+    ticks(&mut registry, 3_200, 3_200);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::ReportMissing))));
+}
+
+#[test]
+fn a_place_that_instances_share_is_routed_until_the_last_of_them_is_forgotten() {
+    let mut registry = registry([]);
+    ready(&mut registry, 1, asking("users-1@vm1", &["/users"]), 0);
+    ready(&mut registry, 2, asking("users-2@vm1", &["/users", "/people"]), 0);
+    assert_eq!(places(&registry), ["/people users sdk", "/users users sdk"]);
+    let routes = registry.routes().as_ptr();
+    registry.apply(Event::Reported(Link(1), report(InstanceState::Draining)), at(10));
+    registry.apply(Event::Unlinked(Link(1)), at(20));
+    assert!(std::ptr::eq(routes, registry.routes().as_ptr()), "nothing of them changed");
+    registry.apply(Event::Announced(Link(2), asking("users-2@vm1", &["/users"])), at(30));
+    assert_eq!(places(&registry), ["/users users sdk"]);
+    registry.apply(Event::Reported(Link(2), report(InstanceState::Draining)), at(40));
+    registry.apply(Event::Unlinked(Link(2)), at(50));
+    assert_eq!(places(&registry), Vec::<String>::new());
 }

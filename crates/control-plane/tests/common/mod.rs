@@ -52,6 +52,7 @@ pub fn declaration(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration 
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access_lines: synego_model::AccessLines::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use super::trace::{self, RequestId, Trace};
 use crate::fields::{self, Fields, Name};
 use crate::load::Permit;
 use crate::server::Busy;
+use crate::workers::NO_LINES;
 
 /// The status of an exchange whose client went away before it was answered, as in Nginx's logs.
 const CLIENT_GONE: u16 = 499;
@@ -222,6 +223,9 @@ impl Exchange {
     /// Failures are always logged, of the rest a share; all hops of one trace decide alike.
     fn is_kept(&self) -> bool {
         let share = self.station.log_share.load(Relaxed);
+        if share == NO_LINES {
+            return false;
+        }
         let draw = self.trace.map_or(0, |trace| (trace.trace_id % 100) as u8);
         draw < share || self.has_failed() || self.reason.is_some() || !self.complete
     }

@@ -1919,6 +1919,19 @@ pub struct SidecarSettings {
     /// Services it may call.
     #[prost(string, repeated, tag = "4")]
     pub uses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
+    #[prost(message, optional, tag = "10")]
+    pub access_lines: ::core::option::Option<AccessLines>,
+}
+/// Which exchanges get a line in the access log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessLines {
+    /// None does, not even one that failed.
+    #[prost(bool, tag = "1")]
+    pub off: bool,
+    /// How many in a hundred of those that did not fail, 0 to 100; of those that failed all do.
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
 }
 /// How an instance's health is probed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
