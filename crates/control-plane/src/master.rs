@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
-use synego_model::{Announcement, CallFigures, Cause, Declaration, EjectionReport, Engine, InstanceState, Snapshot};
+use synego_model::{Access, Announcement, CallFigures, Cause, Declaration, Denial, EjectionReport, Engine, InstanceState, Snapshot};
 use synego_runtime::clock;
 use synego_runtime::telemetry::Metrics;
 use synego_wire::convert::policy::SidecarSettings;
@@ -140,17 +140,24 @@ impl Shared {
     }
 
     pub(crate) fn settings(&self, service: &synego_model::ServiceName) -> SidecarSettings {
-        settings_of(&self.declared.borrow().declaration, service)
+        let mut settings = settings_of(&self.declared.borrow().declaration, service);
+        if let Some(table) = self.snapshot.borrow().service(service.as_str()) {
+            settings.access = Some(table.access.as_ref().clone());
+            settings.callers = table.callers.to_vec();
+        }
+        settings
     }
 }
 
-/// What a manifest says about the sidecars of `service`.
-pub(crate) fn settings_of(declaration: &Declaration, service: &synego_model::ServiceName) -> SidecarSettings {
-    declaration.services.get(service).map_or_else(SidecarSettings::default, |spec| SidecarSettings {
+/// What a manifest says about the sidecars of `service`, but for who may call it.
+fn settings_of(declaration: &Declaration, service: &synego_model::ServiceName) -> SidecarSettings {
+    let unnamed = || SidecarSettings { access: Some(Access::undeclared(declaration.access)), ..SidecarSettings::default() };
+    declaration.services.get(service).map_or_else(unnamed, |spec| SidecarSettings {
         declared: true,
         policy: spec.policy.as_ref().clone(),
         health: spec.health.clone(),
         uses: spec.uses.clone(),
+        ..unnamed()
     })
 }
 
@@ -240,10 +247,10 @@ impl MasterHandle {
         self.shared.turned.send_modify(|turns| *turns += 1);
     }
 
-    /// Tells what this master's own ingress sees as a caller: which instances it leaves out, and what it called since
-    /// the last time. To be told each second; one that finds the registry busy is dropped.
-    pub fn ingress_report(&self, ejections: Vec<EjectionReport>, calls: Vec<CallFigures>) {
-        let _full = self.shared.asks.try_send(Ask::Event(Box::new(Event::Ingress(ejections, calls))));
+    /// Tells what this master's own ingress sees as a caller: which instances it leaves out, what it called and what
+    /// access refused since the last time. To be told each second; one that finds the registry busy is dropped.
+    pub fn ingress_report(&self, ejections: Vec<EjectionReport>, calls: Vec<CallFigures>, denials: Vec<Denial>) {
+        let _full = self.shared.asks.try_send(Ask::Event(Box::new(Event::Ingress(ejections, calls, denials))));
     }
 
     /// Puts another declaration in force.

@@ -7,6 +7,7 @@
 //! each change and only then. Silence is judged by the time of the last tick, from which the judge's own lateness has
 //! been taken off: a master that stood still for a while blames nobody for it.
 
+mod access;
 mod instance;
 mod routes;
 mod service;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use synego_model::{
-    Announcement, CallFigures, Cause, Declaration, EjectionReport, Epoch, HealthReport, InstanceId, InstanceState,
+    Announcement, CallFigures, Caller, Cause, Declaration, Denial, EjectionReport, Epoch, HealthReport, InstanceId, InstanceState,
     Reason, Route, ServiceName, ServiceTable, Snapshot,
 };
 
@@ -56,7 +57,7 @@ pub enum Event {
     /// A link ended.
     Unlinked(Link),
     /// What this master's own ingress sees as a caller.
-    Ingress(Vec<EjectionReport>, Vec<CallFigures>),
+    Ingress(Vec<EjectionReport>, Vec<CallFigures>, Vec<Denial>),
     /// Time went on.
     Tick,
 }
@@ -111,6 +112,7 @@ pub struct Registry {
     claims: routes::Claims,
     ingress: instance::Caller,
     notices: Vec<Notice>,
+    denials: access::Denials,
     snapshot: Arc<Snapshot>,
 }
 
@@ -127,6 +129,7 @@ impl Registry {
             claims: routes::Claims::default(),
             ingress: instance::Caller::default(),
             notices: Vec::new(),
+            denials: access::Denials::default(),
             snapshot: Arc::new(Snapshot::empty()),
         };
         let _first = registry.publish();
@@ -148,7 +151,10 @@ impl Registry {
             Event::Announced(link, announcement) => self.announced(link, announcement, at, &mut effects),
             Event::Reported(link, report) => self.reported(link, report, at),
             Event::Unlinked(link) => self.unlinked(link, at),
-            Event::Ingress(ejections, calls) => self.ingress.told(ejections, &calls, at),
+            Event::Ingress(ejections, calls, denials) => {
+                self.denials.told(&Caller::Ingress, &denials, at);
+                self.ingress.told(ejections, &calls, at)
+            }
             Event::Tick => {
                 shape_changed = self.tick(at);
                 self.everyone()
@@ -187,8 +193,8 @@ impl Registry {
 
     /// What a person should know.
     #[must_use]
-    pub fn notices(&self) -> &[Notice] {
-        &self.notices
+    pub fn notices(&self) -> Vec<Notice> {
+        self.notices.iter().cloned().chain(self.denials.notices()).collect()
     }
 
     /// Callers that leave `id` out, with why; the ingress is called so.
@@ -259,9 +265,13 @@ impl Registry {
         BTreeSet::from([id])
     }
 
-    fn reported(&mut self, link: Link, report: HealthReport, at: At) -> BTreeSet<InstanceId> {
+    fn reported(&mut self, link: Link, mut report: HealthReport, at: At) -> BTreeSet<InstanceId> {
         let Some(id) = self.links.get(&link).cloned() else { return BTreeSet::new() };
         let Some(found) = self.instances.get_mut(&id) else { return BTreeSet::new() };
+        let denials = std::mem::take(&mut report.denials);
+        if !denials.is_empty() {
+            self.denials.told(&Caller::Service(found.announcement.service.clone()), &denials, at);
+        }
         let mut touched = found.reported(report, at);
         touched.insert(id);
         touched
@@ -284,6 +294,7 @@ impl Registry {
         // Whoever judges late heard late: its own lag is given back to all.
         let lag = if gap > 2 * self.tick_ms { gap - self.tick_ms } else { 0 };
         self.last_tick = Some(at.ms);
+        self.denials.tick(at);
         for found in self.instances.values_mut() {
             found.forgive(lag, at);
         }
@@ -345,8 +356,10 @@ impl Registry {
         let names = service::known(&self.declaration, self.instances.values());
         let mut changed = BTreeSet::new();
         let mut tables = Vec::with_capacity(names.len());
+        let callers = access::callers(&self.declaration, self.instances.values());
         for name in &names {
-            let table = service::table(name, &self.declaration, self.instances.values());
+            let callers = callers.get(name).into_iter().flatten().cloned().collect();
+            let table = service::table(name, &self.declaration, self.instances.values(), callers);
             match self.snapshot.service(name.as_str()) {
                 Some(former) if former.as_ref() == &table => tables.push(Arc::clone(former)),
                 _ => {
@@ -358,6 +371,7 @@ impl Registry {
         changed.extend(self.snapshot.services().map(|table| table.name.clone()).filter(|name| !names.contains(name)));
         let (routes, notices) = routes::build(&self.declaration, &tables, &self.instances, &self.claims);
         self.notices = notices;
+        self.notices.extend(access::notices(&self.declaration, self.instances.values()));
         let next = Snapshot::new(Epoch(self.snapshot.epoch().0 + 1), tables, routes, self.declaration.limits.clone());
         // The first snapshot counts even when it is empty: it says that this is all.
         let same = self.snapshot.epoch() > Epoch(0)

@@ -374,7 +374,7 @@ async fn what_the_ingress_leaves_out_is_shown_on_the_instance() {
     let cause = synego_model::Cause { reason: Reason::ConnectFailed, message: "refused".into(), since_unix_ms: 7 };
     let ejection = synego_model::EjectionReport { instance: common::id("users-1@vm1"), cause, remaining_ms: 30_000 };
     let calls = synego_model::CallFigures { service: name("users"), requests: 9, failures: 9 };
-    master.handle.ingress_report(vec![ejection], vec![calls]);
+    master.handle.ingress_report(vec![ejection], vec![calls], Vec::new());
     until("degraded", master.handle.services(), |services| services[0].state == InstanceState::Degraded).await;
     let view = api.client.get(get(&["users"])).await.expect("a view").into_inner();
     let instance = &view.service[0].instance[0];

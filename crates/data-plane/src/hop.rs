@@ -4,6 +4,7 @@
 //! and `inbound`.
 
 pub(crate) mod accept;
+pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod connection;
@@ -135,6 +136,7 @@ async fn relay(
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
+    station.table.prove(request.headers_mut(), marks, client);
     exchange.is_named(request.headers_mut(), marks, client.trusted);
     fits?;
     let head = Head::check(&request, body.is_end_stream(), marks)?;
@@ -149,7 +151,7 @@ async fn relay(
     }
 
     // route: which service, under which policy.
-    let way = station.table.route(station, &head, &headers).await?;
+    let way = station.table.route(station, client, &head, &headers).await?;
     exchange.routed(way.route.clone(), way.service.clone());
 
     // admit: a place among the requests in flight.

@@ -29,6 +29,7 @@
 //! configuration files; HTTP/2 itself is hyper's.
 
 mod calls;
+mod denials;
 mod h1;
 mod h2;
 mod hop;
@@ -49,6 +50,8 @@ mod upstreams;
 mod workers;
 
 pub use calls::CallBook;
+pub use denials::DenialBook;
+pub use hop::access::{Gate, Permits};
 pub use inbound::{InboundConfig, InboundTarget};
 pub use ingress::{IngressConfig, Network};
 pub use load::LoadMeter;

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, Method};
 use synego_model::{HostPattern, PathPattern, Policy, Route, Segment, ServiceName};
 
+use crate::hop::access::RouteRules;
 use crate::hop::path;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -30,6 +31,7 @@ pub(crate) struct Prepared {
     pub(crate) label: Arc<str>,
     pub(crate) service: ServiceName,
     pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) rules: Option<Box<RouteRules>>,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, String)>,
     query: Vec<(String, String)>,
@@ -187,6 +189,7 @@ impl Prepared {
             label: route.place.to_string().into(),
             service: route.service.clone(),
             policy: route.policy.clone(),
+            rules: RouteRules::of(&route.place.path, &route.rules),
             methods: route.methods.iter().map(|method| method.parse().ok()).collect::<Option<_>>()?,
             headers: route.headers.iter().map(header).collect::<Option<_>>()?,
             query: route.query.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use synego_model::{Cause, Declaration, InstanceState, Policy, Protocol, Reason, ServiceName, ServiceTable};
 
-use super::Instance;
+use super::{Instance, access};
 
 /// How a service is as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,7 @@ pub(super) fn table<'a>(
     name: &ServiceName,
     declaration: &Declaration,
     instances: impl Iterator<Item = &'a Instance>,
+    callers: Arc<[ServiceName]>,
 ) -> ServiceTable {
     let spec = declaration.services.get(name);
     let mine: Vec<&Instance> = instances.filter(|found| found.announcement.service == *name).collect();
@@ -46,6 +47,8 @@ pub(super) fn table<'a>(
         name: name.clone(),
         protocol: spec.map_or_else(announced, |spec| spec.protocol),
         policy: spec.map_or_else(|| Arc::new(Policy::default()), |spec| Arc::clone(&spec.policy)),
+        access: Arc::new(access::of(name, declaration)),
+        callers,
         endpoints: mine.iter().filter_map(|found| found.endpoint()).collect(),
     }
 }

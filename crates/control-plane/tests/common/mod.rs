@@ -13,7 +13,7 @@ use synego_control_plane::uplink::{MasterAddress, OutputSource, Uplink, UplinkCo
 use synego_identity::{Acceptor, Connector};
 use synego_model::declaration::Liveness;
 use synego_model::{
-    Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName,
+    AccessMode, AccessRules, Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName,
     Policy, Protocol, ServiceName, ServiceSpec, Snapshot,
 };
 use synego_runtime::lifecycle::Stopper;
@@ -39,6 +39,7 @@ pub fn spec(service: &str, uses: &[&str]) -> ServiceSpec {
         protocol: Protocol::Http,
         routes: None,
         uses: uses.iter().map(|service| name(service)).collect(),
+        rules: AccessRules::default(),
         health: None,
         policy: Arc::new(Policy::default()),
         instances: 1,
@@ -50,6 +51,7 @@ pub fn declaration(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration 
     Declaration {
         mesh: MeshName::new("shop").expect("a name"),
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
+        access: AccessMode::default(),
         limits: Limits::default(),
         liveness: Liveness::default(),
     }
@@ -171,6 +173,7 @@ pub fn report(state: InstanceState) -> HealthReport {
         restarts: 0,
         ejections: Vec::new(),
         calls: Vec::new(),
+        denials: Vec::new(),
         snapshot_age_ms: 0,
     }
 }

@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderValue};
 use rand::rngs::SmallRng;
 use synego_identity::Acceptor;
 use synego_model::process::ServiceAddress;
-use synego_model::{Limits, Policy, ServiceName};
+use synego_model::{Caller, Limits, Policy, ServiceName};
 use synego_runtime::logs::AccessLog;
 
 use super::accept::PerClient;
+use super::access::Who;
 use super::answer::Refusal;
 use super::connection::Client;
 use super::ending::Ending;
@@ -22,6 +23,7 @@ use super::head::Head;
 use super::headers;
 use super::marks::Marks;
 use crate::calls::Page;
+use crate::denials::DenialBook;
 use crate::inbound::Inbound;
 use crate::ingress::Ingress;
 use crate::load::Permit;
@@ -42,6 +44,7 @@ pub(crate) struct Station {
     pub(crate) acceptor: Acceptor,
     pub(crate) pool: Rc<Pool>,
     pub(crate) calls: Option<Rc<Page>>,
+    pub(crate) denials: DenialBook,
     pub(crate) server: Arc<State>,
     pub(crate) ending: Rc<Ending>,
     pub(crate) cells: Arc<Cells>,
@@ -101,11 +104,17 @@ pub(crate) enum To {
 }
 
 impl Table {
-    pub(crate) async fn route(&self, station: &Station, head: &Head, headers: &HeaderMap) -> Result<Way, Refusal> {
+    pub(crate) async fn route(
+        &self,
+        station: &Station,
+        client: &Client,
+        head: &Head,
+        headers: &HeaderMap,
+    ) -> Result<Way, Refusal> {
         match self {
             Self::Ingress(ingress) => ingress.route(station, head, headers),
             Self::Outbound(outbound) => outbound.route(station, head).await,
-            Self::Inbound(inbound) => inbound.route(station, head),
+            Self::Inbound(inbound) => inbound.route(station, client, head),
         }
     }
 
@@ -135,6 +144,19 @@ impl Table {
             // Some servers read an underscore as a dash: nobody but the mesh speaks for it in either spelling.
             Self::Outbound(_) => headers::remove_underscored(headers),
             Self::Inbound(_) => {}
+        }
+    }
+
+    /// Puts who calls in the place of what a request says of it, where a certificate proves it.
+    pub(crate) fn prove(&self, headers: &mut HeaderMap, marks: Marks, client: &Client) {
+        match (self, &client.who) {
+            (Self::Inbound(_), Who::Known(Caller::Service(_), value)) => {
+                headers.insert(headers::CALLER, value.clone());
+            }
+            (Self::Inbound(_), Who::Known(..)) if marks.has(Marks::INTERNAL) => {
+                headers.remove(headers::CALLER);
+            }
+            _ => {}
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Mesh {
     pub reader: SnapshotReader,
     state: Mutex<State>,
     pub calls: CallBook,
+    pub denials: DenialBook,
+    pub permits: Arc<ArcSwap<Permits>>,
     pub asked: Arc<Asked>,
     pub log_dir: tempfile::TempDir,
     access: AccessLog,
@@ -99,6 +101,8 @@ impl Mesh {
             reader,
             state: Mutex::default(),
             calls: CallBook::default(),
+            denials: DenialBook::default(),
+            permits: Arc::default(),
             asked: Arc::default(),
             access: AccessLog::open(LineConfig::to(to)).expect("a log"),
             log_dir,
@@ -109,7 +113,7 @@ impl Mesh {
     /// A service with this policy and no instance yet.
     pub fn service(&self, service: &str, protocol: Protocol, policy: Policy) -> &Self {
         let name = name(service);
-        let table = ServiceTable { name: name.clone(), protocol, policy: Arc::new(policy), endpoints: Vec::new() };
+        let table = ServiceTable { name: name.clone(), protocol, policy: Arc::new(policy), access: Arc::default(), callers: Arc::default(), endpoints: Vec::new() };
         self.change(|state| drop(state.tables.insert(name, table)))
     }
 
@@ -135,6 +139,8 @@ impl Mesh {
                     name: name.clone(),
                     protocol: Protocol::Http,
                     policy: policy.clone(),
+                    access: Arc::default(),
+                    callers: Arc::default(),
                     endpoints: Vec::new(),
                 };
                 self.state.lock().expect("lock").tables.insert(name, table);
@@ -164,6 +170,7 @@ impl Mesh {
             connector: Connector::plain(),
             access: self.access.clone(),
             load: load.clone(),
+            denials: self.denials.clone(),
         };
         let inbound = self.handle.serve(any(), Hop::Inbound(config)).expect("a port");
         self.endpoint(service, &id, inbound.local_addr(), InstanceState::Ready);
@@ -212,6 +219,7 @@ impl Mesh {
             connector: Connector::plain(),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            denials: self.denials.clone(),
             trusted: Network::loopback(),
             hosts: Vec::new(),
         };
@@ -234,6 +242,8 @@ impl Mesh {
             connector: Connector::plain(),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            permits: self.permits.clone(),
+            denials: self.denials.clone(),
         };
         self.handle.serve(any(), Hop::Outbound(config)).expect("a port")
     }

@@ -43,6 +43,8 @@ pub enum Reason {
     ClientTooSlow = 35,
     /// The mesh itself failed; a fault of ours. \[500\]
     Internal = 36,
+    /// The body is of a type that the called API does not speak. \[415\]
+    UnsupportedType = 37,
     /// The body does not have the form that the handler declares. \[400\]
     InvalidBody = 50,
     /// The handler's waiting line is full. \[503\]
@@ -75,6 +77,8 @@ pub enum Reason {
     ManifestRefused = 75,
     /// The change needs more than a live change may do; the text says what. \[409\]
     NotLive = 76,
+    /// Nobody knows who asks: no token, or one that is not good. \[401\]
+    Unauthenticated = 77,
     /// The process has not said or shown yet that it is ready. \[503\]
     Starting = 90,
     /// The probe fails. \[503\]
@@ -131,6 +135,7 @@ impl Reason {
             Self::MethodNotAllowed => "REASON_METHOD_NOT_ALLOWED",
             Self::ClientTooSlow => "REASON_CLIENT_TOO_SLOW",
             Self::Internal => "REASON_INTERNAL",
+            Self::UnsupportedType => "REASON_UNSUPPORTED_TYPE",
             Self::InvalidBody => "REASON_INVALID_BODY",
             Self::QueueFull => "REASON_QUEUE_FULL",
             Self::QueueTimeout => "REASON_QUEUE_TIMEOUT",
@@ -147,6 +152,7 @@ impl Reason {
             Self::EpochConflict => "REASON_EPOCH_CONFLICT",
             Self::ManifestRefused => "REASON_MANIFEST_REFUSED",
             Self::NotLive => "REASON_NOT_LIVE",
+            Self::Unauthenticated => "REASON_UNAUTHENTICATED",
             Self::Starting => "REASON_STARTING",
             Self::ProbeFailed => "REASON_PROBE_FAILED",
             Self::ProcessExited => "REASON_PROCESS_EXITED",
@@ -186,6 +192,7 @@ impl Reason {
             "REASON_METHOD_NOT_ALLOWED" => Some(Self::MethodNotAllowed),
             "REASON_CLIENT_TOO_SLOW" => Some(Self::ClientTooSlow),
             "REASON_INTERNAL" => Some(Self::Internal),
+            "REASON_UNSUPPORTED_TYPE" => Some(Self::UnsupportedType),
             "REASON_INVALID_BODY" => Some(Self::InvalidBody),
             "REASON_QUEUE_FULL" => Some(Self::QueueFull),
             "REASON_QUEUE_TIMEOUT" => Some(Self::QueueTimeout),
@@ -202,6 +209,7 @@ impl Reason {
             "REASON_EPOCH_CONFLICT" => Some(Self::EpochConflict),
             "REASON_MANIFEST_REFUSED" => Some(Self::ManifestRefused),
             "REASON_NOT_LIVE" => Some(Self::NotLive),
+            "REASON_UNAUTHENTICATED" => Some(Self::Unauthenticated),
             "REASON_STARTING" => Some(Self::Starting),
             "REASON_PROBE_FAILED" => Some(Self::ProbeFailed),
             "REASON_PROCESS_EXITED" => Some(Self::ProcessExited),
@@ -1795,6 +1803,28 @@ pub struct Report {
     /// Age of the snapshot in force; milliseconds.
     #[prost(uint64, tag = "8")]
     pub snapshot_age_ms: u64,
+    /// Calls that access refused since the last report, or would have; at most 1,000.
+    #[prost(message, repeated, tag = "9")]
+    pub denial: ::prost::alloc::vec::Vec<Denial>,
+}
+/// Calls of one caller to one service that access refused, or would have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Denial {
+    /// Name of the caller, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Name of the callee.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Whether they passed all the same, since the mesh only observes.
+    #[prost(bool, tag = "3")]
+    pub observed: bool,
+    /// How many.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// Why, with the line that would change it; at most 1 KiB.
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
 }
 /// How much is going on in an instance, measured at its inbound unless said otherwise.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1880,7 +1910,7 @@ pub struct Taken {
     pub refused: ::prost::alloc::string::String,
 }
 /// The link is accepted.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Joined {
     /// The version of this protocol that both speak from now on.
     #[prost(uint32, tag = "1")]
@@ -1905,7 +1935,7 @@ pub struct Joined {
     pub settings: ::core::option::Option<SidecarSettings>,
 }
 /// What the manifest says about the sidecar's own service; all of it, each time.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SidecarSettings {
     /// Whether the manifest names the service at all; false: what the sidecar was started with holds.
     #[prost(bool, tag = "1")]
@@ -1919,6 +1949,120 @@ pub struct SidecarSettings {
     /// Services it may call.
     #[prost(string, repeated, tag = "4")]
     pub uses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it; not set by masters that know of no access.
+    #[prost(message, optional, tag = "5")]
+    pub access: ::core::option::Option<Access>,
+    /// Services that have the permission to call it by their own `uses`; at most 10,000.
+    #[prost(string, repeated, tag = "6")]
+    pub caller: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Who may call a service, beside the `uses` of its callers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Access {
+    /// What happens to calls that nobody permits.
+    #[prost(enumeration = "access::Mode", tag = "1")]
+    pub mode: i32,
+    /// Whether the manifest names the service; one that it does not name may be called by every service of the mesh.
+    #[prost(bool, tag = "2")]
+    pub declared: bool,
+    /// The rules of the service.
+    #[prost(message, optional, tag = "3")]
+    pub rules: ::core::option::Option<AccessRules>,
+    /// All of its routes, where one of them has rules; at most 256.
+    #[prost(message, repeated, tag = "4")]
+    pub route: ::prost::alloc::vec::Vec<RouteAccess>,
+}
+/// Nested message and enum types in `Access`.
+pub mod access {
+    /// What happens to calls that nobody permits.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        /// Not said: ENFORCE.
+        Unspecified = 0,
+        /// They are refused.
+        Enforce = 1,
+        /// They pass and are reported.
+        Observe = 2,
+        /// They pass.
+        Open = 3,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "MODE_UNSPECIFIED",
+                Self::Enforce => "MODE_ENFORCE",
+                Self::Observe => "MODE_OBSERVE",
+                Self::Open => "MODE_OPEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "MODE_ENFORCE" => Some(Self::Enforce),
+                "MODE_OBSERVE" => Some(Self::Observe),
+                "MODE_OPEN" => Some(Self::Open),
+                _ => None,
+            }
+        }
+    }
+}
+/// `allow` and `deny`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessRules {
+    /// Who may call, of those that use the service; at most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub allow: ::prost::alloc::vec::Vec<AccessRule>,
+    /// Whether `allow` was said at all: an empty list that was said is nobody.
+    #[prost(bool, tag = "2")]
+    pub allow_said: bool,
+    /// Who may not; it wins. At most 256.
+    #[prost(message, repeated, tag = "3")]
+    pub deny: ::prost::alloc::vec::Vec<AccessRule>,
+}
+/// One entry of `allow` or `deny`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessRule {
+    /// Name of a service, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Methods in upper case; none: all. At most 16.
+    #[prost(string, repeated, tag = "2")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The path and all below it; empty: every path.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+}
+/// What a route says of access, and where.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteAccess {
+    /// Its path.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Whether the path must be equal.
+    #[prost(bool, tag = "2")]
+    pub exact: bool,
+    /// Its methods; none: all. At most 16.
+    #[prost(string, repeated, tag = "3")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its rules.
+    #[prost(message, optional, tag = "4")]
+    pub rules: ::core::option::Option<AccessRules>,
 }
 /// How an instance's health is probed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1983,6 +2127,9 @@ pub struct ServiceTable {
     /// Its instances that are not gone.
     #[prost(message, repeated, tag = "5")]
     pub endpoint: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Who may call it, beside the caller's own `uses`; not set by masters that know of no access.
+    #[prost(message, optional, tag = "6")]
+    pub access: ::core::option::Option<Access>,
 }
 /// Where an instance is reached.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2046,6 +2193,9 @@ pub struct ServiceDelta {
     /// Ids of instances that left.
     #[prost(string, repeated, tag = "6")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it now; not set: unchanged.
+    #[prost(message, optional, tag = "7")]
+    pub access: ::core::option::Option<Access>,
 }
 /// What happens to a request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
