@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
+use synego_identity::Digest;
 use synego_model::{Access, Announcement, CallFigures, Cause, Declaration, Denial, EjectionReport, Engine, InstanceState, Snapshot};
 use synego_runtime::clock;
 use synego_runtime::telemetry::Metrics;
@@ -20,7 +21,7 @@ use synego_wire::pb;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::admin::{
-    ApplyAsked, DownAsked, DownOutcome, DownStep, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
+    ApplyAsked, Audit, DownAsked, DownOutcome, DownStep, LoginBook, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
 };
 use crate::health::Health;
 use crate::link::{self, Carrier};
@@ -46,6 +47,10 @@ pub struct MasterConfig {
     pub facts: MasterFacts,
     /// Who understands manifests for `apply`.
     pub planner: Arc<dyn Planner>,
+    /// The tokens by which people are known over TCP.
+    pub logins: LoginBook,
+    /// Where changes are written down.
+    pub audit: Audit,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -111,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) planner: Arc<dyn Planner>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
+    pub(crate) logins: LoginBook,
+    pub(crate) audit: Audit,
     pub(crate) metrics: MasterMetrics,
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(crate) services: watch::Sender<Arc<Vec<ServiceStatus>>>,
@@ -137,6 +144,12 @@ impl Shared {
     /// Whether someone listens for the wish to end everything.
     pub(crate) fn may_go_down(&self) -> bool {
         self.downs_taken.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// By which what is declared now is told from what was before.
+    pub(crate) fn digest(&self) -> String {
+        let declaration = Arc::clone(&self.declared.borrow().declaration);
+        serde_json::to_vec(&*declaration).map_or_else(|error| error.to_string(), |text| Digest::of(&text).short())
     }
 
     pub(crate) fn settings(&self, service: &synego_model::ServiceName) -> SidecarSettings {
@@ -186,6 +199,8 @@ impl MasterControl {
             planner: config.planner,
             asks,
             links: Arc::default(),
+            logins: config.logins,
+            audit: config.audit,
             metrics: MasterMetrics::new(&config.metrics),
             snapshot: watch::Sender::new(Arc::clone(registry.snapshot())),
             services: watch::Sender::new(Arc::new(registry.services())),

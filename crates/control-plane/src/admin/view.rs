@@ -25,6 +25,7 @@ pub(crate) fn view(registry: &Registry, shared: &Shared, wanted: &[String], at: 
         gateway: shared.gateway.borrow().as_ref().map(gateway),
         warning: notices.iter().chain(&registry.notices()).map(warning).collect(),
         version: shared.facts.version.clone(),
+        access: registry.declaration().access.word().to_owned(),
     }
 }
 

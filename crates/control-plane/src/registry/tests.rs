@@ -464,7 +464,7 @@ fn refused_calls_are_shown_once_for_caller_and_callee_and_forgotten_after_a_whil
     let mut registry = registry([spec("users", 1, None), spec("orders", 1, Some(&[]))]);
     registry.apply(Event::Linked(Link(1), said("orders-1@vm1", "a")), at(0));
     registry.apply(Event::Linked(Link(2), said("users-1@vm1", "a")), at(0));
-    let denial = |count, observed| synego_model::Denial {
+    let denial = |count, observed| Denial {
         caller: "orders".parse().expect("a caller"),
         service: name("users"),
         observed,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use synego_control_plane::master::{MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner, Planner};
+use synego_control_plane::master::{Audit, LoginBook, MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner, Planner};
 use synego_control_plane::uplink::{MasterAddress, OutputSource, Uplink, UplinkConfig, UplinkHandle, new_incarnation};
 use synego_identity::{Acceptor, Connector};
 use synego_model::declaration::Liveness;
@@ -77,6 +77,16 @@ impl Master {
     }
 
     pub fn start_at(address: SocketAddr, declaration: Declaration, planner: Arc<dyn Planner>) -> Self {
+        Self::start_with(address, declaration, planner, LoginBook::default(), Audit::default())
+    }
+
+    pub fn start_with(
+        address: SocketAddr,
+        declaration: Declaration,
+        planner: Arc<dyn Planner>,
+        logins: LoginBook,
+        audit: Audit,
+    ) -> Self {
         let listener = synego_identity::listen(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let facts = MasterFacts { mesh: Some(address), version: "test".into(), ..MasterFacts::default() };
@@ -85,6 +95,8 @@ impl Master {
             declaration,
             facts,
             planner,
+            logins,
+            audit,
             metrics: Metrics::new("test"),
         });
         let runtime =

@@ -2695,6 +2695,91 @@ pub mod mesh_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIAnswer {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// In words: the name of a token, or the user at the Unix socket.
+    #[prost(string, tag = "2")]
+    pub who: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When its token ends: milliseconds since 1970-01-01 UTC; 0: it has none.
+    #[prost(uint64, tag = "4")]
+    pub expires_unix_ms: u64,
+}
+/// A token that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueLoginRequest {
+    /// For whom, for people: 1 to 63 visible characters.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do: READ or WRITE.
+    #[prost(enumeration = "AdminRole", tag = "2")]
+    pub role: i32,
+    /// Seconds that it is good: 60 to 31,536,000; 0: 2,592,000, thirty days.
+    #[prost(uint32, tag = "3")]
+    pub ttl_s: u32,
+}
+/// A token, told once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedLogin {
+    /// The secret.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// What is kept of it.
+    #[prost(message, optional, tag = "2")]
+    pub login: ::core::option::Option<LoginView>,
+}
+/// What is kept of a token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginView {
+    /// By which it is revoked; says nothing of the secret.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// For whom.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When it was made: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "4")]
+    pub created_unix_ms: u64,
+    /// When it ends: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "5")]
+    pub expires_unix_ms: u64,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLoginsRequest {}
+/// Tokens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoginList {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub login: ::prost::alloc::vec::Vec<LoginView>,
+}
+/// Which token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeLoginRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// It is worthless now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedLogin {
+    /// What it was.
+    #[prost(message, optional, tag = "1")]
+    pub login: ::core::option::Option<LoginView>,
+}
 /// What to look at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -2741,6 +2826,9 @@ pub struct MeshView {
     /// `synego` version of the master.
     #[prost(string, tag = "11")]
     pub version: ::prost::alloc::string::String,
+    /// What happens to calls that nobody permits: `enforce`, `observe` or `open`; empty: not known.
+    #[prost(string, tag = "12")]
+    pub access: ::prost::alloc::string::String,
 }
 /// One master.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3116,6 +3204,43 @@ pub struct DownProgress {
     #[prost(uint32, tag = "4")]
     pub open_requests: u32,
 }
+/// What one who asks may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AdminRole {
+    /// Not said: WRITE where a token is wanted.
+    Unspecified = 0,
+    /// See how the mesh is, nothing more: who comes without a token from the same machine.
+    Look = 1,
+    /// See everything, lines of output included; plan changes.
+    Read = 2,
+    /// Change everything.
+    Write = 3,
+}
+impl AdminRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ADMIN_ROLE_UNSPECIFIED",
+            Self::Look => "ADMIN_ROLE_LOOK",
+            Self::Read => "ADMIN_ROLE_READ",
+            Self::Write => "ADMIN_ROLE_WRITE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ADMIN_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ADMIN_ROLE_LOOK" => Some(Self::Look),
+            "ADMIN_ROLE_READ" => Some(Self::Read),
+            "ADMIN_ROLE_WRITE" => Some(Self::Write),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -3313,6 +3438,91 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Down"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Who asks, and what it may do.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/WhoAmI");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        pub async fn issue_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/IssueLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "IssueLogin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tokens that are good, without their secrets.
+        pub async fn list_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/ListLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "ListLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        pub async fn revoke_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/RevokeLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "RevokeLogin"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3372,6 +3582,26 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::DownRequest>,
         ) -> std::result::Result<tonic::Response<Self::DownStream>, tonic::Status>;
+        /// Who asks, and what it may do.
+        async fn who_am_i(
+            &self,
+            request: tonic::Request<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status>;
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        async fn issue_login(
+            &self,
+            request: tonic::Request<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status>;
+        /// The tokens that are good, without their secrets.
+        async fn list_logins(
+            &self,
+            request: tonic::Request<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status>;
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        async fn revoke_login(
+            &self,
+            request: tonic::Request<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status>;
     }
     /// Served by a master to people and tools.
     #[derive(Debug)]
@@ -3670,6 +3900,178 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/WhoAmI" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhoAmISvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::WhoAmIRequest>
+                    for WhoAmISvc<T> {
+                        type Response = super::WhoAmIAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhoAmIRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::who_am_i(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/IssueLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct IssueLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::IssueLoginRequest>
+                    for IssueLoginSvc<T> {
+                        type Response = super::IssuedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IssueLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::issue_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IssueLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/ListLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLoginsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ListLoginsRequest>
+                    for ListLoginsSvc<T> {
+                        type Response = super::LoginList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::list_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/RevokeLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RevokeLoginRequest>
+                    for RevokeLoginSvc<T> {
+                        type Response = super::RevokedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::revoke_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
