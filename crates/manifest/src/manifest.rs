@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use synego_model::declaration::Liveness;
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{AccessLines, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
+use synego_model::{
+    AccessLines, AccessMode, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name,
+};
 
 use crate::effective::EffectiveValue;
 
@@ -118,6 +120,7 @@ impl Manifest {
         let declaration = Declaration {
             mesh: mesh_of(folder),
             services: std::collections::BTreeMap::new(),
+            access: AccessMode::default(),
             limits: Limits::default(),
             liveness: Liveness::default(),
             access_lines: AccessLines::default(),

@@ -9,8 +9,8 @@ use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
 use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, Target};
 use synego_model::{
-    AccessLines, Declaration, Engine, GatewaySpec, HostPattern, Limits, MasterSpec, MeshName, Policy, Protocol, Route,
-    ServiceName, ServiceSpec,
+    AccessLines, AccessMode, AccessRule, AccessRules, Declaration, Engine, GatewaySpec, HostPattern, Limits,
+    MasterSpec, MeshName, Policy, Protocol, Route, ServiceName, ServiceSpec,
 };
 
 use crate::address::socket;
@@ -91,8 +91,9 @@ pub(crate) fn read(file: &types::Manifest, context: &Context<'_>) -> Option<Read
     let limits = limits(file.limits.as_ref());
     let said_logs = file.telemetry.as_ref().and_then(|telemetry| telemetry.logs.as_ref());
     let access_lines = access_lines(said_logs);
+    let access = file.access.as_deref().map_or(Some(AccessMode::default()), AccessMode::from_word)?;
     Some(Read {
-        declaration: Declaration { mesh, services, limits, liveness, access_lines },
+        declaration: Declaration { mesh, services, access, limits, liveness, access_lines },
         local,
         gateway: gateway(file.gateway.as_ref(), context)?,
         masters: master(said)?,
@@ -241,6 +242,7 @@ fn service(name: &ServiceName, said: &types::Service, context: &Context<'_>) -> 
         protocol,
         routes,
         uses: uses.map(|used| ServiceName::new(used).ok()).collect::<Option<_>>()?,
+        rules: rules(said.allow.as_deref(), said.deny.as_deref())?,
         health: match &said.health {
             Some(health) => health_spec(health),
             None => None,
@@ -268,7 +270,21 @@ fn route(service: &ServiceName, said: &types::Route, own: &Policy, origin: Strin
         policy::apply(&mut whole, policy);
         Arc::new(whole)
     });
+    route.rules = rules(said.allow.as_deref(), said.deny.as_deref())?;
     Some(route)
+}
+
+fn rules(allow: Option<&[types::Caller]>, deny: Option<&[types::Caller]>) -> Option<AccessRules> {
+    let rule = |said: &types::Caller| {
+        Some(AccessRule {
+            caller: said.caller.as_deref()?.parse().ok()?,
+            methods: said.method.clone().unwrap_or_default(),
+            path: said.path.as_deref().map_or(Some(None), |path| path.parse().ok().map(Some))?,
+        })
+    };
+    let all = |list: &[types::Caller]| list.iter().map(rule).collect::<Option<Vec<AccessRule>>>();
+    let allow = allow.map_or(Some(None), |list| all(list).map(Some))?;
+    Some(AccessRules { allow, deny: all(deny.unwrap_or_default())? })
 }
 
 fn probe(

@@ -9,7 +9,8 @@ use synego_control_plane::master::{
     InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
 use synego_data_plane::{
-    CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
+    CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
+    snapshot_channel,
 };
 use synego_identity::{Acceptor, Connector};
 use synego_model::{HostPattern, Snapshot};
@@ -39,6 +40,7 @@ pub struct Master {
     waiting: Option<SocketAddr>,
     snapshots: SnapshotWriter,
     calls: CallBook,
+    denials: DenialBook,
     readiness: Readiness,
     host: Host,
     addresses: Addresses,
@@ -58,6 +60,7 @@ struct Ingress {
     snapshot: SnapshotReader,
     access: AccessLog,
     calls: CallBook,
+    denials: DenialBook,
     hosts: Vec<HostPattern>,
 }
 
@@ -71,6 +74,7 @@ impl Ingress {
             connector: Connector::plain(),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            denials: self.denials.clone(),
             trusted: if facing { Vec::new() } else { Network::loopback() },
             hosts: if facing { self.hosts.clone() } else { Vec::new() },
         });
@@ -91,13 +95,14 @@ impl Master {
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
-        let calls = CallBook::default();
+        let (calls, denials) = (CallBook::default(), DenialBook::default());
         let ingress = Ingress {
             workers: workers.clone(),
             name: name.as_str().into(),
             snapshot,
             access,
             calls: calls.clone(),
+            denials: denials.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
         };
         workers.log_lines(config.manifest.declaration.access_lines);
@@ -157,6 +162,7 @@ impl Master {
             waiting: waits.then_some(own),
             snapshots,
             calls,
+            denials,
             readiness: host.readiness(),
             host: host.clone(),
             addresses,
@@ -217,12 +223,15 @@ impl Master {
             }
         });
         tasks::spawn("ingress-report", Kind::Critical, {
-            let (handle, calls, life) = (self.handle.clone(), self.calls.clone(), life.clone());
+            let (handle, calls, denials) = (self.handle.clone(), self.calls.clone(), self.denials.clone());
+            let life = life.clone();
             async move {
                 let mut every = tokio::time::interval(REPORT_EVERY);
                 loop {
                     tokio::select! {
-                        _ = every.tick() => handle.ingress_report(calls.ejections(), calls.take_figures()),
+                        _ = every.tick() => {
+                            handle.ingress_report(calls.ejections(), calls.take_figures(), denials.take());
+                        }
                         () = life.stopped() => return,
                     }
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessMode;
 use crate::limits::Limits;
 use crate::name::{MeshName, ServiceName};
 use crate::service::ServiceSpec;
@@ -17,6 +18,8 @@ pub struct Declaration {
     pub mesh: MeshName,
     /// Its services.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// What happens to calls that nobody permits.
+    pub access: AccessMode,
     /// Bounds inside the mesh.
     pub limits: Limits,
     /// How masters judge silent sidecars.

@@ -6,6 +6,7 @@
 //! **Invariants.** No I/O, no clock, no randomness, no async. A value that exists is valid: constructors check, fields of
 //! checked types are private. A [`Snapshot`] never changes once built.
 
+pub mod access;
 pub mod declaration;
 pub mod diagnostic;
 pub mod endpoint;
@@ -25,6 +26,7 @@ pub mod service;
 pub mod snapshot;
 pub mod text;
 
+pub use access::{Access, AccessMode, AccessRule, AccessRules, Caller, Denial, RouteAccess};
 pub use declaration::{AccessLines, Declaration, MasterSpec};
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
 use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
-    CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, Server, WorkersHandle, snapshot_channel,
+    CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Permits, Server, WorkersHandle,
+    snapshot_channel,
 };
 use synego_identity::{Acceptor, Connector};
 use synego_model::process::ServiceAddress;
@@ -68,6 +69,7 @@ pub struct Sidecar {
     linked: UplinkHandle,
     admin: Option<(admin::Listener, Metrics, Readiness)>,
     target: Arc<ArcSwap<InboundTarget>>,
+    permits: Arc<ArcSwap<Permits>>,
     announcement: watch::Sender<Announcement>,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
@@ -88,7 +90,8 @@ impl Sidecar {
         let id = InstanceId::new(&config.instance, &config.node);
         let name: Arc<str> = id.as_str().into();
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
-        let calls = CallBook::default();
+        let (calls, denials) = (CallBook::default(), DenialBook::default());
+        let permits: Arc<ArcSwap<Permits>> = Arc::default();
         let meter = LoadMeter::new(shared.workers.count());
         let address = match &config.address {
             Some(address) => address.clone(),
@@ -113,6 +116,7 @@ impl Sidecar {
                     connector: Connector::plain(),
                     access: shared.access.clone(),
                     load: meter.clone(),
+                    denials: denials.clone(),
                 }),
             )
             .with_context(|| format!("inbound {}", config.inbound))?;
@@ -124,8 +128,16 @@ impl Sidecar {
         let supervised: Arc<OnceLock<_>> = Arc::default();
         // The report needs the uplink's figures, and the uplink the report.
         let link: Arc<OnceLock<UplinkHandle>> = Arc::default();
-        let outbound =
-            Outbound { config: &config, shared: &shared, name, snapshot, calls: calls.clone(), link: link.clone() };
+        let outbound = Outbound {
+            config: &config,
+            shared: &shared,
+            name,
+            snapshot,
+            calls: calls.clone(),
+            permits: permits.clone(),
+            denials: denials.clone(),
+            link: link.clone(),
+        };
         let first = outbound.serve(None, config.outbound)?;
         let attach = AttachConfig {
             mesh: config.mesh.clone().map_or_else(|| MeshName::new("mesh"), Ok)?,
@@ -148,6 +160,7 @@ impl Sidecar {
             view: viewed,
             meter,
             calls,
+            denials,
             process: supervised.clone(),
             attachment: attached.attachment(),
             uplink: link.clone(),
@@ -198,6 +211,7 @@ impl Sidecar {
             linked,
             admin,
             target,
+            permits,
             announcement,
             view,
             process,
@@ -274,6 +288,8 @@ impl Sidecar {
             settings: self.linked.settings(),
             drain: draining,
             target: self.target.clone(),
+            permits: self.permits.clone(),
+            uses: self.config.uses.clone(),
             announcement: self.announcement.clone(),
             view: self.view.clone(),
             uplink: self.linked.clone(),
