@@ -35,6 +35,7 @@ impl Sources {
             ejections: self.calls.ejections(),
             calls: self.calls.take_figures(),
             snapshot_age_ms: self.uplink.get().map_or(0, |uplink| uplink.snapshot_age().as_millis() as u64),
+            identity: self.credential.as_ref().map(CredentialHandle::report),
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub mod attach;
+pub mod identity;
 pub mod output;
 pub mod policy;
 pub mod report;

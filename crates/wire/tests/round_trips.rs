@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message;
 use synego_model::{
-    Announcement, Balance, BalanceKind, CallFigures, Cause, Eject, EjectionReport, Endpoint, Epoch, HashKey,
-    HealthReport, HealthSpec, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, Policy, Probe,
-    Protocol, Reason, ServiceName, ServiceTable, Snapshot,
+    Announcement, Balance, BalanceKind, CallFigures, Cause, Eject, EjectionReport, Endpoint, Epoch, HandshakesRefused,
+    HashKey, HealthReport, HealthSpec, IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName,
+    NodeName, PeerSeen, Policy, Probe, Protocol, Reason, ServiceName, ServiceTable, Snapshot,
 };
 use synego_wire::convert::attach::{Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::policy::SidecarSettings;
@@ -200,8 +200,9 @@ fn report() -> impl Strategy<Value = HealthReport> {
         any::<u32>(),
         prop::collection::vec(ejection, 0..4),
         prop::collection::vec(calls, 0..4),
+        prop::option::of(identity()),
     )
-        .prop_map(|(state, cause, load, restarts, ejections, calls)| HealthReport {
+        .prop_map(|(state, cause, load, restarts, ejections, calls, identity)| HealthReport {
             state,
             cause,
             load,
@@ -209,6 +210,38 @@ fn report() -> impl Strategy<Value = HealthReport> {
             ejections,
             calls,
             snapshot_age_ms: 5,
+            identity,
+        })
+}
+
+fn identity() -> impl Strategy<Value = IdentityReport> {
+    let peer = (name(), any::<u64>(), any::<u64>()).prop_map(|(service, handshakes, last_unix_ms)| PeerSeen {
+        id: format!("spiffe://shop/svc/{service}"),
+        handshakes,
+        last_unix_ms,
+    });
+    let refused = ("[a-z_]{1,20}", any::<u64>(), "[a-z]{1,10}").prop_map(|(cause, handshakes, side)| {
+        HandshakesRefused { cause, handshakes, side }
+    });
+    (
+        name(),
+        "[0-9a-f]{1,40}",
+        prop::collection::vec("[0-9a-f]{64}", 1..4),
+        any::<u64>(),
+        ".{0,40}",
+        prop::collection::vec(peer, 0..4),
+        prop::collection::vec(refused, 0..4),
+    )
+        .prop_map(|(service, serial, trusted, not_after_unix_ms, renewal_error, peers, refused)| IdentityReport {
+            id: format!("spiffe://shop/svc/{service}"),
+            serial,
+            issuer: trusted.first().cloned().unwrap_or_default(),
+            not_after_unix_ms,
+            renew_unix_ms: 7,
+            renewal_error,
+            trusted,
+            peers,
+            refused,
         })
 }
 

@@ -88,6 +88,7 @@ fn report(state: InstanceState) -> HealthReport {
         ejections: Vec::new(),
         calls: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 

@@ -172,6 +172,7 @@ pub fn report(state: InstanceState) -> HealthReport {
         ejections: Vec::new(),
         calls: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 

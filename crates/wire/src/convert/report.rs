@@ -231,6 +231,7 @@ pub fn report_to_wire(report: &HealthReport, sequence: u64) -> pb::Report {
         ejection: report.ejections.iter().take(MAX_FIGURES).map(ejection).collect(),
         calls: report.calls.iter().take(MAX_FIGURES).map(calls).collect(),
         snapshot_age_ms: report.snapshot_age_ms,
+        identity: report.identity.as_ref().map(Into::into),
     }
 }
 
@@ -259,8 +260,16 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
             calls.push(CallFigures { service, requests: found.requests, failures: found.failures });
         }
     }
+    let identity = message
+        .identity
+        .as_ref()
+        .map(|found| super::identity::identity(found, &join(path, "identity"), problems));
     let cause = match cause {
         Some(cause) => Some(cause?),
+        None => None,
+    };
+    let identity = match identity {
+        Some(identity) => Some(identity?),
         None => None,
     };
     Some(HealthReport {
@@ -271,5 +280,6 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
         ejections,
         calls,
         snapshot_age_ms: message.snapshot_age_ms,
+        identity,
     })
 }
