@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use synego_identity::{Peer, Stream};
+use synego_identity::{AcceptError, Peer, Stream};
 use synego_runtime::tasks;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -62,8 +62,10 @@ where
     let open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
     station.metrics.connections(station.kind, 1);
     tasks::spawn_local("client-connection", tasks::Kind::Connection, async move {
-        if let Ok((stream, peer)) = open.station.acceptor.accept(stream).await {
-            serve(open.station.clone(), stream, peer).await;
+        match open.station.acceptor.accept(stream).await {
+            Ok((stream, peer)) => serve(open.station.clone(), stream, peer).await,
+            Err(AcceptError::Refused(_)) => open.station.metrics.connection_refused(open.station.kind),
+            Err(AcceptError::Gone(_)) => {}
         }
     });
 }

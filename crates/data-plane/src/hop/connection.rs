@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::HeaderValue;
 use rand::Rng;
-use synego_identity::{Peer, Stream};
-use synego_model::Limits;
+use synego_identity::{Alpn, Peer, Stream};
+use synego_model::{Identity, Limits};
 use synego_runtime::clock;
 
 use super::station::Station;
@@ -21,6 +21,8 @@ pub(crate) const JUST_SENT: Duration = Duration::from_millis(100);
 pub(crate) struct Client {
     /// Its address, as `X-Forwarded-For` has it.
     pub(crate) address: HeaderValue,
+    /// Who it proved to be; `None` without TLS.
+    pub(crate) id: Option<Identity>,
     /// Whether its word about requests (ids, forwarded addresses) is believed.
     pub(crate) trusted: bool,
     /// The bounds in force when it connected.
@@ -64,7 +66,7 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();
     let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), limits });
+    let client = Rc::new(Client { address, id: peer.id.clone(), trusted: station.table.trusts(ip), limits });
     // Boxed: a connection of HTTP/1.1 has no use for the room that one of HTTP/2 takes.
     let ended = if is_http2 {
         Box::pin(h2::server::serve(station.clone(), stream, front, client, age)).await
@@ -82,7 +84,8 @@ async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
             return None;
         }
     }
-    let is_http2 = input.buf.starts_with(PREFACE);
+    // What both sides agreed on counts, whatever comes then.
+    let is_http2 = stream.agreed().map_or_else(|| input.buf.starts_with(PREFACE), |agreed| agreed == Alpn::Http2);
     Some((input.buf, is_http2))
 }
 
