@@ -22,9 +22,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use crate::admin::{
     ApplyAsked, DownAsked, DownOutcome, DownStep, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
 };
+use crate::admin::identity::Known;
+use crate::authority::AuthorityHandle;
+use crate::credential::CredentialHandle;
+use crate::enrol::Door;
 use crate::health::Health;
 use crate::link::{self, Carrier};
-use crate::metrics::MasterMetrics;
+use crate::metrics::{DoorMetrics, MasterMetrics};
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
 
@@ -46,6 +50,10 @@ pub struct MasterConfig {
     pub facts: MasterFacts,
     /// Who understands manifests for `apply`.
     pub planner: Arc<dyn Planner>,
+    /// Who issues the certificates of the mesh; `None`: it runs without.
+    pub authority: Option<AuthorityHandle>,
+    /// The master's own certificate.
+    pub credential: Option<CredentialHandle>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -101,6 +109,8 @@ pub(crate) enum Ask {
     Join(Link, Box<Announcement>, oneshot::Sender<Result<(), String>>),
     /// The whole, for people; of these services, or all.
     View(Vec<String>, oneshot::Sender<pb::MeshView>),
+    /// Who each instance is by its certificate.
+    Identities(oneshot::Sender<Vec<Known>>),
 }
 
 /// What the parts of a master's control plane share.
@@ -109,6 +119,9 @@ pub(crate) struct Shared {
     pub(crate) incarnation: String,
     pub(crate) facts: MasterFacts,
     pub(crate) planner: Arc<dyn Planner>,
+    /// Who gives certificates; `None`: the mesh runs without.
+    pub(crate) door: Option<Arc<Door>>,
+    pub(crate) credential: Option<CredentialHandle>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
     pub(crate) metrics: MasterMetrics,
@@ -177,6 +190,8 @@ impl MasterControl {
             incarnation: new_incarnation(),
             facts: config.facts,
             planner: config.planner,
+            door: config.authority.map(|authority| Door::new(authority, DoorMetrics::new(&config.metrics))),
+            credential: config.credential,
             asks,
             links: Arc::default(),
             metrics: MasterMetrics::new(&config.metrics),

@@ -90,6 +90,7 @@ proptest! {
             services: BTreeMap::new(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+        life: synego_model::declaration::LIFE,
         };
         let mut registry = Registry::new(declaration, 200);
         let mut shadow: BTreeMap<InstanceId, Shadow> = BTreeMap::new();

@@ -21,6 +21,7 @@ mod stream;
 mod svid;
 mod tally;
 mod tls;
+mod token;
 mod verify;
 
 pub use accept::{AcceptError, Acceptor, Admit, HANDSHAKE, Peer};
@@ -36,3 +37,4 @@ pub use stream::Stream;
 pub use svid::{Presented, Unread};
 pub use tally::PeerSeen;
 pub use tls::TlsStream;
+pub use token::{BadToken, JoinToken, TokenHash};

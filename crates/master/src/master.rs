@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
     InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
 use synego_data_plane::{
     CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
 };
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -19,6 +20,7 @@ use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
 
 use crate::config::MasterConfig;
+use crate::identity;
 use crate::planner::ManifestPlanner;
 
 /// Time for the requests that are in flight at the stop.
@@ -42,6 +44,7 @@ pub struct Master {
     readiness: Readiness,
     host: Host,
     addresses: Addresses,
+    keeper: Option<Keeper>,
 }
 
 struct Addresses {
@@ -59,6 +62,7 @@ struct Ingress {
     access: AccessLog,
     calls: CallBook,
     hosts: Vec<HostPattern>,
+    connector: Connector,
 }
 
 impl Ingress {
@@ -68,7 +72,7 @@ impl Ingress {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector.clone(),
             access: self.access.clone(),
             calls: self.calls.clone(),
             trusted: if facing { Vec::new() } else { Network::loopback() },
@@ -90,6 +94,14 @@ impl Master {
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
+        let (authority, keeper) = match config.identity.clone() {
+            Some(identity) => {
+                let (authority, keeper) = identity::open(identity, &config.manifest, &name, host).await?;
+                (Some(authority), Some(keeper))
+            }
+            None => (None, None),
+        };
+        let credential = keeper.as_ref().map(Keeper::handle);
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
         let calls = CallBook::default();
         let ingress = Ingress {
@@ -99,6 +111,7 @@ impl Master {
             access,
             calls: calls.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
+            connector: credential.as_ref().map_or_else(Connector::plain, |own| Connector::mutual(own.own())),
         };
         let mut servers = Vec::new();
         // A free port must be known now; a fixed one may wait until the sidecars have reported.
@@ -144,6 +157,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            authority,
+            credential,
             metrics: host.metrics(),
         });
         Ok(Self {
@@ -159,6 +174,7 @@ impl Master {
             readiness: host.readiness(),
             host: host.clone(),
             addresses,
+            keeper,
         })
     }
 
@@ -232,10 +248,16 @@ impl Master {
             let life = life.clone();
             async move { admin::serve(self.admin, router, life).await }
         });
+        let door = self.keeper.as_ref().map_or_else(Acceptor::plain, |keeper| {
+            Acceptor::mutual(keeper.handle().own(), Admit::MasterDoor)
+        });
+        if let Some(keeper) = self.keeper {
+            tasks::spawn("identity", Kind::Critical, keeper.run(life.clone()));
+        }
         let control = tasks::spawn("control", Kind::Critical, {
             let listeners = self.mesh.into_iter().collect();
             let life = life.clone();
-            async move { self.control.run(listeners, Acceptor::plain(), life).await }
+            async move { self.control.run(listeners, door, life).await }
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;

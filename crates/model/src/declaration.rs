@@ -21,7 +21,12 @@ pub struct Declaration {
     pub limits: Limits,
     /// How masters judge silent sidecars.
     pub liveness: Liveness,
+    /// How long a certificate lives.
+    pub life: Duration,
 }
+
+/// How long a certificate lives when nothing is said (as Linkerd's do).
+pub const LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How masters judge sidecars that say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

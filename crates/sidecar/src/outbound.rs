@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use synego_control_plane::uplink::UplinkHandle;
 use synego_data_plane::{CallBook, Hop, OutboundConfig, Server, SnapshotReader, Wanted};
-use synego_identity::{Acceptor, Connector};
+use synego_identity::Acceptor;
 use synego_model::ServiceName;
 
 use crate::config::SidecarConfig;
-use crate::sidecar::Shared;
+use crate::sidecar::{Shared, peers};
 
 /// The outbound's listeners: one that picks by name, one of its own for each used service.
 pub(crate) struct Outbound<'a> {
@@ -31,7 +31,7 @@ impl Outbound<'_> {
             snapshot: self.snapshot.clone(),
             wanted: Arc::new(Names(self.link.clone())),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: peers(self.config),
             access: self.shared.access.clone(),
             calls: self.calls.clone(),
         });

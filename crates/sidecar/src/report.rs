@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use synego_control_plane::attach::Attachment;
+use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::uplink::UplinkHandle;
 use synego_data_plane::{CallBook, LoadMeter};
 use synego_model::{HealthReport, InstanceLoad};
@@ -19,6 +20,8 @@ pub(crate) struct Sources {
     /// Set once the process is started by this sidecar; its figures change without waking anyone.
     pub(crate) process: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     pub(crate) attachment: watch::Receiver<Attachment>,
+    /// Who it is; `None`: the mesh runs without certificates.
+    pub(crate) credential: Option<CredentialHandle>,
     /// Set as soon as there is one; a report before that tells no age.
     pub(crate) uplink: Arc<OnceLock<UplinkHandle>>,
 }

@@ -11,7 +11,7 @@ use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle,
 use synego_data_plane::{
     CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, Server, WorkersHandle, snapshot_channel,
 };
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::process::ServiceAddress;
 use synego_model::{Announcement, InstanceId, Limits, MeshName, ServiceName, Snapshot};
 use synego_runtime::admin::{self, BindAddr};
@@ -84,6 +84,11 @@ impl Sidecar {
     /// # Errors
     /// A port or socket that cannot be taken, with its name.
     pub async fn bind(config: SidecarConfig, shared: Shared, output: OutputSink) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            config.credential.is_some() || !config.mtls,
+            "{} has no certificate: enrol it first, or say `mtls: off`",
+            config.instance
+        );
         let id = InstanceId::new(&config.instance, &config.node);
         let name: Arc<str> = id.as_str().into();
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
@@ -108,7 +113,9 @@ impl Sidecar {
                     protocol: config.protocol,
                     target: target.clone(),
                     snapshot: snapshot.clone(),
-                    acceptor: Acceptor::plain(),
+                    acceptor: config.credential.as_ref().map_or_else(Acceptor::plain, |credential| {
+                        Acceptor::mutual(credential.own(), Admit::Services)
+                    }),
                     connector: Connector::plain(),
                     access: shared.access.clone(),
                     load: meter.clone(),
@@ -149,6 +156,7 @@ impl Sidecar {
             calls,
             process: supervised.clone(),
             attachment: attached.attachment(),
+            credential: config.credential.clone(),
             uplink: link.clone(),
         };
         let mut outbounds = vec![first];
@@ -166,7 +174,8 @@ impl Sidecar {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation,
             masters: config.masters.clone(),
-            connector: Connector::plain(),
+            connector: peers(&config),
+            credential: config.credential.clone(),
             snapshot_file: config.state_dir.as_ref().map(|folder| folder.join(format!("snapshot-{}", config.instance))),
             announcement: announced,
             report: Arc::new(move || sources.report()),
@@ -362,6 +371,11 @@ impl Sidecar {
         });
         (supervisor, state)
     }
+}
+
+/// Who opens connections to other parts of the mesh.
+pub(crate) fn peers(config: &SidecarConfig) -> Connector {
+    config.credential.as_ref().map_or_else(Connector::plain, |credential| Connector::mutual(credential.own()))
 }
 
 /// Waits until the process has ended for good.

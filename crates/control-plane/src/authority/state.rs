@@ -292,7 +292,7 @@ mod tests {
         let renewed = [holder("a-1@vm1", "new", NOW + 200), holder("b-1@vm1", "old", NOW + 100)];
         assert_eq!(state.advance(&renewed, &both, NOW + 99), None);
         let state = state.advance(&renewed, &both, NOW + 100).expect("the last one ended");
-        assert_eq!((fingerprints(&state), state.rotation), (vec!["new"], None));
+        assert_eq!((fingerprints(&state), &state.rotation), (vec!["new"], &None));
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         let of_new = [holder("a-1@vm1", "new", NOW + 100)];
         assert_eq!(back.advance(&of_new, &[], NOW + 6), None);
         let done = back.advance(&[holder("a-1@vm1", "old", NOW + 100)], &[], NOW + 7).expect("all are back");
-        assert_eq!((fingerprints(&done), done.rotation), (vec!["old"], None));
+        assert_eq!((fingerprints(&done), &done.rotation), (vec!["old"], &None));
     }
 
     #[test]

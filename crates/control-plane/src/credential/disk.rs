@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use synego_runtime::config;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
@@ -22,19 +22,13 @@ pub(super) struct Kept {
     /// Who it is for, such as `svc/users`.
     pub(super) role: String,
     /// The key, PEM.
-    pub(super) key: String,
+    pub(super) key: Zeroizing<String>,
     /// The certificate first, hexadecimal DER; empty: none was given for this key yet.
     pub(super) chain: Vec<String>,
     /// Roots, hexadecimal DER.
     pub(super) roots: Vec<String>,
     pub(super) since_unix_ms: u64,
     pub(super) not_after_unix_ms: u64,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
 }
 
 /// Writes `kept` beside `file` and puts it in its place.
@@ -107,7 +101,7 @@ mod tests {
     use super::*;
 
     fn kept() -> Kept {
-        Kept { mesh: "shop".into(), role: "svc/users".into(), key: "secret".into(), ..Kept::default() }
+        Kept { mesh: "shop".into(), role: "svc/users".into(), key: Zeroizing::new("secret".into()), ..Kept::default() }
     }
 
     #[test]

@@ -521,7 +521,7 @@ async fn save(config: &KeeperConfig, mesh: &str, held: &Held) -> Result<(), Cred
     write(config, Kept {
         mesh: mesh.to_owned(),
         role: role_word(&config.role),
-        key: held.credential.key.to_pem().to_string(),
+        key: held.credential.key.to_pem(),
         chain: held.credential.chain_der.iter().map(hex).collect(),
         roots: held.roots.iter().map(hex).collect(),
         since_unix_ms: held.since_unix_ms,
@@ -532,10 +532,8 @@ async fn save(config: &KeeperConfig, mesh: &str, held: &Held) -> Result<(), Cred
 
 /// Writes down a key before anybody hears of it, so that it can be asked for again.
 async fn save_pending(config: &KeeperConfig, key: &PrivateKey) -> Result<(), CredentialError> {
-    let key = key.to_pem().to_string();
-    let mut kept = Kept { role: role_word(&config.role), key, ..Kept::default() };
-    kept.mesh = config.mesh.as_ref().map(ToString::to_string).unwrap_or_default();
-    write(config, kept).await
+    let mesh = config.mesh.as_ref().map(ToString::to_string).unwrap_or_default();
+    write(config, Kept { mesh, role: role_word(&config.role), key: key.to_pem(), ..Kept::default() }).await
 }
 
 async fn write(config: &KeeperConfig, kept: Kept) -> Result<(), CredentialError> {
@@ -553,4 +551,8 @@ async fn read_token(file: &Path) -> Result<JoinToken, CredentialError> {
     let failed = |cause: String| CredentialError::TokenFile { path: path.clone(), cause };
     let text = read.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     JoinToken::parse(&text).map_err(|error| failed(error.to_string()))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

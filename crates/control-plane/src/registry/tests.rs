@@ -42,6 +42,7 @@ fn declared(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration {
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        life: synego_model::declaration::LIFE,
     }
 }
 

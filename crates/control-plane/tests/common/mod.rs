@@ -52,6 +52,7 @@ pub fn declaration(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration 
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        life: synego_model::declaration::LIFE,
     }
 }
 
@@ -83,6 +84,8 @@ impl Master {
             declaration,
             facts,
             planner,
+            authority: None,
+            credential: None,
             metrics: Metrics::new("test"),
         });
         let runtime =
@@ -214,6 +217,7 @@ impl Sidecar {
             incarnation,
             masters,
             connector: Connector::plain(),
+            credential: None,
             snapshot_file: options.snapshot_file,
             announcement: announcement.subscribe(),
             report: Arc::new(move || report(*reported.lock().expect("no panic"))),

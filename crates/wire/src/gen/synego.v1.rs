@@ -2378,12 +2378,9 @@ pub struct HandshakesRefused {
     /// How many since the sidecar started.
     #[prost(uint64, tag = "2")]
     pub handshakes: u64,
-    /// When the last one was: milliseconds since 1970-01-01 UTC.
-    #[prost(uint64, tag = "3")]
-    pub last_unix_ms: u64,
-    /// Who came the last time, as far as it is known.
-    #[prost(string, tag = "4")]
-    pub peer: ::prost::alloc::string::String,
+    /// At which end the sidecar stood: `accepting` or `connecting`.
+    #[prost(string, tag = "3")]
+    pub side: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod mesh_client {
