@@ -308,7 +308,8 @@ impl AuthorityHandle {
         let rotation = in_force.state.rotation.as_ref();
         let until = waiting.iter().map(|one| one.holder.not_after_unix_ms).max().unwrap_or_default();
         // Between the two ends lies one life of those that are renewed at the last moment.
-        let more = rotation.map_or(0, |rotation| if rotation.step == state::Step::Trust { millis(self.life()) } else { 0 });
+        let more =
+            rotation.map_or(0, |rotation| if rotation.step == state::Step::Trust { millis(self.life()) } else { 0 });
         Ok(pb::CaView {
             mesh: self.inner.mesh.to_string(),
             root: self.roots(),
@@ -426,11 +427,7 @@ fn opened(entry: &Entry, key: &SealingKey, mesh: &MeshName) -> Result<InForce, C
 
 fn kept(root: &Authority, key: &SealingKey, now_unix_ms: u64) -> Result<KeptRoot, CaError> {
     let sealed = root.to_sealed(key).map_err(AuthorityError::from)?;
-    Ok(KeptRoot {
-        fingerprint: root.root().fingerprint.to_string(),
-        sealed: hex(&sealed),
-        added_unix_ms: now_unix_ms,
-    })
+    Ok(KeptRoot { fingerprint: root.root().fingerprint.to_string(), sealed: hex(&sealed), added_unix_ms: now_unix_ms })
 }
 
 fn written(state: &State) -> Result<Vec<u8>, CaError> {

@@ -9,6 +9,8 @@
 
 mod ask;
 mod disk;
+mod first;
+mod given;
 mod keep;
 
 use std::path::PathBuf;
@@ -24,7 +26,11 @@ use tokio::sync::watch;
 use crate::authority::{AuthorityHandle, unix_ms};
 use crate::uplink::MasterAddress;
 
-pub use self::keep::{Keeper, open};
+pub use self::first::open;
+pub use self::keep::Keeper;
+
+/// First and longest wait before the next attempt.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Who gives certificates.
 #[derive(Clone)]
@@ -58,13 +64,17 @@ pub struct KeeperConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// It never had one.
-    #[error("{holder} has no certificate of the mesh yet: make a token on a machine of the mesh, `synego token create --out FILE`, and start this with `--token-file FILE`")]
+    #[error(
+        "{holder} has no certificate of the mesh yet: make a token on a machine of the mesh, `synego token create --out FILE`, and start this with `--token-file FILE`"
+    )]
     NoToken {
         /// Who.
         holder: String,
     },
     /// It was off for too long.
-    #[error("the certificate of {holder} ended {ago} ago, while this was off: make a new token on a machine of the mesh, `synego token create --out FILE`, and start this with `--token-file FILE`")]
+    #[error(
+        "the certificate of {holder} ended {ago} ago, while this was off: make a new token on a machine of the mesh, `synego token create --out FILE`, and start this with `--token-file FILE`"
+    )]
     Ended {
         /// Who.
         holder: String,

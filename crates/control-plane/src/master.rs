@@ -19,10 +19,10 @@ use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::pb;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admin::identity::Known;
 pub use crate::admin::{
     ApplyAsked, DownAsked, DownOutcome, DownStep, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
 };
-use crate::admin::identity::Known;
 use crate::authority::AuthorityHandle;
 use crate::credential::CredentialHandle;
 use crate::enrol::Door;

@@ -28,9 +28,7 @@ pub struct JoinToken {
 
 /// Why a text is no join token; the text itself is never repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this is no join token: expected one line that begins with `{FORM}.`, as `synego token create` prints it"
-)]
+#[error("this is no join token: expected one line that begins with `{FORM}.`, as `synego token create` prints it")]
 pub struct BadToken;
 
 /// What is kept of a token: nobody can make the token of it.

@@ -87,7 +87,8 @@ fn life(manifest: &Manifest) -> anyhow::Result<Duration> {
     let Some(text) = machine::env("SYNEGO_CERTIFICATE_LIFE") else { return Ok(manifest.declaration.life) };
     let seconds = text.strip_suffix('s').and_then(|number| number.parse::<u64>().ok());
     let seconds = seconds.filter(|seconds| *seconds >= 5);
-    let seconds = seconds.with_context(|| format!("SYNEGO_CERTIFICATE_LIFE: `{text}` is none, such as 60s (at least 5s)"))?;
+    let seconds =
+        seconds.with_context(|| format!("SYNEGO_CERTIFICATE_LIFE: `{text}` is none, such as 60s (at least 5s)"))?;
     Ok(Duration::from_secs(seconds))
 }
 
@@ -95,11 +96,14 @@ fn sealing_key(source: &KeySource) -> anyhow::Result<SealingKey> {
     match source {
         KeySource::File(path) => Ok(SealingKey::load_or_create(path)?),
         KeySource::Command(command) => {
-            let output = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+            let output =
+                Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
             let output = output.with_context(|| format!("the key command `{command}`"))?;
             anyhow::ensure!(output.status.success(), "the key command `{command}` failed: {}", output.status);
             let key = std::str::from_utf8(&output.stdout).ok().and_then(SealingKey::parse);
-            key.with_context(|| format!("the key command `{command}` printed no key: 64 hexadecimal digits are expected"))
+            key.with_context(|| {
+                format!("the key command `{command}` printed no key: 64 hexadecimal digits are expected")
+            })
         }
     }
 }

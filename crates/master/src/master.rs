@@ -248,9 +248,10 @@ impl Master {
             let life = life.clone();
             async move { admin::serve(self.admin, router, life).await }
         });
-        let door = self.keeper.as_ref().map_or_else(Acceptor::plain, |keeper| {
-            Acceptor::mutual(keeper.handle().own(), Admit::MasterDoor)
-        });
+        let door = self
+            .keeper
+            .as_ref()
+            .map_or_else(Acceptor::plain, |keeper| Acceptor::mutual(keeper.handle().own(), Admit::MasterDoor));
         if let Some(keeper) = self.keeper {
             tasks::spawn("identity", Kind::Critical, keeper.run(life.clone()));
         }

@@ -113,9 +113,10 @@ impl Sidecar {
                     protocol: config.protocol,
                     target: target.clone(),
                     snapshot: snapshot.clone(),
-                    acceptor: config.credential.as_ref().map_or_else(Acceptor::plain, |credential| {
-                        Acceptor::mutual(credential.own(), Admit::Services)
-                    }),
+                    acceptor: config
+                        .credential
+                        .as_ref()
+                        .map_or_else(Acceptor::plain, |credential| Acceptor::mutual(credential.own(), Admit::Services)),
                     connector: Connector::plain(),
                     access: shared.access.clone(),
                     load: meter.clone(),

@@ -220,9 +220,8 @@ fn identity() -> impl Strategy<Value = IdentityReport> {
         handshakes,
         last_unix_ms,
     });
-    let refused = ("[a-z_]{1,20}", any::<u64>(), "[a-z]{1,10}").prop_map(|(cause, handshakes, side)| {
-        HandshakesRefused { cause, handshakes, side }
-    });
+    let refused = ("[a-z_]{1,20}", any::<u64>(), "[a-z]{1,10}")
+        .prop_map(|(cause, handshakes, side)| HandshakesRefused { cause, handshakes, side });
     (
         name(),
         "[0-9a-f]{1,40}",

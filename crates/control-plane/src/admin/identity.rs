@@ -71,10 +71,7 @@ pub(crate) fn door(shared: &Shared) -> Result<&Door, Status> {
     shared.door.as_deref().ok_or_else(off)
 }
 
-pub(crate) async fn token_create(
-    shared: &Shared,
-    asked: pb::TokenCreateRequest,
-) -> Result<pb::TokenCreated, Status> {
+pub(crate) async fn token_create(shared: &Shared, asked: pb::TokenCreateRequest) -> Result<pb::TokenCreated, Status> {
     let door = door(shared)?;
     let service = match asked.service.as_str() {
         "" => None,

@@ -55,7 +55,8 @@ impl AuthorityHandle {
         let before = self.in_force();
         let Some(next) = before.state.advance(&holders, &reported, clock::unix_ms()) else { return Ok(()) };
         let expected = Arc::clone(&before);
-        self.change(move |state, _| if *state == expected.state { Ok(next.clone()) } else { Ok(state.clone()) }).await?;
+        self.change(move |state, _| if *state == expected.state { Ok(next.clone()) } else { Ok(state.clone()) })
+            .await?;
         let after = self.in_force();
         let step = after.state.rotation.as_ref().map_or("done", |rotation| rotation.step.word());
         tracing::info!(issuer = after.state.issuer, roots = after.state.roots.len(), step, "rotation of the root");

@@ -110,7 +110,9 @@ pub(crate) struct Waiting {
 /// Why a rotation does not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    #[error("a rotation goes on already: `synego ca status` shows what it waits for, `--fast` hastens it, `--abort` ends it")]
+    #[error(
+        "a rotation goes on already: `synego ca status` shows what it waits for, `--fast` hastens it, `--abort` ends it"
+    )]
     Going,
     #[error("there is no rotation to give up")]
     Nothing,

@@ -264,7 +264,10 @@ mod tests {
         let store = open(&folder);
         let large = store.put("k", vec![0; MAX_VALUE + 1], Expected::Any).await;
         assert!(matches!(large, Err(StoreError::TooLarge { .. })));
-        assert!(matches!(store.put(&"k".repeat(300), Vec::new(), Expected::Any).await, Err(StoreError::TooLarge { .. })));
+        assert!(matches!(
+            store.put(&"k".repeat(300), Vec::new(), Expected::Any).await,
+            Err(StoreError::TooLarge { .. })
+        ));
         assert_eq!(store.list("").await.expect("readable"), []);
     }
 }

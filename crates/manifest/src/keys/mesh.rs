@@ -112,7 +112,14 @@ static IDENTITY: Section = Section::of(
             "life: 24h",
             "how long a certificate lives",
         ),
-        key("ca", &Shape::Map(&CA), "", Own, "ca: { cert: ./ca.pem, key: ./ca.key }", "an authority of your own to begin with; later ones by `synego ca import`"),
+        key(
+            "ca",
+            &Shape::Map(&CA),
+            "",
+            Own,
+            "ca: { cert: ./ca.pem, key: ./ca.key }",
+            "an authority of your own to begin with; later ones by `synego ca import`",
+        ),
     ],
 );
 

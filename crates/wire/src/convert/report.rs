@@ -260,10 +260,8 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
             calls.push(CallFigures { service, requests: found.requests, failures: found.failures });
         }
     }
-    let identity = message
-        .identity
-        .as_ref()
-        .map(|found| super::identity::identity(found, &join(path, "identity"), problems));
+    let identity =
+        message.identity.as_ref().map(|found| super::identity::identity(found, &join(path, "identity"), problems));
     let cause = match cause {
         Some(cause) => Some(cause?),
         None => None,
