@@ -222,7 +222,8 @@ impl AuthorityHandle {
                 master: to.identity.role == Role::Master,
                 serial: issued.serial,
                 issuer: in_force.state.issuer.clone(),
-                not_after_unix_ms: unix_ms(issued.not_after),
+                // A certificate says it in whole seconds.
+                not_after_unix_ms: unix_ms(issued.not_after) / 1000 * 1000,
                 local: to.local,
             };
             let value = serde_json::to_vec(&holder).map_err(|error| CaError::Broken(error.to_string()))?;
