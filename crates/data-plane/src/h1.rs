@@ -4,17 +4,15 @@
 //! connection to an upstream is read and written by whoever waits for its answer. There is no channel, no further task
 //! and no lock between the two sides.
 //!
-//! - [`parse`]: heads, read in place; what may be read in two ways is a [`Fault`].
+//! - [`parse`]: heads, found where they lie; what may be read in two ways is a [`Fault`].
 //! - [`body`]: where a body ends: by its length, in chunks, or with the connection.
 //! - [`write`]: heads, and bodies framed anew.
 //! - [`out`], [`input`]: bytes on their way out and in; a connection that rests holds no buffer.
-//! - [`maps`]: maps of headers, used again.
 
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod fault;
 pub(crate) mod input;
-pub(crate) mod maps;
 pub(crate) mod out;
 pub(crate) mod parse;
 pub(crate) mod server;

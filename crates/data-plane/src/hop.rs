@@ -10,11 +10,11 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod ending;
+pub(crate) mod hand;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
 pub(crate) mod line;
-pub(crate) mod marks;
 pub(crate) mod outgoing;
 pub(crate) mod path;
 pub(crate) mod record;
@@ -29,9 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
-use http_body::Body;
+use http::{StatusCode, Version};
 use synego_model::Reason;
 use synego_runtime::clock;
 
@@ -41,14 +39,16 @@ use connection::Client;
 use deadline::Deadline;
 use head::{Form, Head};
 use intake::{Intake, Source};
-use marks::Marks;
 use outgoing::Outgoing;
 use record::Exchange;
 use send::Sent;
 use station::{Station, Table};
+use timer::Alarm;
 use upgrade::Tunnel;
 
+use crate::fields::{Fields, Name};
 use crate::h1::Fault;
+use crate::message::{Answer, Body, Request};
 use crate::upstreams::Flight;
 
 /// Bytes of a refused request's body that are still read, so that its client sees the answer.
@@ -56,22 +56,24 @@ const DISCARD: u64 = 256 * 1024;
 
 /// What a client gets.
 pub(crate) struct Reply {
-    pub(crate) answer: Response<AnswerBody>,
+    pub(crate) answer: Answer<AnswerBody>,
     /// What the connection becomes after the head of the answer.
     pub(crate) tunnel: Option<Box<Tunnel>>,
 }
 
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
+///
+/// - `alarm`: may have been used for others before.
 pub(crate) async fn exchange(
     station: Rc<Station>,
     client: Rc<Client>,
-    request: Box<Request<()>>,
+    request: Box<Request>,
     body: Source,
+    alarm: &mut Alarm,
 ) -> Reply {
-    let marks = Marks::of(request.headers());
-    let form = Form::of(&request, client.trusted, marks);
-    let mut exchange = Exchange::begin(&station, request.version(), clock::now());
-    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, marks, &mut exchange)).catch_unwind().await;
+    let form = Form::of(&request, client.trusted);
+    let mut exchange = Exchange::begin(&station, request.version, clock::now());
+    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, &mut exchange, alarm)).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
@@ -84,31 +86,26 @@ pub(crate) async fn exchange(
 }
 
 /// The answer to a head that cannot be read.
-pub(crate) fn unreadable(
-    station: &Rc<Station>,
-    client: &Client,
-    fault: Fault,
-    version: Version,
-) -> Response<AnswerBody> {
+pub(crate) fn unreadable(station: &Rc<Station>, client: &Client, fault: Fault, version: Version) -> Answer<AnswerBody> {
     let mut exchange = Exchange::begin(station, version, clock::now());
-    exchange.is_named(&mut HeaderMap::new(), Marks::default(), client.trusted);
+    exchange.is_named(&mut Fields::new(), client.trusted);
     let form = Form { is_http2: version == Version::HTTP_2, ..Form::default() };
     told(station, &Refusal::unreadable(fault, &client.limits), form, exchange)
 }
 
 /// answer: our own, which says why.
-async fn refuse(station: &Station, refusal: &Refusal, form: Form, exchange: Exchange) -> Response<AnswerBody> {
+async fn refuse(station: &Station, refusal: &Refusal, form: Form, exchange: Exchange) -> Answer<AnswerBody> {
     if let Some(intake) = exchange.intake().filter(|_| !form.waits) {
         Box::pin(intake.discard(DISCARD)).await;
     }
     told(station, refusal, form, exchange)
 }
 
-fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange) -> Response<AnswerBody> {
+fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange) -> Answer<AnswerBody> {
     let answer = answer::refuse(refusal, form, &exchange.request_id(), &mut *station.rng.borrow_mut());
     let grpc = form.is_grpc.then_some(refusal.reason.code() as u16);
     // The status of an answer to gRPC is always 200: what counts is the reason.
-    let status = if form.is_grpc { refusal.reason.status() } else { answer.status().as_u16() };
+    let status = if form.is_grpc { refusal.reason.status() } else { answer.status.as_u16() };
     exchange.answered(status, Some(refusal.reason), grpc, clock::now());
     exchange.explained(&refusal.message);
     let is_heard = !exchange.intake().is_some_and(|intake| intake.is_broken());
@@ -119,7 +116,6 @@ fn told(station: &Station, refusal: &Refusal, form: Form, mut exchange: Exchange
 /// A request on its way to its answer.
 struct Relay {
     sent: Sent,
-    marks: Marks,
     intake: Intake,
     bounds: Bounds,
     is_upgrade: bool,
@@ -128,18 +124,18 @@ struct Relay {
 async fn relay(
     station: &Rc<Station>,
     client: &Client,
-    mut request: Box<Request<()>>,
+    mut request: Box<Request>,
     body: Source,
-    marks: Marks,
     exchange: &mut Exchange,
+    alarm: &mut Alarm,
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
-    exchange.is_named(request.headers_mut(), marks, client.trusted);
+    exchange.is_named(&mut request.fields, client.trusted);
     fits?;
-    let head = Head::check(&request, body.is_end_stream(), marks)?;
+    let head = Head::check(&request, body.is_ended())?;
     exchange.checked(&head);
-    let mut headers = std::mem::take(request.headers_mut());
+    let mut fields = std::mem::take(&mut request.fields);
     drop(request);
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
     let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
@@ -149,7 +145,7 @@ async fn relay(
     }
 
     // route: which service, under which policy.
-    let way = station.table.route(station, &head, &headers).await?;
+    let way = station.table.route(station, &head, &fields).await?;
     exchange.routed(way.route.clone(), way.service.clone());
 
     // admit: a place among the requests in flight.
@@ -157,51 +153,45 @@ async fn relay(
 
     // pick, send: to one of the instances, to another one if that did nothing.
     let has_try = !matches!(station.table, Table::Inbound(_));
-    let deadline = Deadline::of(&headers, marks, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
-    headers::forward_request(&mut headers, marks);
-    station.table.address(&mut headers, marks, client, &head);
+    let deadline = Deadline::of(&fields, head.is_grpc, has_try, &way.policy, &client.limits, exchange.started);
+    headers::forward_request(&mut fields);
+    station.table.address(&mut fields, client, &head);
     let is_upgrade = head.is_upgrade;
     if is_upgrade {
-        headers::ask_for_websocket(&mut headers);
+        headers::ask_for_websocket(&mut fields);
     }
-    let outgoing = Outgoing { head, headers: headers.into(), intake: intake.clone(), deadline };
-    let sent = send::send(station, &client.limits, &way, &outgoing, exchange).await?;
+    let outgoing = Outgoing { head, fields: fields.into(), intake: intake.clone(), deadline };
+    let sent = send::send(station, &client.limits, &way, &outgoing, exchange, alarm).await?;
     intake.settle();
 
-    let answer_marks = Marks::of(sent.answer.headers());
-    let has_length = answer_marks.has(Marks::CONTENT_LENGTH);
+    let has_length = sent.answer.fields.has(Name::ContentLength);
     let bounds = Bounds::of(outgoing.head.is_grpc, has_length, &way.policy, &client.limits, &outgoing.deadline);
-    Ok(Relay { sent, marks: answer_marks, intake, bounds, is_upgrade })
+    Ok(Relay { sent, intake, bounds, is_upgrade })
 }
 
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
 fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
-    let Relay { sent, marks, intake, bounds, is_upgrade } = relay;
+    let Relay { sent, intake, bounds, is_upgrade } = relay;
     let Sent { answer, mut flight, at } = sent;
-    let (mut parts, body) = answer.into_parts();
-    parts.version = Version::HTTP_11;
-    headers::remove_hop_by_hop(&mut parts.headers, marks);
-    station.table.clear_answer(&mut parts.headers, marks);
-    parts.headers.insert(trace::REQUEST_ID, exchange.request_id());
-    let reason = if marks.has(Marks::INTERNAL) { headers::reason(&parts.headers) } else { None };
-    let grpc_status = if marks.has(Marks::GRPC_STATUS) { answer::grpc_status(&parts.headers) } else { None };
-    exchange.answered(parts.status.as_u16(), reason, grpc_status, at);
+    let Answer { status, mut fields, body } = answer;
+    headers::remove_hop_by_hop(&mut fields);
+    station.table.clear_answer(&mut fields);
+    fields.set(Name::RequestId, exchange.request_id().as_str().as_bytes());
+    exchange.answered(status.as_u16(), headers::reason(&fields), answer::grpc_status(&fields), at);
 
-    if is_upgrade && parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        headers::ask_for_websocket(&mut parts.headers);
+    if is_upgrade && status == StatusCode::SWITCHING_PROTOCOLS {
+        headers::ask_for_websocket(&mut fields);
         exchange.is_stream();
         flight.iter_mut().for_each(Flight::becomes_stream);
         let tunnel = body
             .into_tunnel()
             .map(|(upstream, front)| Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence }));
-        return Reply { answer: Response::from_parts(parts, AnswerBody::empty()), tunnel };
+        return Reply { answer: Answer { status, fields, body: AnswerBody::empty() }, tunnel };
     }
-    if marks.has(Marks::CONTENT_TYPE)
-        && parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-    {
+    if fields.get(Name::ContentType).is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
         exchange.is_stream();
         flight.iter_mut().for_each(Flight::becomes_stream);
     }
     let relayed = Relayed::new(body, flight, intake, exchange, bounds, at);
-    Reply { answer: Response::from_parts(parts, AnswerBody::relayed(relayed)), tunnel: None }
+    Reply { answer: Answer { status, fields, body: AnswerBody::relayed(relayed) }, tunnel: None }
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
 use synego_identity::{Acceptor, Connector};
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Limits, Policy, Protocol, Reason, ServiceName};
 use synego_runtime::logs::AccessLog;
 
+use crate::fields::{Fields, Name};
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
-use crate::hop::headers::{self, REASON};
+use crate::hop::headers;
 use crate::hop::station::{Station, To, Way};
 use crate::load::{LoadMeter, Permit};
 use crate::pool::Speak;
@@ -127,11 +127,11 @@ impl Inbound {
     }
 
     /// A service may give the reasons of its handlers, and no other: those are the mesh's own.
-    pub(crate) fn clear_answer(headers: &mut HeaderMap) {
-        let own = headers::reason(headers).filter(|reason| headers::is_of_service(*reason));
-        headers::remove_internal(headers);
+    pub(crate) fn clear_answer(fields: &mut Fields) {
+        let own = headers::reason(fields).filter(|reason| headers::is_of_service(*reason));
+        headers::remove_internal(fields);
         if let Some(reason) = own {
-            headers.insert(REASON, http::HeaderValue::from_static(reason.word()));
+            fields.set(Name::Reason, reason.word().as_bytes());
         }
     }
 }

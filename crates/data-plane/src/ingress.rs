@@ -3,15 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use synego_identity::{Acceptor, Connector};
 use synego_model::{HostPattern, Limits, Protocol, Reason};
 use synego_runtime::logs::AccessLog;
 
 use crate::calls::CallBook;
+use crate::fields::Fields;
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
-use crate::hop::headers;
 use crate::hop::station::{Station, To, Way};
 use crate::router::Asked;
 use crate::snapshot::SnapshotReader;
@@ -103,13 +102,13 @@ impl Ingress {
     }
 
     /// By host, path, method, headers and query.
-    pub(crate) fn route(&self, station: &Station, head: &Head, headers: &HeaderMap) -> Result<Way, Refusal> {
-        let host = &*head.host;
+    pub(crate) fn route(&self, station: &Station, head: &Head, fields: &Fields) -> Result<Way, Refusal> {
+        let host = head.host();
         if !self.hosts.is_empty() && !self.hosts.iter().any(|pattern| pattern.matches(host)) {
             return Err(Refusal::new(Reason::NoRoute, format!("the host {host} is not served here")));
         }
         let published = station.snapshot.published();
-        let asked = Asked { host, path: head.path(), query: head.target.query(), method: &head.method, headers };
+        let asked = Asked { host, path: head.path(), query: head.query(), method: &head.method, fields };
         let route = published.router.find(&asked).ok_or_else(|| {
             Refusal::new(Reason::NoRoute, format!("no route for {} {host}{}", head.method, head.path()))
         })?;
@@ -127,11 +126,6 @@ impl Ingress {
             policy: route.policy.as_ref().unwrap_or(&table.policy).clone(),
             to: To::Service(self.upstreams.service(&published.snapshot, table)),
         })
-    }
-
-    /// What only the mesh may say is not believed to anyone outside, a listed proxy included: it passes it on.
-    pub(crate) fn clear(headers: &mut HeaderMap) {
-        headers::remove_internal(headers);
     }
 }
 

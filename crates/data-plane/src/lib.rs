@@ -11,7 +11,7 @@
 //! | `inbound` | a peer's sidecar, a master | the service itself | where the service listens |
 //!
 //! 1. **accept** – `hop::accept` takes the connection, `hop::connection` learns its protocol. HTTP/1.1 is read and written
-//!    by `h1::server`, whose task drives everything that follows; HTTP/2 by hyper, watched by `hop::watched`. What can be
+//!    by `h1::server`, whose task drives everything that follows, HTTP/2 by `h2::server`; both make a `message` of it. What can be
 //!    read in two ways is refused: bytes by `h1::parse`, fields by `hop::head`. `hop::trace` says which request this is.
 //! 2. **route** – `ingress`, `outbound` or `inbound` finds the service and the policy.
 //! 3. **admit** – a place among the requests in flight (`load`), and the request's deadline (`hop::deadline`).
@@ -26,15 +26,17 @@
 //! **Invariants.** On a request's path no lock is taken and nothing is shared between workers but the snapshot, which is
 //! read by one atomic load. Every connection is made by `identity`. A body is never held whole: 64 KiB at most are kept
 //! for a further try. Every answer that the mesh makes names its reason. Deliberately absent: health checks, discovery,
-//! configuration files; HTTP/2 itself is hyper's.
+//! configuration files.
 
 mod calls;
+mod fields;
 mod h1;
 mod h2;
 mod hop;
 mod inbound;
 mod ingress;
 mod load;
+mod message;
 mod metrics;
 mod outbound;
 mod pool;

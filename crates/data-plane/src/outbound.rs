@@ -6,16 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue};
 use synego_identity::{Acceptor, Connector};
 use synego_model::{Protocol, Reason, ServiceName, ServiceTable, Snapshot};
 use synego_runtime::clock;
 use synego_runtime::logs::AccessLog;
 
 use crate::calls::CallBook;
+use crate::fields::{Fields, Name};
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
-use crate::hop::headers::CALLER;
 use crate::hop::station::{Station, To, Way};
 use crate::snapshot::SnapshotReader;
 use crate::upstreams::Upstreams;
@@ -66,7 +65,7 @@ pub(crate) struct Outbound {
     pub(crate) upstreams: Rc<Upstreams>,
     pub(crate) fixed: Option<ServiceName>,
     pub(crate) wanted: Arc<dyn Wanted>,
-    pub(crate) caller_value: HeaderValue,
+    pub(crate) caller: ServiceName,
     pub(crate) unknown: RefCell<HashMap<ServiceName, Instant>>,
 }
 
@@ -76,7 +75,7 @@ impl Outbound {
             upstreams,
             fixed: config.fixed_service.clone(),
             wanted: config.wanted.clone(),
-            caller_value: HeaderValue::from_str(config.caller.as_str()).unwrap_or(HeaderValue::from_static("-")),
+            caller: config.caller.clone(),
             unknown: RefCell::default(),
         }
     }
@@ -85,8 +84,8 @@ impl Outbound {
     pub(crate) async fn route(&self, station: &Station, head: &Head) -> Result<Way, Refusal> {
         let name = match &self.fixed {
             Some(fixed) => fixed.clone(),
-            None => ServiceName::new(&head.host).map_err(|_| {
-                Refusal::new(Reason::UnknownService, format!("`{}` is not the name of a service", head.host))
+            None => ServiceName::new(head.host()).map_err(|_| {
+                Refusal::new(Reason::UnknownService, format!("`{}` is not the name of a service", head.host()))
             })?,
         };
         let (snapshot, table) = self.table(station, &name).await.ok_or_else(|| unknown(&name))?;
@@ -139,8 +138,8 @@ impl Outbound {
     }
 
     /// Who calls is not for the service to say.
-    pub(crate) fn say_caller(&self, headers: &mut HeaderMap) {
-        headers.insert(CALLER, self.caller_value.clone());
+    pub(crate) fn say_caller(&self, fields: &mut Fields) {
+        fields.set(Name::Caller, self.caller.as_str().as_bytes());
     }
 }
 

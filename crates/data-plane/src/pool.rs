@@ -9,15 +9,12 @@ mod h2;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http::Response;
-use http_body::{Body, Frame, SizeHint};
 use synego_identity::{Alpn, ConnectError, Connector, Stream};
 use synego_model::process::ServiceAddress;
 use synego_model::{Limits, Role, ServiceName};
@@ -27,6 +24,7 @@ use crate::h1::client::{AnswerBody, Conn};
 use crate::hop::body::{BodyError, Cause};
 use crate::hop::connection::largest_head;
 use crate::hop::outgoing::Outgoing;
+use crate::message::{Answer, Body, NextFrame};
 
 /// How often idle connections are looked at, while there are any.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -226,7 +224,7 @@ impl Ready {
         }
     }
 
-    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Response<Received>, SendError> {
+    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Answer<Received>, SendError> {
         match self {
             Self::Http1(conn, target) => {
                 let answer = conn.send(outgoing, target, largest_head(limits)).await?;
@@ -263,29 +261,26 @@ impl Received {
 }
 
 impl Body for Received {
-    type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
-            Self::Http2(body) => {
-                Pin::new(&mut body.call).poll_frame(cx).map_err(|error| BodyError::Upstream(error.into()))
-            }
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
+        match self {
+            Self::Http1(body) => body.poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
+            Self::Http2(body) => body.call.poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         match self {
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.call.is_end_stream(),
+            Self::Http1(body) => body.is_ended(),
+            Self::Http2(body) => body.call.is_ended(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.call.size_hint(),
+            Self::Http1(body) => body.length(),
+            Self::Http2(body) => body.call.length(),
         }
     }
 }

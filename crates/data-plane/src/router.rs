@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, Method};
+use http::Method;
 use synego_model::{HostPattern, PathPattern, Policy, Route, Segment, ServiceName};
 
+use crate::fields::Fields;
 use crate::hop::path;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -21,7 +22,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
     pub(crate) method: &'a Method,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) fields: &'a Fields,
 }
 
 /// A route, ready to be compared with a request.
@@ -31,7 +32,8 @@ pub(crate) struct Prepared {
     pub(crate) service: ServiceName,
     pub(crate) policy: Option<Arc<Policy>>,
     methods: Vec<Method>,
-    headers: Vec<(HeaderName, String)>,
+    /// Names in lower case, and values.
+    headers: Vec<(String, String)>,
     query: Vec<(String, String)>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Router {
 #[derive(Default)]
 struct Tree {
     nodes: Vec<Node>,
+    /// Whether any route wants a whole path.
+    has_exact: bool,
 }
 
 #[derive(Default)]
@@ -114,14 +118,20 @@ impl Tree {
             }
         }
         if let Some(node) = self.nodes.get_mut(at) {
-            if exact { node.exact.push(route) } else { node.prefix.push(route) }
+            if exact {
+                node.exact.push(route)
+            } else {
+                node.prefix.push(route)
+            }
+            self.has_exact |= exact;
         }
     }
 
     fn find(&self, asked: &Asked<'_>) -> Option<&Prepared> {
         let root = self.nodes.first()?;
-        self.whole(root, Rest::of(asked.path), asked)
-            .or_else(|| self.longest(root, Rest::of(asked.path), 0, asked).map(|(_, route)| route))
+        let rest = Rest::of(asked.path);
+        let whole = if self.has_exact { self.whole(root, rest, asked) } else { None };
+        whole.or_else(|| self.longest(root, rest, 0, asked).map(|(_, route)| route))
     }
 
     /// The exact route of the whole path, literals before parameters from the left.
@@ -142,7 +152,10 @@ impl Tree {
         asked: &Asked<'_>,
     ) -> Option<(usize, &'a Prepared)> {
         let mut best = None;
-        if let Some((first, rest)) = rest.split() {
+        // Below a node that nothing hangs on there is no need to look.
+        if (node.param.is_some() || !node.literals.is_empty())
+            && let Some((first, rest)) = rest.split()
+        {
             best = self.literal(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
             let other = self.param(node, first).and_then(|child| self.longest(child, rest, depth + 1, asked));
             if other.as_ref().map(|found| found.0) > best.as_ref().map(|found| found.0) {
@@ -175,20 +188,21 @@ impl<'a> Rest<'a> {
 
     fn split(self) -> Option<(&'a str, Self)> {
         let text = self.0?;
-        Some(text.split_once('/').map_or((text, Self(None)), |(first, rest)| (first, Self(Some(rest)))))
+        let Some(at) = memchr::memchr(b'/', text.as_bytes()) else { return Some((text, Self(None))) };
+        Some((text.get(..at)?, Self(text.get(at + 1..))))
     }
 }
 
 impl Prepared {
-    /// `None` for a route that no request can match: a method or header that cannot exist.
+    /// `None` for a route that no request can match: a method that cannot exist.
     fn of(route: &Route) -> Option<Self> {
-        let header = |(name, value): &(String, String)| Some((name.parse::<HeaderName>().ok()?, value.clone()));
+        let header = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
         Some(Self {
             label: route.place.to_string().into(),
             service: route.service.clone(),
             policy: route.policy.clone(),
             methods: route.methods.iter().map(|method| method.parse().ok()).collect::<Option<_>>()?,
-            headers: route.headers.iter().map(header).collect::<Option<_>>()?,
+            headers: route.headers.iter().map(header).collect(),
             query: route.query.clone(),
         })
     }
@@ -196,10 +210,7 @@ impl Prepared {
     /// Whether the conditions beside host and path hold.
     fn takes(&self, asked: &Asked<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(asked.method))
-            && self
-                .headers
-                .iter()
-                .all(|(name, value)| asked.headers.get_all(name).iter().any(|have| have.as_bytes() == value.as_bytes()))
+            && self.headers.iter().all(|(name, value)| asked.fields.named(name).any(|have| have == value.as_bytes()))
             && self.query.iter().all(|(name, value)| {
                 asked.query.is_some_and(|query| path::query_values(query, name).any(|have| have == value.as_str()))
             })

@@ -27,7 +27,7 @@ pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: P
         && let Some((_, table)) = outbound.table(&station, fixed).await
         && table.protocol == Protocol::Tcp
     {
-        let exchange = begin(&station, &table.name, &outbound.caller_value);
+        let exchange = begin(&station, &table.name, outbound.caller.as_str());
         return tunnel(&station, stream, exchange).await;
     }
     connection::serve(station, stream, peer).await;
@@ -36,13 +36,13 @@ pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: P
 /// Serves a connection to the inbound of a service that speaks bytes.
 pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer) {
     let Table::Inbound(inbound) = &station.table else { return };
-    let exchange = begin(&station, &inbound.service, &http::HeaderValue::from_static("-"));
+    let exchange = begin(&station, &inbound.service, "-");
     tunnel(&station, stream, exchange).await;
 }
 
-fn begin(station: &Rc<Station>, service: &ServiceName, caller: &http::HeaderValue) -> Exchange {
+fn begin(station: &Rc<Station>, service: &ServiceName, caller: &str) -> Exchange {
     let mut exchange = Exchange::begin(station, Version::HTTP_11, clock::now());
-    exchange.speaks_bytes(caller.clone());
+    exchange.speaks_bytes(caller);
     exchange.routed(station.no_route.clone(), service.clone());
     exchange
 }

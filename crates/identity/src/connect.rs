@@ -94,15 +94,20 @@ impl Connector {
         spoken: Option<Alpn>,
         limit: Duration,
     ) -> Result<Stream, ConnectError> {
-        let stream = within(limit, address, TcpStream::connect(address)).await?;
         let (own, expected) = match &self.0 {
-            How::Plain => return Ok(Stream::from(stream)),
+            How::Plain => return within(limit, address, TcpStream::connect(address)).await.map(Stream::from),
             How::Mutual(own) => {
                 let id = Identity { mesh: own.identity().mesh.clone(), role: expected.clone() };
                 (Some(own), Expected::Exactly(id))
             }
             How::Pinned(_) => (None, Expected::AnyMaster),
         };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
+        if let Some(cause) = own.and_then(|own| own.unfit(now)) {
+            let unfit = Unfit { cause, came: None, detail: String::new() };
+            return Err(refuse(own, *address, expected.shown(), unfit));
+        }
+        let stream = within(limit, address, TcpStream::connect(address)).await?;
         // Boxed: a request has no use for the room of a handshake when it finds a connection.
         Box::pin(self.shake_hands(stream, *address, own, expected, spoken)).await
     }
@@ -116,19 +121,7 @@ impl Connector {
         spoken: Option<Alpn>,
     ) -> Result<Stream, ConnectError> {
         let shown = expected.shown();
-        let refuse = |unfit: Unfit| {
-            let Unfit { cause, came, detail } = unfit;
-            let refused = Refused { cause, side: Side::Connecting, address, expected: shown.clone(), came, detail };
-            match own {
-                Some(own) => own.refused(&refused),
-                None => tracing::warn!("{refused}"),
-            }
-            ConnectError::Handshake(Box::new(refused))
-        };
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
-        if let Some(cause) = own.and_then(|own| own.unfit(now)) {
-            return Err(refuse(Unfit { cause, came: None, detail: String::new() }));
-        }
+        let refuse = |unfit| refuse(own, address, shown.clone(), unfit);
         let pin = match &self.0 {
             How::Pinned(pin) => Some(*pin),
             How::Plain | How::Mutual(_) => None,
@@ -162,6 +155,17 @@ impl Connector {
             }
         }
     }
+}
+
+/// Counts a refusal and tells it in the log.
+fn refuse(own: Option<&Own>, address: SocketAddr, expected: String, unfit: Unfit) -> ConnectError {
+    let Unfit { cause, came, detail } = unfit;
+    let refused = Refused { cause, side: Side::Connecting, address, expected, came, detail };
+    match own {
+        Some(own) => own.refused(&refused),
+        None => tracing::warn!("{refused}"),
+    }
+    ConnectError::Handshake(Box::new(refused))
 }
 
 async fn within<S>(

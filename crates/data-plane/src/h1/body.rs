@@ -3,10 +3,10 @@
 //! Pure: bytes in, parts of the body out, however the bytes are cut.
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 
 use super::fault::Fault;
 use super::parse::{self, Framing};
+use crate::fields::Fields;
 
 /// Bytes of trailers that are read at most.
 const MAX_TRAILERS: usize = 64 * 1024;
@@ -43,7 +43,7 @@ pub(crate) enum Chunk {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Data(Bytes),
-    Trailers(HeaderMap),
+    Trailers(Fields),
     End,
     /// More bytes must come first.
     More,
@@ -78,6 +78,15 @@ impl Decoder {
         match self {
             Self::Length(left) | Self::Chunked(Chunk::Data { left }) => left,
             Self::Done | Self::Chunked(_) | Self::ToEnd => 0,
+        }
+    }
+
+    /// Bytes of the body that are still to come, where that is known.
+    pub(crate) fn length(self) -> Option<u64> {
+        match self {
+            Self::Done => Some(0),
+            Self::Length(left) => Some(left),
+            Self::Chunked(_) | Self::ToEnd => None,
         }
     }
 

@@ -3,13 +3,11 @@
 //! The request is still being sent while its answer is read; an answer that comes early is passed on, and the rest of
 //! the request with it.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http::{Method, StatusCode};
 use synego_identity::Stream;
 
 use super::body::{Decoder, Part};
@@ -17,12 +15,16 @@ use super::input::Input;
 use super::out::Out;
 use super::parse::{self, Facts};
 use super::{Error, Fault, write};
+use crate::fields::Fields;
 use crate::hop::intake::TryBody;
 use crate::hop::outgoing::Outgoing;
+use crate::message::{Answer, Body, Frame, NextFrame};
 use crate::pool::{SendError, Target};
 
 /// Interim answers (1xx) before the one that counts.
 const MAX_INTERIM: u32 = 10;
+/// Bytes of a request's body that are read before they are written, as of an answer's.
+const AT_ONCE: usize = 128 * 1024;
 /// Bytes of a request that wait to be written before more of its body is read.
 const AHEAD: usize = 256 * 1024;
 
@@ -81,11 +83,11 @@ impl Conn {
         outgoing: &Outgoing,
         target: Rc<Target>,
         largest_head: usize,
-    ) -> Result<Response<AnswerBody>, SendError> {
+    ) -> Result<Answer<AnswerBody>, SendError> {
         let is_head = outgoing.head.method == Method::HEAD;
         let mut call = Box::new(Call::begin(self, outgoing, largest_head));
         let (answer, facts) = std::future::poll_fn(|cx| call.poll_head(cx)).await?;
-        let status = answer.status();
+        let status = answer.status;
         let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let decoder = match status {
             StatusCode::SWITCHING_PROTOCOLS => Decoder::ToEnd,
@@ -95,7 +97,7 @@ impl Conn {
         let keeps = facts.keeps && decoder != Decoder::ToEnd;
         let mut body = AnswerBody { call: Some(call), decoder, keeps, target };
         body.give_back_when_done();
-        Ok(answer.map(|()| body))
+        Ok(answer.with(body))
     }
 }
 
@@ -111,11 +113,12 @@ impl Call {
     /// # Errors
     /// When the client's own body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
+        let mut room = AT_ONCE;
         while !self.is_deaf {
             let mut waits = self.body.is_none();
             // Parts that are there already leave in one write.
-            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < AHEAD) {
-                match Pin::new(body).poll_frame(cx) {
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < room) {
+                match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => self.frame(frame),
                     Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
                     Poll::Ready(None) => self.end(None),
@@ -130,24 +133,21 @@ impl Call {
                     self.is_deaf = true;
                     self.body = None;
                 }
-                Poll::Pending => break,
+                Poll::Pending if waits || room == AHEAD => break,
+                Poll::Pending => room = AHEAD,
             }
         }
         Ok(())
     }
 
-    fn frame(&mut self, frame: Frame<Bytes>) {
-        match frame.into_data() {
-            Ok(data) => write::data(&mut self.conn.out, self.framing, data),
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    self.end(Some(&trailers));
-                }
-            }
+    fn frame(&mut self, frame: Frame) {
+        match frame {
+            Frame::Data(data) => write::data(&mut self.conn.out, self.framing, data),
+            Frame::Trailers(trailers) => self.end(Some(&trailers)),
         }
     }
 
-    fn end(&mut self, trailers: Option<&HeaderMap>) {
+    fn end(&mut self, trailers: Option<&Fields>) {
         write::end(&mut self.conn.out, self.framing, trailers);
         self.body = None;
     }
@@ -157,12 +157,12 @@ impl Call {
         !self.is_deaf && self.body.is_none() && self.conn.out.is_empty()
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Response<()>, Facts), SendError>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
         self.poll_send(cx)?;
         loop {
             match parse::answer(&mut self.conn.input.buf) {
                 Ok(Some((answer, facts))) => {
-                    let status = answer.status();
+                    let status = answer.status;
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                         return Poll::Ready(Ok((answer, facts)));
                     }
@@ -226,18 +226,18 @@ impl AnswerBody {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         loop {
             self.pump(cx);
             let Some(call) = &mut self.call else { return Poll::Ready(None) };
             match self.decoder.next(&mut call.conn.input.buf)? {
                 Part::Data(data) => {
                     self.give_back_when_done();
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    return Poll::Ready(Some(Ok(Frame::Data(data))));
                 }
                 Part::Trailers(trailers) => {
                     self.give_back_when_done();
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    return Poll::Ready(Some(Ok(Frame::Trailers(trailers))));
                 }
                 Part::End => {
                     self.give_back_when_done();
@@ -252,7 +252,7 @@ impl AnswerBody {
                     Poll::Ready(Ok(data)) if !data.is_empty() => {
                         self.decoder.took(data.len());
                         self.give_back_when_done();
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                        return Poll::Ready(Some(Ok(Frame::Data(data))));
                     }
                     Poll::Ready(read) => {
                         self.call = None;
@@ -281,22 +281,17 @@ impl AnswerBody {
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.poll(cx)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.decoder.is_done()
     }
 
-    fn size_hint(&self) -> SizeHint {
-        match self.decoder {
-            Decoder::Done => SizeHint::with_exact(0),
-            Decoder::Length(left) => SizeHint::with_exact(left),
-            Decoder::Chunked(_) | Decoder::ToEnd => SizeHint::default(),
-        }
+    fn length(&self) -> Option<u64> {
+        self.decoder.length()
     }
 }

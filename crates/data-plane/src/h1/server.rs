@@ -10,8 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, Request, Response, Version};
-use http_body::Body;
+use http::{Method, Version};
 use synego_identity::Stream;
 use synego_runtime::clock;
 use tokio::io::AsyncWrite;
@@ -19,18 +18,23 @@ use tokio::io::AsyncWrite;
 pub(crate) use io::RequestBody;
 
 use self::io::ClientIo;
+use super::Fault;
 use super::parse::{self, Facts};
 use super::write::{self, Asked, Framing};
-use super::{Fault, maps};
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, JUST_SENT, Late};
 use crate::hop::ending::Watching;
+use crate::hop::hand::{Job, Work};
 use crate::hop::station::Station;
 use crate::hop::timer::Alarm;
 use crate::hop::upgrade::Tunnel;
 use crate::hop::{self, Reply};
+use crate::message::{Answer, Body, Frame, Request};
 
-/// Bytes of an answer that wait to be written before more of it is read.
+/// Bytes of an answer that are read before they are written: few enough to be in the processor's cache still, and in the
+/// same buffer again and again.
+const AT_ONCE: usize = 128 * 1024;
+/// Bytes of an answer that wait for a client that does not take them before no more of it is read.
 const AHEAD: usize = 512 * 1024;
 /// What a client may send ahead of the answer that it waits for; more is left to the kernel.
 const SENT_AHEAD: usize = 64 * 1024;
@@ -57,7 +61,7 @@ struct Session {
 
 /// What comes next on a connection.
 enum Next {
-    Request(Box<Request<()>>, Facts),
+    Request(Box<Request>, Facts),
     Unreadable(Fault),
     End(Ended),
 }
@@ -158,19 +162,17 @@ impl Session {
     ///
     /// # Errors
     /// How the connection ended.
-    async fn exchange(&mut self, request: Box<Request<()>>, facts: Facts) -> Result<After, Ended> {
+    async fn exchange(&mut self, request: Box<Request>, facts: Facts) -> Result<After, Ended> {
         self.head_since = None;
         let source = ClientIo::begin(&self.io, facts);
-        let (is_head, version) = (request.method() == Method::HEAD, request.version());
-        let reply = {
-            let work = hop::exchange(self.station.clone(), self.client.clone(), request, source);
-            let mut work = std::pin::pin!(work);
-            std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-                Poll::Ready(reply) => Poll::Ready(Ok(reply)),
-                Poll::Pending => self.poll_waiting(cx).map(Err),
-            })
-            .await?
-        };
+        let (is_head, version) = (request.method == Method::HEAD, request.version);
+        let mut work =
+            Work::begin(Job { station: self.station.clone(), client: self.client.clone(), request, body: source });
+        let reply = std::future::poll_fn(|cx| match work.poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Ok(reply)),
+            Poll::Pending => self.poll_waiting(cx).map(Err),
+        });
+        let reply = reply.await?;
         let ends = self.ending.has_begun() || self.used >= self.age;
         let keeps = facts.keeps && !ends && self.io.borrow().can_go_on();
         let asked = Asked { is_head, version, keeps };
@@ -207,16 +209,17 @@ impl Session {
     }
 
     /// Writes an answer; whether the connection goes on.
-    async fn answer(&mut self, answer: Response<AnswerBody>, asked: Asked) -> Result<bool, Ended> {
-        let length = answer.body().size_hint().exact();
+    async fn answer(&mut self, answer: Answer<AnswerBody>, asked: Asked) -> Result<bool, Ended> {
+        let length = answer.body.length();
         let (framing, keeps) = write::answer(&mut self.io.borrow_mut().out, &answer, length, asked);
-        let (head, body) = answer.into_parts();
-        maps::give(head.headers);
+        let Answer { fields, body, .. } = answer;
+        drop(fields);
         let mut body = Some(body).filter(|_| framing != Framing::None);
         let (mut stalled, mut broken): (Option<Instant>, Option<Ended>) = (None, None);
         std::future::poll_fn(|cx| {
+            let mut room = AT_ONCE;
             loop {
-                let waits = match self.poll_body(&mut body, framing, cx) {
+                let waits = match self.poll_body(&mut body, framing, room, cx) {
                     Ok(polled) => polled.is_pending(),
                     Err(ended) => {
                         // What came of it goes out; the connection ends without its end.
@@ -240,7 +243,10 @@ impl Session {
                         if io.out.written() > written || stalled.is_none() {
                             stalled = Some(clock::now());
                         }
-                        break;
+                        if waits || room == AHEAD {
+                            break;
+                        }
+                        room = AHEAD;
                     }
                 }
             }
@@ -262,7 +268,7 @@ impl Session {
         Ok(keeps && self.is_read().await)
     }
 
-    /// Takes what there is of the body, as far as there is room for it; pending when it has to be waited for.
+    /// Takes what there is of the body, until so many bytes wait to be written; pending when it has to be waited for.
     ///
     /// # Errors
     /// Why the answer breaks off.
@@ -270,31 +276,29 @@ impl Session {
         &self,
         body: &mut Option<AnswerBody>,
         framing: Framing,
+        room: usize,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Ended> {
         while let Some(source) = body {
-            if self.io.borrow().out.len() >= AHEAD {
+            if self.io.borrow().out.len() >= room {
                 break;
             }
-            let polled = Pin::new(source).poll_frame(cx);
+            let polled = source.poll_frame(cx);
             let out = &mut self.io.borrow_mut().out;
             match polled {
                 Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => write::data(out, framing, data),
-                    Err(frame) => {
-                        let trailers: Option<HeaderMap> = frame.into_trailers().ok();
-                        write::end(out, framing, trailers.as_ref());
-                        *body = None;
-                    }
-                },
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => write::data(out, framing, data),
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    write::end(out, framing, Some(&trailers));
+                    *body = None;
+                }
                 Poll::Ready(Some(Err(error))) => return Err(Ended::Broken(error.into())),
                 Poll::Ready(None) => {
                     write::end(out, framing, None);
                     *body = None;
                 }
             }
-            if body.as_ref().is_some_and(Body::is_end_stream) {
+            if body.as_ref().is_some_and(Body::is_ended) {
                 write::end(out, framing, None);
                 *body = None;
             }

@@ -5,12 +5,13 @@ use std::io::Write as _;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use synego_runtime::clock;
 
 use super::out::Out;
+use crate::fields::{self, Field, Fields, Name, Names};
+use crate::hop::head::Head;
+use crate::message::Answer;
 
 /// How the end of a body that goes out is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,32 +36,29 @@ pub(crate) struct Asked {
     pub(crate) keeps: bool,
 }
 
+/// The bytes of a date, as RFC 9110 §5.6.7 wants it.
+const DATE: usize = 29;
+
+/// What is written anew for the next hop.
+const OWN: Names = Names::of(&[Name::Host, Name::TransferEncoding]);
+
 thread_local! {
     /// The date of the last answer without one, and the second in which it was made.
-    static LAST_DATE: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    static LAST_DATE: RefCell<(u64, [u8; DATE])> = const { RefCell::new((0, [b' '; DATE])) };
 }
 
 /// Writes the head of a request; `length`: of its body, where it is known. Returns how its body is framed.
-pub(crate) fn request(
-    out: &mut Out,
-    method: &Method,
-    target: &PathAndQuery,
-    host: &HeaderValue,
-    headers: &HeaderMap,
-    length: Option<u64>,
-) -> Framing {
+pub(crate) fn request(out: &mut Out, head: &Head, fields: &Fields, length: Option<u64>) -> Framing {
     let tail = out.tail();
-    put(tail, &[method.as_str().as_bytes(), b" ", target.as_str().as_bytes(), b" HTTP/1.1\r\n"]);
-    put(tail, &[b"host: ", host.as_bytes(), b"\r\n"]);
-    let mut said = false;
-    for (name, value) in headers {
-        if name == HOST || name == TRANSFER_ENCODING {
-            continue;
+    put(tail, &[head.method.as_str().as_bytes(), b" ", head.target().as_bytes(), b" HTTP/1.1\r\n"]);
+    put(tail, &[b"host: ", head.authority().as_bytes(), b"\r\n"]);
+    for field in fields.iter() {
+        if !OWN.has(field.name) {
+            put_field(tail, &field);
         }
-        said |= name == CONTENT_LENGTH;
-        put(tail, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    let wants_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    let said = fields.has(Name::ContentLength);
+    let wants_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     let framing = match length {
         Some(0) if !said && wants_body => {
             put(tail, &[b"content-length: 0\r\n"]);
@@ -84,8 +82,9 @@ pub(crate) fn request(
 
 /// Writes the head of an answer; `length`: of its body, where it is known. Returns how its body is framed, and whether
 /// the connection goes on after it.
-pub(crate) fn answer<B>(out: &mut Out, answer: &Response<B>, length: Option<u64>, asked: Asked) -> (Framing, bool) {
-    let status = answer.status();
+pub(crate) fn answer<B>(out: &mut Out, answer: &Answer<B>, length: Option<u64>, asked: Asked) -> (Framing, bool) {
+    let Answer { status, fields, .. } = answer;
+    let status = *status;
     let tail = out.tail();
     let reason = status.canonical_reason().unwrap_or("");
     put(tail, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
@@ -97,25 +96,25 @@ pub(crate) fn answer<B>(out: &mut Out, answer: &Response<B>, length: Option<u64>
         None if asked.version == Version::HTTP_11 => Framing::Chunked,
         None => Framing::ToEnd,
     };
-    let keeps = asked.keeps && framing != Framing::ToEnd && !says_close(answer.headers());
-    let (mut said, mut dated) = (false, false);
-    for (name, value) in answer.headers() {
-        if name == CONTENT_LENGTH {
-            if bare || framing == Framing::Chunked || std::mem::replace(&mut said, true) {
-                continue;
-            }
-        } else if name == TRANSFER_ENCODING || (name == CONNECTION && !is_upgrade) {
-            continue;
+    let keeps = asked.keeps && framing != Framing::ToEnd && !says_close(fields);
+    let mut said = false;
+    for field in fields.iter() {
+        let is_dropped = match field.name {
+            Name::ContentLength => bare || framing == Framing::Chunked || std::mem::replace(&mut said, true),
+            Name::TransferEncoding => true,
+            Name::Connection => !is_upgrade,
+            _ => false,
+        };
+        if !is_dropped {
+            put_field(tail, &field);
         }
-        dated |= name == DATE;
-        put(tail, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
     match framing {
         Framing::Length(length) if !said => put_length(tail, length),
         Framing::Chunked => put(tail, &[b"transfer-encoding: chunked\r\n"]),
         _ => {}
     }
-    if !dated && !is_upgrade {
+    if !fields.has(Name::Date) && !is_upgrade {
         put_date(tail);
     }
     match (keeps, asked.version) {
@@ -146,13 +145,13 @@ pub(crate) fn data(out: &mut Out, framing: Framing, data: Bytes) {
 }
 
 /// Writes the end of a body.
-pub(crate) fn end(out: &mut Out, framing: Framing, trailers: Option<&HeaderMap>) {
+pub(crate) fn end(out: &mut Out, framing: Framing, trailers: Option<&Fields>) {
     if framing != Framing::Chunked {
         return;
     }
     put(out.tail(), &[b"0\r\n"]);
-    for (name, value) in trailers.into_iter().flatten() {
-        put(out.tail(), &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    for field in trailers.into_iter().flat_map(Fields::iter) {
+        put_field(out.tail(), &field);
     }
     put(out.tail(), &[b"\r\n"]);
 }
@@ -162,8 +161,8 @@ pub(crate) fn go_on(out: &mut Out) {
     put(out.tail(), &[b"HTTP/1.1 100 Continue\r\n\r\n"]);
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+fn says_close(fields: &Fields) -> bool {
+    fields.get(Name::Connection).is_some_and(|value| value.eq_ignore_ascii_case(b"close"))
 }
 
 fn put(tail: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -171,25 +170,30 @@ fn put(tail: &mut Vec<u8>, parts: &[&[u8]]) {
     parts.iter().for_each(|part| tail.extend_from_slice(part));
 }
 
+fn put_field(tail: &mut Vec<u8>, field: &Field<'_>) {
+    put(tail, &[field.text, b": ", field.value, b"\r\n"]);
+}
+
 fn put_length(tail: &mut Vec<u8>, length: u64) {
-    // Writing to memory cannot fail.
-    let _ = write!(tail, "content-length: {length}\r\n");
+    tail.extend_from_slice(b"content-length: ");
+    fields::decimal(length, tail);
+    tail.extend_from_slice(b"\r\n");
 }
 
 /// An answer without a date gets one here (RFC 9110 §6.6.1).
 fn put_date(tail: &mut Vec<u8>) {
-    put(tail, &[b"date: ", date().as_bytes(), b"\r\n"]);
+    put(tail, &[b"date: ", &date(), b"\r\n"]);
 }
 
 /// The date of an answer that is made now.
-pub(crate) fn date() -> HeaderValue {
+pub(crate) fn date() -> [u8; DATE] {
     LAST_DATE.with_borrow_mut(|(second, date)| {
         let now = clock::unix_ms() / 1000;
         if *second != now {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now);
             *second = now;
-            *date = HeaderValue::try_from(httpdate::fmt_http_date(time)).unwrap_or(HeaderValue::from_static(""));
+            date.copy_from_slice(format!("{:<DATE$.DATE$}", httpdate::fmt_http_date(time)).as_bytes());
         }
-        date.clone()
+        *date
     })
 }

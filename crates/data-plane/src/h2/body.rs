@@ -1,13 +1,10 @@
 //! Streams as those hold them who drive them: released when they are dropped.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use std::task::Context;
 
 use super::Error;
 use super::mux::Shared;
+use crate::message::{Body, NextFrame};
 
 /// A stream that somebody drives.
 pub(super) struct Held {
@@ -34,18 +31,17 @@ impl RequestBody {
 }
 
 impl Body for RequestBody {
-    type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.mux.borrow_mut().poll_data(self.id, cx)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.mux.borrow().is_ended(self.id)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.mux.borrow().expected(self.id).map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn length(&self) -> Option<u64> {
+        self.mux.borrow().expected(self.id)
     }
 }

@@ -1,12 +1,10 @@
 //! HTTP/2 to an upstream: one stream for each request, driven by whoever waits for its answer; one task reads and writes
 //! the connection.
 
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, Response};
-use http_body::{Body, Frame, SizeHint};
+use bytes::BytesMut;
+use http::Method;
 use synego_identity::Stream;
 use synego_model::Limits;
 use synego_runtime::clock;
@@ -19,6 +17,7 @@ use crate::hop::connection::{Ended, Late};
 use crate::hop::intake::TryBody;
 use crate::hop::outgoing::Outgoing;
 use crate::hop::timer::Alarm;
+use crate::message::{Answer, Body, Frame, NextFrame};
 use crate::pool::SendError;
 
 /// A request on its stream, until the end of its answer.
@@ -73,8 +72,8 @@ impl Call {
         let mut this = mux.borrow_mut();
         let id = this.begin(outgoing.head.method == Method::HEAD);
         let body = outgoing.intake.next_try();
-        let ends = body.is_end_stream();
-        this.write_head(id, ends, |encoder, out| outgoing.encode(encoder, out, body.size_hint().exact()));
+        let ends = body.is_ended();
+        this.write_head(id, ends, |encoder, out| outgoing.encode(encoder, out, body.length()));
         Self { held: Held { mux: mux.clone(), id }, body: Some(body).filter(|_| !ends) }
     }
 
@@ -82,7 +81,7 @@ impl Call {
     ///
     /// # Errors
     /// Why there is none, and what that says of the request.
-    pub(crate) async fn answer(mut self) -> Result<Response<Self>, SendError> {
+    pub(crate) async fn answer(mut self) -> Result<Answer<Self>, SendError> {
         let answer = std::future::poll_fn(|cx| {
             if let Err(cause) = self.pump(cx) {
                 return Poll::Ready(Err(SendError::Client(cause.into())));
@@ -90,7 +89,7 @@ impl Call {
             let polled = self.held.mux.borrow_mut().poll_answer(self.held.id, cx);
             polled.map_err(|error| self.failed(error))
         });
-        Ok(answer.await?.map(|()| self))
+        Ok(answer.await?.with(self))
     }
 
     /// What the end of the stream says of the request.
@@ -113,21 +112,19 @@ impl Call {
             if mux.borrow_mut().poll_room(*id, cx).is_pending() {
                 break;
             }
-            match Pin::new(&mut *body).poll_frame(cx) {
+            match body.poll_frame(cx) {
                 Poll::Pending => break,
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
-                        let ends = body.is_end_stream();
-                        mux.borrow_mut().send(*id, data, ends);
-                        if ends {
-                            self.body = None;
-                        }
-                    }
-                    Err(frame) => {
-                        mux.borrow_mut().finish(*id, frame.into_trailers().ok());
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                    let ends = body.is_ended();
+                    mux.borrow_mut().send(*id, data, ends);
+                    if ends {
                         self.body = None;
                     }
-                },
+                }
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    mux.borrow_mut().finish(*id, Some(trailers));
+                    self.body = None;
+                }
                 Poll::Ready(None) => {
                     mux.borrow_mut().finish(*id, None);
                     self.body = None;
@@ -143,10 +140,9 @@ impl Call {
 }
 
 impl Body for Call {
-    type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         if self.pump(cx).is_err() {
             // The client's own body broke off: the upstream will not get the rest.
             return Poll::Ready(Some(Err(Error::Superseded)));
@@ -154,11 +150,11 @@ impl Body for Call {
         self.held.mux.borrow_mut().poll_data(self.held.id, cx)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.held.mux.borrow().is_ended(self.held.id)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.held.mux.borrow().expected(self.held.id).map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn length(&self) -> Option<u64> {
+        self.held.mux.borrow().expected(self.held.id)
     }
 }

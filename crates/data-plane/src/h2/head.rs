@@ -1,14 +1,11 @@
 //! From fields to a request, an answer or trailers (RFC 9113 §8).
 
-use std::fmt;
+use http::{Method, StatusCode, Version};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, uri};
-
-use super::hpack::Field;
-use crate::h1::maps;
+use super::hpack::{Field, Kind};
+use crate::fields::{Fields, Name, Span};
 use crate::hop::headers::clear_trailers;
+use crate::message::{Answer, Request};
 
 /// Fields of one message that are kept at most; more are counted and forgotten.
 const MAX_FIELDS: usize = 512;
@@ -25,13 +22,13 @@ pub(crate) enum Refused {
 }
 
 /// The fields of one message as they come.
-pub(crate) struct Fields {
+pub(crate) struct Gathered {
     method: Option<Method>,
     scheme: bool,
-    authority: Option<Authority>,
-    path: Option<PathAndQuery>,
+    authority: Option<Span>,
+    path: Option<Span>,
     status: Option<StatusCode>,
-    headers: HeaderMap,
+    fields: Fields,
     count: usize,
     bytes: usize,
     largest: usize,
@@ -40,7 +37,7 @@ pub(crate) struct Fields {
     refused: Option<Refused>,
 }
 
-impl Fields {
+impl Gathered {
     /// - `largest`: bytes of all names and values together that are read.
     pub(crate) fn new(largest: usize) -> Self {
         Self {
@@ -49,7 +46,7 @@ impl Fields {
             authority: None,
             path: None,
             status: None,
-            headers: maps::take(),
+            fields: Fields::new(),
             count: 0,
             bytes: 0,
             largest,
@@ -58,15 +55,15 @@ impl Fields {
         }
     }
 
-    /// Takes the next field; `bytes`: of its name and value.
-    pub(crate) fn put(&mut self, field: Field, bytes: usize) {
+    /// Takes the next field.
+    pub(crate) fn put(&mut self, field: &Field<'_>) {
         self.count += 1;
-        self.bytes += bytes;
+        self.bytes += field.bytes();
         if self.bytes > self.largest || self.count > MAX_FIELDS {
             self.refused.get_or_insert(Refused::TooLarge);
             return;
         }
-        let is_plain = matches!(field, Field::Plain(..));
+        let is_plain = matches!(field.kind, Kind::Plain(_));
         let is_sound = (is_plain || !self.is_plain) && self.take(field);
         self.is_plain |= is_plain;
         if !is_sound {
@@ -80,19 +77,22 @@ impl Fields {
     }
 
     /// Whether it may stand where it stands.
-    fn take(&mut self, field: Field) -> bool {
-        match field {
-            Field::Method(method) => self.method.replace(method).is_none(),
-            Field::Scheme => !std::mem::replace(&mut self.scheme, true),
-            Field::Authority(authority) => self.authority.replace(authority).is_none(),
-            Field::Path(path) => self.path.replace(path).is_none(),
-            Field::Status(status) => self.status.replace(status).is_none(),
-            Field::Plain(name, value) => {
-                let is_sound = !is_of_connection(&name, &value);
-                // A map takes no more than it can hold; what is beyond that is far beyond the limit.
-                is_sound && self.headers.try_append(name, value).is_ok()
+    fn take(&mut self, field: &Field<'_>) -> bool {
+        let value = field.value;
+        match field.kind {
+            Kind::Method => self.method.replace(Method::from_bytes(value).unwrap_or_default()).is_none(),
+            Kind::Scheme => !std::mem::replace(&mut self.scheme, true),
+            Kind::Authority => self.authority.replace(self.fields.keep(value)).is_none(),
+            Kind::Path => self.path.replace(self.fields.keep(value)).is_none(),
+            Kind::Status => self.status.replace(StatusCode::from_bytes(value).unwrap_or_default()).is_none(),
+            Kind::Plain(name) => {
+                let is_sound = !is_of_connection(name, value);
+                if is_sound {
+                    self.fields.append(name, field.text, value, field.is_secret);
+                }
+                is_sound
             }
-            Field::Bad => false,
+            Kind::Bad => false,
         }
     }
 
@@ -100,54 +100,41 @@ impl Fields {
     ///
     /// # Errors
     /// Why it is none.
-    pub(crate) fn request(mut self) -> Result<(Request<()>, Option<u64>), Refused> {
+    pub(crate) fn request(mut self) -> Result<(Request, Option<u64>), Refused> {
         let length = self.length()?;
         let (Some(method), None) = (self.method.take(), self.status) else { return Err(Refused::Malformed) };
-        let mut parts = uri::Parts::default();
-        let is_connect = method == Method::CONNECT;
-        match (self.path.take(), self.scheme, is_connect) {
-            (Some(path), true, false) => {
-                parts.scheme = self.authority.is_some().then_some(Scheme::HTTP);
-                parts.path_and_query = Some(path);
-            }
+        match (self.path, self.scheme, method == Method::CONNECT) {
+            (Some(_), true, false) => {}
             // It is refused as a method that is not passed on.
             (None, false, true) if self.authority.is_some() => {}
             _ => return Err(Refused::Malformed),
         }
-        parts.authority = self.authority.take();
-        let mut request = Request::new(());
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Refused::Malformed)?;
-        *request.method_mut() = method;
-        *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = std::mem::take(&mut self.headers);
-        Ok((request, length))
+        let (authority, target) = (self.authority, self.path);
+        let fields = std::mem::take(&mut self.fields);
+        Ok((Request { method, version: Version::HTTP_2, fields, authority, target }, length))
     }
 
     /// The head of an answer, and the length of its body where it says so.
     ///
     /// # Errors
     /// Why it is none.
-    pub(crate) fn answer(mut self) -> Result<(Response<()>, Option<u64>), Refused> {
+    pub(crate) fn answer(mut self) -> Result<(Answer, Option<u64>), Refused> {
         let length = self.length()?;
         let Some(status) = self.status.filter(|_| !self.asks()) else { return Err(Refused::Malformed) };
-        let mut answer = Response::new(());
-        *answer.status_mut() = status;
-        *answer.version_mut() = Version::HTTP_2;
-        *answer.headers_mut() = std::mem::take(&mut self.headers);
-        Ok((answer, length))
+        Ok((Answer { status, fields: std::mem::take(&mut self.fields), body: () }, length))
     }
 
     /// What stands behind a body.
     ///
     /// # Errors
     /// Why it does not.
-    pub(crate) fn trailers(mut self) -> Result<HeaderMap, Refused> {
+    pub(crate) fn trailers(mut self) -> Result<Fields, Refused> {
         match self.refused {
             Some(refused) => Err(refused),
             None if self.asks() || self.status.is_some() => Err(Refused::Malformed),
             None => {
-                clear_trailers(&mut self.headers);
-                Ok(std::mem::take(&mut self.headers))
+                clear_trailers(&mut self.fields);
+                Ok(std::mem::take(&mut self.fields))
             }
         }
     }
@@ -162,29 +149,23 @@ impl Fields {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
-        let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
+        let mut lengths = self.fields.all(Name::ContentLength);
         let Some(length) = lengths.next() else { return Ok(None) };
         if lengths.any(|other| other != length) {
             return Err(Refused::Malformed);
         }
-        let is_number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        let length = length.to_str().ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+        let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+        let length = std::str::from_utf8(length).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
         length.map(Some).ok_or(Refused::Malformed)
     }
 }
 
-impl fmt::Debug for Fields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fields").field("count", &self.count).field("refused", &self.refused).finish_non_exhaustive()
-    }
-}
-
 /// What holds for a connection of HTTP/1.1 has no place here (RFC 9113 §8.2.2).
-fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
-    match *name {
-        CONNECTION | TRANSFER_ENCODING | UPGRADE => true,
-        TE => !value.as_bytes().eq_ignore_ascii_case(b"trailers"),
-        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+fn is_of_connection(name: Name, value: &[u8]) -> bool {
+    match name {
+        Name::Connection | Name::KeepAlive | Name::ProxyConnection | Name::TransferEncoding | Name::Upgrade => true,
+        Name::Te => !value.eq_ignore_ascii_case(b"trailers"),
+        _ => false,
     }
 }
 
@@ -192,20 +173,20 @@ fn is_of_connection(name: &HeaderName, value: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
-    fn fields(all: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new(10_000);
-        for (name, value) in all {
-            let field = match *name {
-                ":method" => Field::Method(value.parse().expect("a method")),
-                ":scheme" => Field::Scheme,
-                ":authority" => Field::Authority(value.parse().expect("an authority")),
-                ":path" => Field::Path(value.parse().expect("a path")),
-                ":status" => Field::Status(value.parse().expect("a status")),
-                _ => Field::Plain(name.parse().expect("a name"), value.parse().expect("a value")),
+    fn fields(all: &[(&str, &str)]) -> Gathered {
+        let mut gathered = Gathered::new(10_000);
+        for (text, value) in all {
+            let kind = match *text {
+                ":method" => Kind::Method,
+                ":scheme" => Kind::Scheme,
+                ":authority" => Kind::Authority,
+                ":path" => Kind::Path,
+                ":status" => Kind::Status,
+                _ => Kind::Plain(Name::of(text.as_bytes())),
             };
-            fields.put(field, name.len() + value.len());
+            gathered.put(&Field { kind, text: text.as_bytes(), value: value.as_bytes(), is_secret: false });
         }
-        fields
+        gathered
     }
 
     const GET: [(&str, &str); 4] =
@@ -215,8 +196,8 @@ mod tests {
     fn a_request_is_put_together() {
         let (request, length) =
             fields(&[&GET[..], &[("te", "trailers"), ("content-length", "3")]].concat()).request().expect("a request");
-        assert_eq!((request.uri().to_string().as_str(), length), ("http://users/7?x", Some(3)));
-        assert_eq!(request.headers().len(), 2);
+        assert_eq!((request.authority(), request.target(), length), (Some(&b"users"[..]), Some(&b"/7?x"[..]), Some(3)));
+        assert_eq!(request.fields.len(), 2);
     }
 
     #[test]
@@ -244,7 +225,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_status_and_trailers_have_none() {
-        assert_eq!(fields(&[(":status", "200")]).answer().expect("an answer").0.status(), 200);
+        assert_eq!(fields(&[(":status", "200")]).answer().expect("an answer").0.status, StatusCode::OK);
         assert_eq!(fields(&[("x", "1")]).answer().err(), Some(Refused::Malformed));
         assert_eq!(fields(&[(":status", "200"), (":path", "/")]).answer().err(), Some(Refused::Malformed));
         assert_eq!(fields(&[("grpc-status", "0")]).trailers().expect("trailers").len(), 1);

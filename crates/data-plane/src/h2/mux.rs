@@ -13,10 +13,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use foldhash::fast::RandomState;
-use http::Response;
-use http_body::Frame;
 use synego_model::Limits;
 use synego_runtime::clock;
 
@@ -27,6 +25,7 @@ use super::stream::{Receiving, Sending, Stream};
 use super::{Code, Error};
 use crate::h1::out::Out;
 use crate::hop::connection::largest_head;
+use crate::message::{Answer, Frame, NextFrame};
 
 pub(crate) use receive::{Begun, Fatal, Received};
 #[cfg(any(test, feature = "probe"))]
@@ -259,7 +258,7 @@ impl Mux {
     }
 
     /// The head of the answer.
-    pub(crate) fn poll_answer(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<Response<()>, Error>> {
+    pub(crate) fn poll_answer(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<Answer, Error>> {
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Err(Error::Superseded)) };
         if let Some(answer) = stream.answer.take() {
             return Poll::Ready(Ok(answer));
@@ -272,14 +271,14 @@ impl Mux {
     }
 
     /// The next part of a body: what is taken gives its room back to the other side.
-    pub(crate) fn poll_data(&mut self, id: u32, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    pub(crate) fn poll_data(&mut self, id: u32, cx: &Context<'_>) -> NextFrame<Error> {
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Some(Err(Error::Superseded))) };
         if let Some(data) = stream.data.pop() {
             self.give_back(id, data.len());
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+            return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
         match stream.receiving {
-            Receiving::Ended => Poll::Ready(stream.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Receiving::Ended => Poll::Ready(stream.trailers.take().map(|trailers| Ok(Frame::Trailers(trailers)))),
             Receiving::Failed(error) => Poll::Ready(Some(Err(error))),
             Receiving::Open => {
                 stream.note(cx);

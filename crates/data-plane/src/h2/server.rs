@@ -7,9 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use http::header::DATE;
-use http::{Method, Response, Version};
-use http_body::Body;
+use http::{Method, Version};
 use synego_identity::Stream;
 use synego_runtime::clock;
 
@@ -18,7 +16,8 @@ use super::body::{Held, RequestBody};
 use super::frame::{LAST_STREAM, PREFACE};
 use super::mux::{Begun, GOODBYE, Mux, Role, Shared};
 use super::wire::Wire;
-use crate::h1::{Fault, maps, write};
+use crate::fields::Name;
+use crate::h1::{Fault, write};
 use crate::hop;
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, Late};
@@ -26,6 +25,7 @@ use crate::hop::ending::Watching;
 use crate::hop::intake::Source;
 use crate::hop::station::Station;
 use crate::hop::timer::Alarm;
+use crate::message::{Answer, Body, Frame};
 use crate::metrics::HopKind;
 
 /// How long a connection that is to end may rest before it is closed.
@@ -179,16 +179,16 @@ impl Session {
 }
 
 /// One request and its answer.
-async fn serve_stream(job: Box<Job>) {
+async fn serve_stream(job: Box<Job>, alarm: &mut Alarm) {
     let Job { station, client, held, begun: Begun { request, is_bare, .. } } = *job;
     let Some(request) = request else {
         let answer = hop::unreadable(&station, &client, Fault::TooLarge, Version::HTTP_2);
         return give(&client, &held, answer, false).await;
     };
-    let is_head = request.method() == Method::HEAD;
+    let is_head = request.method == Method::HEAD;
     let source = if is_bare { Source::None } else { Source::Http2(RequestBody::new(held.mux.clone(), held.id)) };
     let reply = {
-        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source));
+        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source, alarm));
         let reply = std::future::poll_fn(|cx| {
             if held.mux.borrow_mut().is_given_up(held.id, cx) {
                 return Poll::Ready(None);
@@ -204,18 +204,18 @@ async fn serve_stream(job: Box<Job>) {
 }
 
 /// Writes an answer to its end, or gives it up with the stream.
-async fn give(client: &Client, held: &Held, answer: Response<AnswerBody>, is_head: bool) {
-    let (head, mut body) = answer.into_parts();
-    let ends = is_head || body.is_end_stream();
+async fn give(client: &Client, held: &Held, answer: Answer<AnswerBody>, is_head: bool) {
+    let Answer { status, mut fields, mut body } = answer;
+    let ends = is_head || body.is_ended();
+    if !fields.has(Name::Date) {
+        // RFC 9110 §6.6.1.
+        fields.set(Name::Date, &write::date());
+    }
     held.mux.borrow_mut().write_head(held.id, ends, |encoder, out| {
-        encoder.status(out, head.status);
-        encoder.fields(out, &head.headers);
-        if !head.headers.contains_key(DATE) {
-            // RFC 9110 §6.6.1.
-            encoder.field(out, &DATE, &write::date());
-        }
+        encoder.status(out, status);
+        encoder.fields(out, &fields);
     });
-    maps::give(head.headers);
+    drop(fields);
     if ends {
         return;
     }
@@ -229,17 +229,15 @@ async fn give(client: &Client, held: &Held, answer: Response<AnswerBody>, is_hea
             if held.mux.borrow_mut().poll_room(held.id, cx).is_pending() {
                 return body.poll_blocked(cx);
             }
-            match std::task::ready!(std::pin::Pin::new(&mut body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        is_read = body.is_end_stream();
-                        held.mux.borrow_mut().send(held.id, data, is_read);
-                    }
-                    Err(frame) => {
-                        is_read = true;
-                        held.mux.borrow_mut().finish(held.id, frame.into_trailers().ok());
-                    }
-                },
+            match std::task::ready!(body.poll_frame(cx)) {
+                Some(Ok(Frame::Data(data))) => {
+                    is_read = body.is_ended();
+                    held.mux.borrow_mut().send(held.id, data, is_read);
+                }
+                Some(Ok(Frame::Trailers(trailers))) => {
+                    is_read = true;
+                    held.mux.borrow_mut().finish(held.id, Some(trailers));
+                }
                 None => {
                     is_read = true;
                     held.mux.borrow_mut().finish(held.id, None);

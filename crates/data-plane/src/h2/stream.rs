@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::StatusCode;
 
-use super::head::Fields;
+use super::head::Gathered;
 use super::{Code, Error};
+use crate::fields::Fields;
+use crate::message::Answer;
 
 /// Interim answers (1xx) before the one that counts.
 const MAX_INTERIM: u32 = 10;
@@ -26,7 +28,7 @@ pub(crate) enum Sending {
     Open,
     /// Its end goes with the last of what waits.
     End,
-    Trailers(HeaderMap),
+    Trailers(Fields),
     Done,
 }
 
@@ -76,13 +78,13 @@ impl Parts {
 pub(crate) struct Stream {
     pub(super) receiving: Receiving,
     /// The head of an answer, until it is taken.
-    pub(super) answer: Option<Response<()>>,
+    pub(super) answer: Option<Answer>,
     /// Whether the head has come.
     pub(super) has_head: bool,
     /// Interim answers so far.
     pub(super) interim: u32,
     pub(super) data: Parts,
-    pub(super) trailers: Option<HeaderMap>,
+    pub(super) trailers: Option<Fields>,
     /// Bytes of the body that are still to come, where its length was told.
     pub(super) expected: Option<u64>,
     /// What the other side may still send, and what was read and not given back.
@@ -177,9 +179,9 @@ impl Stream {
     }
 
     /// The head of an answer came, or an interim one.
-    pub(super) fn answered(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
+    pub(super) fn answered(&mut self, fields: Gathered, ends: bool) -> Result<(), Code> {
         let (answer, length) = fields.answer().map_err(|_| Code::PROTOCOL_ERROR)?;
-        let status = answer.status();
+        let status = answer.status;
         if status.is_informational() {
             self.interim += 1;
             let is_sound = !ends && self.interim <= MAX_INTERIM && status != StatusCode::SWITCHING_PROTOCOLS;
@@ -196,7 +198,7 @@ impl Stream {
     }
 
     /// What stands behind a body came: nothing follows it.
-    pub(super) fn trailers(&mut self, fields: Fields, ends: bool) -> Result<(), Code> {
+    pub(super) fn trailers(&mut self, fields: Gathered, ends: bool) -> Result<(), Code> {
         if self.receiving != Receiving::Open {
             return Err(Code::STREAM_CLOSED);
         }

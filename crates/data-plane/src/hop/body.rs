@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use synego_model::{Limits, Policy, Reason};
 use synego_runtime::clock;
 use tokio::time::Sleep;
@@ -19,6 +18,7 @@ use super::headers;
 use super::intake::Intake;
 use super::record::Exchange;
 use crate::h1::Fault;
+use crate::message::{Body, Frame, NextFrame};
 use crate::pool::Received;
 use crate::upstreams::Flight;
 
@@ -111,21 +111,21 @@ impl Relayed {
         let Bounds { silence, ends, is_grpc } = bounds;
         let mut relayed =
             Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer: None, ended: false };
-        if relayed.upstream.is_end_stream() {
+        if relayed.upstream.is_ended() {
             relayed.finish(true);
         }
         relayed
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
         if self.ended {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut self.upstream).poll_frame(cx) {
+        match self.upstream.poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.last = clock::now();
                 self.note(&mut frame);
-                if self.upstream.is_end_stream() {
+                if self.upstream.is_ended() {
                     self.finish(true);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -148,12 +148,12 @@ impl Relayed {
     }
 
     /// The last of an answer that does not come to its end.
-    fn break_off(&mut self, reason: Reason, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+    fn break_off(&mut self, reason: Reason, error: BodyError) -> Result<Frame, BodyError> {
         self.exchange.failed(reason);
         let last = if self.is_grpc {
             // The head has gone out, but a call of gRPC can still be told why it ends.
             self.exchange.set_grpc_status(reason.code() as u16);
-            Ok(Frame::trailers(answer::grpc_trailers(reason, reason.meaning())))
+            Ok(Frame::Trailers(answer::grpc_trailers(reason, reason.meaning())))
         } else {
             Err(error)
         };
@@ -189,16 +189,17 @@ impl Relayed {
         }
     }
 
-    fn note(&mut self, frame: &mut Frame<Bytes>) {
-        if let Some(data) = frame.data_ref() {
-            self.exchange.sent(data.len());
-        } else if let Some(trailers) = frame.trailers_mut() {
-            self.exchange.clear_answer(trailers);
-            if let Some(reason) = headers::reason(trailers) {
-                self.exchange.failed(reason);
-            }
-            if let Some(status) = answer::grpc_status(trailers) {
-                self.exchange.set_grpc_status(status);
+    fn note(&mut self, frame: &mut Frame) {
+        match frame {
+            Frame::Data(data) => self.exchange.sent(data.len()),
+            Frame::Trailers(trailers) => {
+                self.exchange.clear_answer(trailers);
+                if let Some(reason) = headers::reason(trailers) {
+                    self.exchange.failed(reason);
+                }
+                if let Some(status) = answer::grpc_status(trailers) {
+                    self.exchange.set_grpc_status(status);
+                }
             }
         }
     }
@@ -223,18 +224,17 @@ impl AnswerBody {
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
             Kind::Relayed(relayed) => relayed.poll(cx),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(text) => text.is_none(),
@@ -242,11 +242,11 @@ impl Body for AnswerBody {
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Relayed(relayed) => relayed.upstream.size_hint(),
+            Kind::Empty => Some(0),
+            Kind::Full(text) => Some(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Relayed(relayed) => relayed.upstream.length(),
         }
     }
 }

@@ -5,10 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use rand::Rng;
 use synego_identity::{Alpn, Peer, Stream};
-use synego_model::{Identity, Limits};
+use synego_model::Limits;
 use synego_runtime::clock;
 
 use super::station::Station;
@@ -20,9 +19,7 @@ pub(crate) const JUST_SENT: Duration = Duration::from_millis(100);
 /// Who sends the requests of a connection.
 pub(crate) struct Client {
     /// Its address, as `X-Forwarded-For` has it.
-    pub(crate) address: HeaderValue,
-    /// Who it proved to be; `None` without TLS.
-    pub(crate) id: Option<Identity>,
+    pub(crate) address: Box<str>,
     /// Whether its word about requests (ids, forwarded addresses) is believed.
     pub(crate) trusted: bool,
     /// The bounds in force when it connected.
@@ -65,8 +62,8 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let now = clock::now();
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();
-    let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-    let client = Rc::new(Client { address, id: peer.id.clone(), trusted: station.table.trusts(ip), limits });
+    let address = ip.to_string().into();
+    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), limits });
     // Boxed: a connection of HTTP/1.1 has no use for the room that one of HTTP/2 takes.
     let ended = if is_http2 {
         Box::pin(h2::server::serve(station.clone(), stream, front, client, age)).await

@@ -6,16 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use synego_model::{Limits, Policy};
 
-use super::marks::Marks;
-
 use super::intake::Progress;
+use crate::fields::{Fields, Name, Names};
 
-const TIMEOUT: HeaderName = HeaderName::from_static("x-synego-timeout");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+/// Times that a caller gives.
+const TIMES: Names = Names::of(&[Name::ConnectTimeout, Name::GrpcTimeout, Name::Timeout]);
 /// How much earlier than here a service may see the same time run out: timers are rounded.
 const ROUNDED: Duration = Duration::from_millis(5);
 /// The longest time that a caller can give in milliseconds.
@@ -49,15 +46,14 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// The limits of a request that began at `started`; `has_try`: whether single tries are limited too.
     pub(crate) fn of(
-        headers: &HeaderMap,
-        marks: Marks,
+        fields: &Fields,
         is_grpc: bool,
         has_try: bool,
         policy: &Policy,
         limits: &Limits,
         started: Instant,
     ) -> Self {
-        let given = if marks.has(Marks::TIMEOUT) { given(headers) } else { None };
+        let given = given(fields);
         let total = if is_grpc { given } else { Some(given.map_or(policy.timeout, |given| given.min(policy.timeout))) };
         Self {
             started,
@@ -119,16 +115,14 @@ impl Deadline {
     }
 
     /// Tells the next hop what is left.
-    pub(crate) fn write(&self, headers: &mut HeaderMap, now: Instant, progress: Progress) {
-        headers.remove(CONNECT_TIMEOUT);
+    pub(crate) fn write(&self, fields: &mut Fields, now: Instant, progress: Progress) {
+        fields.remove(Name::ConnectTimeout);
         let Some(total) = self.total else { return };
         let left = self.ends(progress).map_or(total, |end| end.saturating_duration_since(now));
         let ms = (left.as_millis() as u64).clamp(1, MAX_MS);
-        headers.insert(TIMEOUT, HeaderValue::from(ms));
-        if self.is_grpc
-            && let Ok(value) = HeaderValue::try_from(grpc_timeout(left))
-        {
-            headers.insert(GRPC_TIMEOUT, value);
+        fields.set_number(Name::Timeout, ms);
+        if self.is_grpc {
+            fields.set(Name::GrpcTimeout, grpc_timeout(left).as_bytes());
         }
     }
 }
@@ -140,14 +134,19 @@ pub(crate) fn was_its_time(ends: Option<Instant>, now: Instant) -> bool {
 }
 
 /// The smallest time that the caller gives; what is malformed counts as not given.
-fn given(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let ms = |name: &HeaderName| {
+fn given(fields: &Fields) -> Option<Duration> {
+    if !fields.names().meets(TIMES) {
+        return None;
+    }
+    let ms = |name| {
         let is_number = |text: &&str| !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
-        let ms: u64 = text(name).filter(is_number)?.parse().ok()?;
+        let ms: u64 = fields.text(name).filter(is_number)?.parse().ok()?;
         (1..=MAX_MS).contains(&ms).then_some(Duration::from_millis(ms))
     };
-    [ms(&TIMEOUT), ms(&CONNECT_TIMEOUT), text(&GRPC_TIMEOUT).and_then(parse_grpc)].into_iter().flatten().min()
+    [ms(Name::Timeout), ms(Name::ConnectTimeout), fields.text(Name::GrpcTimeout).and_then(parse_grpc)]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 /// Up to eight digits and a unit. Source: gRPC over HTTP/2, "Timeout".
@@ -181,10 +180,8 @@ fn grpc_timeout(left: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let field =
-            |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().expect("a value"));
-        fields.iter().map(field).collect()
+    fn map(fields: &[(&str, &str)]) -> Fields {
+        fields.iter().copied().collect()
     }
 
     fn policy() -> Policy {
@@ -219,7 +216,7 @@ mod tests {
     #[test]
     fn a_request_has_its_policys_time_counted_from_the_end_of_its_body() {
         let start = synego_runtime::clock::now();
-        let deadline = Deadline::of(&map(&[]), Marks::TIMEOUT, false, true, &policy(), &Limits::default(), start);
+        let deadline = Deadline::of(&map(&[]), false, true, &policy(), &Limits::default(), start);
         let taken = start + Duration::from_secs(60);
         assert_eq!(deadline.ends(Progress::Flowing { last: start }), None, "an upload has no total limit");
         assert_eq!(deadline.ends(Progress::Ended { at: taken }), Some(taken + Duration::from_secs(2)));
@@ -231,7 +228,7 @@ mod tests {
     fn a_try_ends_before_the_whole() {
         let start = synego_runtime::clock::now();
         let policy = Policy { try_timeout: Duration::from_secs(1), ..policy() };
-        let deadline = Deadline::of(&map(&[]), Marks::TIMEOUT, false, true, &policy, &Limits::default(), start);
+        let deadline = Deadline::of(&map(&[]), false, true, &policy, &Limits::default(), start);
         let ended = Progress::Ended { at: start };
         assert_eq!(deadline.next(start, ended), (start + Duration::from_secs(1), Lapse::Try));
         let second = start + Duration::from_millis(1500);
@@ -242,13 +239,13 @@ mod tests {
     fn grpc_has_a_total_limit_only_when_its_caller_gives_one() {
         let start = synego_runtime::clock::now();
         let (policy, limits, ended) = (policy(), Limits::default(), Progress::Ended { at: start });
-        let without = Deadline::of(&map(&[]), Marks::TIMEOUT, true, true, &policy, &limits, start);
+        let without = Deadline::of(&map(&[]), true, true, &policy, &limits, start);
         assert_eq!(without.next(start, ended), (start + policy.idle, Lapse::Idle));
         let mut headers = map(&[("grpc-timeout", "5S")]);
-        let with = Deadline::of(&headers, Marks::TIMEOUT, true, true, &policy, &limits, start);
+        let with = Deadline::of(&headers, true, true, &policy, &limits, start);
         assert_eq!(with.next(start, ended), (start + Duration::from_secs(5), Lapse::Total));
         with.write(&mut headers, start + Duration::from_secs(1), ended);
-        assert_eq!(headers[GRPC_TIMEOUT], "4000000u");
-        assert_eq!(headers[TIMEOUT], "4000");
+        assert_eq!(headers.text(Name::GrpcTimeout), Some("4000000u"));
+        assert_eq!(headers.text(Name::Timeout), Some("4000"));
     }
 }

@@ -2,29 +2,27 @@
 
 use std::rc::Rc;
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{Method, Version};
 use synego_model::{Limits, Reason};
 
 use super::answer::Refusal;
-use super::marks::Marks;
 use super::path;
+use crate::fields::{self, Fields, Name};
+use crate::message::Request;
 
 /// What the steps after `accept` know of a request.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) method: Method,
-    /// Canonical path, and the query as it came.
-    pub(crate) target: PathAndQuery,
-    /// Host with port, as it came.
-    pub(crate) authority: HeaderValue,
-    /// Host, lower case, without port.
-    pub(crate) host: Rc<str>,
     pub(crate) version: Version,
     pub(crate) is_grpc: bool,
     /// Whether it asks for a WebSocket; every other upgrade is ignored.
     pub(crate) is_upgrade: bool,
+    /// Target, authority and host, one behind the other, and where each of them ends.
+    text: String,
+    path_end: usize,
+    target_end: usize,
+    authority_end: usize,
 }
 
 /// In which form the mesh would answer this request itself.
@@ -42,22 +40,20 @@ pub(crate) struct Form {
 
 /// Fields, and their bytes, that a proxy or a part of the mesh may add to a request on its way.
 const ADDED: (usize, u64) = (16, 4096);
-/// Says that Nginx has something to serve where no route takes the request: `spa`.
-const FALLBACK: &str = "x-synego-fallback";
 
 impl Form {
     /// - `trusted`: whether it came from the proxy in front, which alone may say that it has a fallback.
-    pub(crate) fn of(request: &Request<()>, trusted: bool, marks: Marks) -> Self {
-        let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("application/problem+json"));
+    pub(crate) fn of(request: &Request, trusted: bool) -> Self {
+        let fields = &request.fields;
+        let accepts = |value: &[u8]| fields::ascii(value).is_some_and(|text| text.contains("application/problem+json"));
         Self {
-            is_grpc: marks.has(Marks::CONTENT_TYPE) && is_grpc(request.headers()),
-            wants_problem: marks.has(Marks::ACCEPT) && request.headers().get_all(ACCEPT).iter().any(accepts),
-            is_head: request.method() == Method::HEAD,
-            is_http2: request.version() == Version::HTTP_2,
-            waits: marks.has(Marks::EXPECT),
-            falls_back: trusted
-                && marks.has(Marks::INTERNAL)
-                && request.headers().get(FALLBACK).is_some_and(|value| value == "spa"),
+            is_grpc: is_grpc(fields),
+            wants_problem: fields.all(Name::Accept).any(accepts),
+            is_head: request.method == Method::HEAD,
+            is_http2: request.version == Version::HTTP_2,
+            waits: fields.has(Name::Expect),
+            // Says that Nginx has something to serve where no route takes the request.
+            falls_back: trusted && fields.get(Name::Fallback) == Some(b"spa"),
         }
     }
 }
@@ -67,24 +63,60 @@ impl Head {
     ///
     /// - `is_bare`: whether it has no body; only then its connection may change its protocol.
     /// - Errors: a refusal with the rule in question named.
-    pub(crate) fn check(request: &Request<()>, is_bare: bool, marks: Marks) -> Result<Self, Refusal> {
-        let headers = request.headers();
-        let method = request.method().clone();
+    pub(crate) fn check(request: &Request, is_bare: bool) -> Result<Rc<Self>, Refusal> {
+        let method = request.method.clone();
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(Refusal::new(Reason::MethodNotAllowed, format!("{method} is not passed on")));
         }
-        let target = canonical_target(request.uri())?;
+        let given = request.target().ok_or_else(|| bad("the target has no path"))?;
+        let given = std::str::from_utf8(given).map_err(|_| bad("the target is no text"))?;
+        let end = memchr::memchr(b'?', given.as_bytes()).unwrap_or(given.len());
+        let (path, query) = given.split_at_checked(end).unwrap_or((given, ""));
+        let path = path::canonical(path).map_err(|error| bad(error.to_string()))?;
         let authority = authority(request)?;
-        let host = host_of(authority.as_bytes()).ok_or_else(|| bad("the host is malformed"))?;
-        let version = request.version();
-        let is_upgrade =
-            version == Version::HTTP_11 && is_bare && marks.has(Marks::HOP_BY_HOP) && asks_for_websocket(headers);
-        let is_grpc = marks.has(Marks::CONTENT_TYPE) && is_grpc(headers);
-        Ok(Self { method, target, authority, host, version, is_grpc, is_upgrade })
+        let host = host_of(authority).ok_or_else(|| bad("the host is malformed"))?;
+
+        let authority = std::str::from_utf8(authority).unwrap_or_default();
+        let mut text = String::with_capacity(path.len() + query.len() + authority.len() + host.len());
+        text.push_str(&path);
+        let path_end = text.len();
+        text.push_str(query);
+        let target_end = text.len();
+        text.push_str(authority);
+        let authority_end = text.len();
+        text.push_str(host);
+        if let Some(host) = text.get_mut(authority_end..) {
+            host.make_ascii_lowercase();
+        }
+        let version = request.version;
+        let is_upgrade = version == Version::HTTP_11 && is_bare && asks_for_websocket(&request.fields);
+        let is_grpc = is_grpc(&request.fields);
+        Ok(Rc::new(Self { method, version, is_grpc, is_upgrade, text, path_end, target_end, authority_end }))
     }
 
+    /// Canonical path.
     pub(crate) fn path(&self) -> &str {
-        self.target.path()
+        self.text.get(..self.path_end).unwrap_or_default()
+    }
+
+    /// The query as it came.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.text.get(self.path_end + 1..self.target_end)
+    }
+
+    /// Canonical path, and the query as it came.
+    pub(crate) fn target(&self) -> &str {
+        self.text.get(..self.target_end).unwrap_or_default()
+    }
+
+    /// Host with port, as it came.
+    pub(crate) fn authority(&self) -> &str {
+        self.text.get(self.target_end..self.authority_end).unwrap_or_default()
+    }
+
+    /// Host, lower case, without port.
+    pub(crate) fn host(&self) -> &str {
+        self.text.get(self.authority_end..).unwrap_or_default()
     }
 
     /// Whether a repeat of this method does no more than the first (RFC 9110 §9.2.2).
@@ -98,8 +130,8 @@ impl Head {
 }
 
 /// Whether a message is one of gRPC.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+pub(crate) fn is_grpc(fields: &Fields) -> bool {
+    let rest = fields.get(Name::ContentType).and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
@@ -111,10 +143,10 @@ fn bad(message: impl Into<String>) -> Refusal {
 ///
 /// - `before`: how many parts of the mesh, a proxy in front included, it has passed: what these add does not count.
 /// - Errors: a refusal with the limit named.
-pub(crate) fn check_sizes(request: &Request<()>, before: u8, limits: &Limits) -> Result<(), Refusal> {
-    let (uri, headers) = (request.uri(), request.headers());
+pub(crate) fn check_sizes(request: &Request, before: u8, limits: &Limits) -> Result<(), Refusal> {
+    let fields = &request.fields;
     let (more_fields, more_bytes) = (ADDED.0 * usize::from(before), ADDED.1 * u64::from(before));
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64;
+    let target = request.target().map_or(0, <[u8]>::len) as u64;
     if target > limits.target {
         return Err(Refusal::new(
             Reason::TargetTooLong,
@@ -122,16 +154,15 @@ pub(crate) fn check_sizes(request: &Request<()>, before: u8, limits: &Limits) ->
         ));
     }
     let too_large = |message: String| Err(Refusal::new(Reason::HeadersTooLarge, message));
-    if headers.len() > limits.header_count as usize + more_fields {
-        return too_large(format!("{} headers, the limit is {}", headers.len(), limits.header_count));
+    if fields.len() > limits.header_count as usize + more_fields {
+        return too_large(format!("{} headers, the limit is {}", fields.len(), limits.header_count));
     }
-    let mut total = 0;
-    for (name, value) in headers {
-        let one = (name.as_str().len() + value.len()) as u64;
-        if one > limits.header {
-            return too_large(format!("the header {name} has {one} bytes, the limit is {}", limits.header));
-        }
-        total += one;
+    let (total, largest) = fields.sizes();
+    if largest > limits.header {
+        let one = |field: &fields::Field<'_>| (field.text.len() + field.value.len()) as u64;
+        let text = fields.iter().find(|field| one(field) == largest).map_or(&[][..], |field| field.text);
+        let name = String::from_utf8_lossy(text);
+        return too_large(format!("the header {name} has {largest} bytes, the limit is {}", limits.header));
     }
     if total > limits.headers + more_bytes {
         return too_large(format!("the headers have {total} bytes together, the limit is {}", limits.headers));
@@ -139,37 +170,26 @@ pub(crate) fn check_sizes(request: &Request<()>, before: u8, limits: &Limits) ->
     Ok(())
 }
 
-fn canonical_target(uri: &Uri) -> Result<PathAndQuery, Refusal> {
-    let given = uri.path_and_query().ok_or_else(|| bad("the target has no path"))?;
-    let path = path::canonical(given.path()).map_err(|error| bad(error.to_string()))?;
-    // Of `http://a?x` the path is `/`, though none is written.
-    if path == given.path() && given.as_str().starts_with('/') {
-        return Ok(given.clone());
-    }
-    let text = given.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
-    PathAndQuery::try_from(text).map_err(|_| bad("the target is malformed"))
-}
-
 /// The one host that a request names: in its target, in `Host`, or the same in both.
-fn authority(request: &Request<()>) -> Result<HeaderValue, Refusal> {
-    let mut hosts = request.headers().get_all(HOST).iter();
+fn authority(request: &Request) -> Result<&[u8], Refusal> {
+    let mut hosts = request.fields.all(Name::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(bad("more than one `Host`"));
     }
-    match (request.uri().authority(), host) {
+    match (request.authority(), host) {
         (None, None) => Err(bad("`Host` is missing")),
-        (None, Some(host)) => Ok(host.clone()),
-        (Some(_), None) if request.version() != Version::HTTP_2 => Err(bad("`Host` is missing")),
-        (Some(named), Some(host)) if !named.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+        (None, Some(host)) => Ok(host),
+        (Some(_), None) if request.version != Version::HTTP_2 => Err(bad("`Host` is missing")),
+        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
             Err(bad("the host of the target is not that of `Host`"))
         }
-        (Some(named), _) => HeaderValue::from_str(named.as_str()).map_err(|_| bad("the host is malformed")),
+        (Some(named), _) => Ok(named),
     }
 }
 
-/// Host, lower case, without port; `None` when it is none.
-fn host_of(authority: &[u8]) -> Option<Rc<str>> {
+/// Host without port, as it came; `None` when it is none.
+fn host_of(authority: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(authority).ok()?;
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -178,9 +198,9 @@ fn host_of(authority: &[u8]) -> Option<Rc<str>> {
             (text.get(..address.len() + 2)?, port)
         }
         None => {
-            let at = text.find(':').unwrap_or(text.len());
-            let (host, port) = text.split_at(at);
-            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let at = memchr::memchr(b':', authority).unwrap_or(text.len());
+            let (host, port) = text.split_at_checked(at)?;
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
             if host.is_empty() || !host.bytes().all(is_name) {
                 return None;
             }
@@ -188,40 +208,47 @@ fn host_of(authority: &[u8]) -> Option<Rc<str>> {
         }
     };
     let port_is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    port_is_sound.then(|| host.to_ascii_lowercase().into())
+    port_is_sound.then_some(host)
 }
 
 /// Whether a head changes its connection to a WebSocket.
-pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let names_upgrade = |value: &HeaderValue| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let mut upgrades = headers.get_all(UPGRADE).iter();
-    let is_websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    is_websocket && upgrades.next().is_none() && headers.get_all(CONNECTION).iter().any(names_upgrade)
+pub(crate) fn asks_for_websocket(fields: &Fields) -> bool {
+    let names_upgrade = |value: &[u8]| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let is_websocket = fields.only(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    is_websocket && fields.all(Name::Connection).any(names_upgrade)
 }
 
 /// The tokens of a comma list.
-pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
+    fields::ascii(value).unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
-        let mut builder = Request::get(uri);
-        for (name, value) in headers {
-            builder = builder.header(*name, *value);
-        }
-        builder.body(()).expect("a request")
+    /// A request as it comes on HTTP/1.1, or as near to one as a test wants it.
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request {
+        let mut fields: Fields = headers.iter().copied().collect();
+        let (authority, target) = match uri.strip_prefix("http://") {
+            None => (None, uri.to_owned()),
+            Some(rest) => {
+                let at = rest.find(['/', '?']).unwrap_or(rest.len());
+                let slash = if rest[at..].starts_with('/') { "" } else { "/" };
+                (Some(&rest[..at]), format!("{slash}{}", &rest[at..]))
+            }
+        };
+        let authority = authority.map(|text| fields.keep(text.as_bytes()));
+        let target = Some(fields.keep(target.as_bytes()));
+        Request { method: Method::GET, version: Version::HTTP_11, fields, authority, target }
     }
 
-    fn check(request: Request<()>) -> Result<Head, Refusal> {
+    fn check(request: Request) -> Result<Rc<Head>, Refusal> {
         check_sizes(&request, 0, &Limits::default())?;
-        Head::check(&request, true, Marks::of(request.headers()))
+        Head::check(&request, true)
     }
 
-    fn reason(request: Request<()>) -> Option<Reason> {
+    fn reason(request: Request) -> Option<Reason> {
         check(request).err().map(|refusal| refusal.reason)
     }
 
@@ -236,7 +263,7 @@ mod tests {
         ];
         for (host, expected) in hosts {
             let head = check(request("/", &[("host", host)])).expect(host);
-            assert_eq!(&*head.host, expected);
+            assert_eq!((head.host(), head.authority()), (expected, host));
         }
         for bad in ["", "a b", "a@b", "a:b", "a:99999", "[::1", "[x]", "a/b", "ä"] {
             assert_eq!(reason(request("/", &[("host", bad)])), Some(Reason::BadRequest), "{bad}");
@@ -248,9 +275,9 @@ mod tests {
     #[test]
     fn an_absolute_target_agrees_with_its_host() {
         let head = check(request("http://users/7?x", &[("host", "users")])).expect("sound");
-        assert_eq!((&*head.host, head.target.as_str()), ("users", "/7?x"));
+        assert_eq!((head.host(), head.target(), head.path(), head.query()), ("users", "/7?x", "/7", Some("x")));
         let head = check(request("http://users?x", &[("host", "users")])).expect("sound");
-        assert_eq!(head.target.as_str(), "/?x");
+        assert_eq!(head.target(), "/?x");
         assert_eq!(reason(request("http://users/", &[("host", "orders")])), Some(Reason::BadRequest));
     }
 
@@ -280,7 +307,7 @@ mod tests {
 
     #[test]
     fn grpc_is_known_by_its_content_type() {
-        let kind = |value: &str| is_grpc(request("/", &[("content-type", value)]).headers());
+        let kind = |value: &str| is_grpc(&request("/", &[("content-type", value)]).fields);
         assert!(kind("application/grpc") && kind("application/grpc+proto") && kind("application/grpc;x=y"));
         assert!(!kind("application/grpc-web") && !kind("application/json"));
     }

@@ -1,150 +1,115 @@
 //! Header fields at a hop: what ends here, what goes on, what is added.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue};
 use synego_model::Reason;
 
 use super::head::tokens;
-use super::marks::Marks;
+use crate::fields::{Fields, Name, Names};
 
-pub(crate) const REASON: HeaderName = HeaderName::from_static("x-synego-reason");
-pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-synego-caller");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-/// Load reports of services to their callers (ORCA): for the mesh alone.
-const LOAD_REPORTS: [HeaderName; 2] =
-    [HeaderName::from_static("endpoint-load-metrics"), HeaderName::from_static("endpoint-load-metrics-bin")];
+/// What a `Connection` that lists it does not take away: the mesh relies on it.
+const PROTECTED: Names = Names::of(&[
+    Name::Authorization,
+    Name::ContentLength,
+    Name::Cookie,
+    Name::GrpcMessage,
+    Name::GrpcStatus,
+    Name::GrpcTimeout,
+    Name::Host,
+    Name::RequestId,
+    Name::Te,
+    Name::TraceParent,
+    Name::TraceState,
+])
+.and(Names::FORWARDED)
+.and(Names::INTERNAL);
 
 /// Removes what holds for one connection only: the known fields and all that `Connection` names (RFC 9110 §7.6.1).
 ///
 /// Names that the mesh relies on are protected: a `Connection` that lists them takes nothing away.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, marks: Marks) {
-    if !marks.has(Marks::HOP_BY_HOP) {
+pub(crate) fn remove_hop_by_hop(fields: &mut Fields) {
+    if !fields.names().meets(Names::HOP_BY_HOP) {
         return;
     }
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(tokens)
-            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            .filter(|name| !is_protected(name))
-            .collect();
-        headers.remove(CONNECTION);
-        for name in named {
-            headers.remove(name);
-        }
+    if fields.has(Name::Connection) {
+        remove_named(fields);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(UPGRADE);
-    if headers.contains_key(TE) {
-        let trailers = headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case("trailers"));
-        headers.remove(TE);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
+    let trailers = fields.all(Name::Te).flat_map(tokens).any(|token| token.eq_ignore_ascii_case("trailers"));
+    fields.remove_all(Names::HOP_BY_HOP);
+    if trailers {
+        fields.set(Name::Te, b"trailers");
+    }
+}
+
+/// Removes what `Connection` names.
+fn remove_named(fields: &mut Fields) {
+    let is_meant = |token: &&str| {
+        let name = Name::of(token.as_bytes());
+        !(PROTECTED.has(name) || token.starts_with("x-forwarded-") || token.starts_with("grpc-"))
+    };
+    let lower = |token: &str| token.to_ascii_lowercase();
+    // What most say names no field.
+    let says_more = |token: &&str| !(token.eq_ignore_ascii_case("keep-alive") || token.eq_ignore_ascii_case("close"));
+    let named: Vec<String> = fields.all(Name::Connection).flat_map(tokens).filter(says_more).map(lower).collect();
+    let named: Vec<&str> = named.iter().map(String::as_str).filter(is_meant).collect();
+    if !named.is_empty() {
+        fields.retain(|field| !named.iter().any(|name| name.as_bytes() == field.text));
     }
 }
 
 /// Removes from trailers what frames or routes a message, or holds for one connection: it has its place in the head alone
 /// (RFC 9110 §6.5.1).
-pub(crate) fn clear_trailers(trailers: &mut HeaderMap) {
-    const HEAD_ALONE: [HeaderName; 8] =
-        [CONNECTION, CONTENT_LENGTH, HOST, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
-    for name in HEAD_ALONE {
-        trailers.remove(name);
-    }
-}
-
-fn is_protected(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    [HOST, CONTENT_LENGTH, TE].contains(name)
-        || text.starts_with("x-synego-")
-        || text.starts_with("x-forwarded-")
-        || matches!(text, "x-request-id" | "traceparent" | "tracestate" | "forwarded" | "authorization" | "cookie")
-        || text.starts_with("grpc-")
+pub(crate) fn clear_trailers(trailers: &mut Fields) {
+    trailers.remove_all(Names::of(&[Name::ContentLength, Name::Host]).and(Names::HOP_BY_HOP));
 }
 
 /// Makes a request ready for the next hop: no hop-by-hop fields, and `Expect` met here.
-pub(crate) fn forward_request(headers: &mut HeaderMap, marks: Marks) {
-    remove_hop_by_hop(headers, marks);
-    if marks.has(Marks::EXPECT) {
-        // The body is asked for when the next hop wants it; it need not wait for a word of ours.
-        headers.remove(EXPECT);
-    }
+pub(crate) fn forward_request(fields: &mut Fields) {
+    remove_hop_by_hop(fields);
+    // The body is asked for when the next hop wants it; it need not wait for a word of ours.
+    fields.remove(Name::Expect);
 }
 
 /// What changes a connection to a WebSocket, in a request and in its answer; set after the hop-by-hop fields are gone.
-pub(crate) fn ask_for_websocket(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+pub(crate) fn ask_for_websocket(fields: &mut Fields) {
+    fields.set(Name::Connection, b"upgrade");
+    fields.set(Name::Upgrade, b"websocket");
 }
 
 /// Removes what only the mesh may say, and what must not cross its border.
-pub(crate) fn remove_internal(headers: &mut HeaderMap) {
-    remove_all(headers, |name| name.starts_with("x-synego-") || name.starts_with("x_synego_"));
+pub(crate) fn remove_internal(fields: &mut Fields) {
+    fields.remove_all(Names::INTERNAL);
 }
 
 /// Removes the second spelling of what only the mesh may say.
-pub(crate) fn remove_underscored(headers: &mut HeaderMap) {
-    remove_all(headers, |name| name.starts_with("x_synego_"));
-}
-
-fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
-    let named: Vec<HeaderName> = headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
-    for name in named {
-        headers.remove(name);
+pub(crate) fn remove_underscored(fields: &mut Fields) {
+    if fields.has(Name::Internal) {
+        fields.retain(|field| !field.text.starts_with(b"x_synego_"));
     }
 }
 
 /// At the border: who is behind this request. A listed proxy's word is appended to, everyone else's replaced.
-pub(crate) fn say_forwarded(
-    headers: &mut HeaderMap,
-    marks: Marks,
-    peer: &HeaderValue,
-    host: &HeaderValue,
-    trusted: bool,
-) {
-    if !marks.has(Marks::FORWARDED) {
-        headers.insert(FORWARDED_FOR, peer.clone());
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-        headers.insert(FORWARDED_HOST, host.clone());
-        return;
-    }
-    headers.remove(BAGGAGE);
+pub(crate) fn say_forwarded(fields: &mut Fields, peer: &str, host: &str, trusted: bool) {
+    fields.remove(Name::Baggage);
     if !trusted {
-        for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
-            headers.remove(name);
-        }
+        fields.remove_all(Names::FORWARDED);
     }
-    let so_far: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    let list = match so_far.as_slice() {
-        [] => peer.clone(),
-        _ => HeaderValue::from_bytes(&[&so_far.join(&b", "[..]), peer.as_bytes()].join(&b", "[..]))
-            .unwrap_or_else(|_| peer.clone()),
-    };
-    headers.insert(FORWARDED_FOR, list);
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-    headers.entry(FORWARDED_HOST).or_insert_with(|| host.clone());
-}
-
-/// Removes load reports from an answer that leaves the mesh.
-pub(crate) fn remove_load_reports(headers: &mut HeaderMap) {
-    for name in LOAD_REPORTS {
-        headers.remove(name);
+    if fields.has(Name::ForwardedFor) {
+        let so_far: Vec<&[u8]> = fields.all(Name::ForwardedFor).chain([peer.as_bytes()]).collect();
+        let list = so_far.join(&b", "[..]);
+        fields.set(Name::ForwardedFor, &list);
+    } else {
+        fields.set(Name::ForwardedFor, peer.as_bytes());
+    }
+    if !fields.has(Name::ForwardedProto) {
+        fields.set(Name::ForwardedProto, b"http");
+    }
+    if !fields.has(Name::ForwardedHost) {
+        fields.set(Name::ForwardedHost, host.as_bytes());
     }
 }
 
 /// The reason that an answer names, if it is one of the closed list.
-pub(crate) fn reason(headers: &HeaderMap) -> Option<Reason> {
-    headers.get(REASON).and_then(|value| value.to_str().ok()).and_then(Reason::from_word)
+pub(crate) fn reason(fields: &Fields) -> Option<Reason> {
+    fields.text(Name::Reason).and_then(Reason::from_word)
 }
 
 /// Whether a service itself may say this reason: those of the SDKs' handlers.
@@ -165,15 +130,13 @@ pub(crate) fn is_of_service(reason: Reason) -> bool {
 mod tests {
     use super::*;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let field = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        };
-        fields.iter().map(field).collect()
+    fn map(fields: &[(&str, &str)]) -> Fields {
+        fields.iter().copied().collect()
     }
 
-    fn names(headers: &HeaderMap) -> Vec<&str> {
-        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    fn names(fields: &Fields) -> Vec<String> {
+        let mut names: Vec<String> =
+            fields.iter().map(|field| String::from_utf8_lossy(field.text).into_owned()).collect();
         names.sort_unstable();
         names
     }
@@ -193,17 +156,15 @@ mod tests {
             ("te", "gzip, trailers"),
             ("accept", "*/*"),
         ]);
-        let marks = Marks::of(&headers);
-        remove_hop_by_hop(&mut headers, marks);
+        remove_hop_by_hop(&mut headers);
         assert_eq!(names(&headers), ["accept", "host", "te", "x-request-id", "x-synego-caller"]);
-        assert_eq!(headers[TE], "trailers");
+        assert_eq!(headers.get(Name::Te), Some(&b"trailers"[..]));
     }
 
     #[test]
     fn te_without_trailers_goes() {
         let mut headers = map(&[("te", "gzip")]);
-        let marks = Marks::of(&headers);
-        remove_hop_by_hop(&mut headers, marks);
+        remove_hop_by_hop(&mut headers);
         assert!(headers.is_empty());
     }
 
@@ -217,20 +178,15 @@ mod tests {
 
     #[test]
     fn a_listed_proxy_is_believed_and_others_are_not() {
-        let peer = HeaderValue::from_static("10.0.0.1");
-        let host = HeaderValue::from_static("shop.example");
         let given = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("baggage", "a=b")];
-        let mut headers = map(&given);
-        say_forwarded(&mut headers, Marks::FORWARDED, &peer, &host, true);
-        assert_eq!(
-            (&headers[FORWARDED_FOR], &headers[FORWARDED_PROTO]),
-            (&"1.2.3.4, 10.0.0.1".parse().expect("v"), &"https".parse().expect("v"))
-        );
-        assert!(!headers.contains_key(BAGGAGE));
-        let mut headers = map(&given);
-        say_forwarded(&mut headers, Marks::FORWARDED, &peer, &host, false);
-        assert_eq!(headers[FORWARDED_FOR], "10.0.0.1");
-        assert_eq!(headers[FORWARDED_PROTO], "http");
-        assert_eq!(headers[FORWARDED_HOST], "shop.example");
+        let said = |trusted| {
+            let mut fields = map(&given);
+            say_forwarded(&mut fields, "10.0.0.1", "shop.example", trusted);
+            assert!(!fields.has(Name::Baggage));
+            let text = |name| fields.text(name).map(str::to_owned).unwrap_or_default();
+            [Name::ForwardedFor, Name::ForwardedProto, Name::ForwardedHost].map(text)
+        };
+        assert_eq!(said(true), ["1.2.3.4, 10.0.0.1", "https", "shop.example"]);
+        assert_eq!(said(false), ["10.0.0.1", "http", "shop.example"]);
     }
 }

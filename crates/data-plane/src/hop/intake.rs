@@ -2,17 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
 use synego_runtime::clock;
 
 use super::body::BodyError;
+use crate::fields::Fields;
+use crate::message::{Body, Frame, NextFrame};
 use crate::{h1, h2};
 
 /// After so much waiting for the client its body must come at the lowest rate allowed.
@@ -41,33 +40,32 @@ pub(crate) enum Source {
 }
 
 impl Body for Source {
-    type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
+        match self {
             Self::None => Poll::Ready(None),
-            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| match error {
+            Self::Http1(body) => body.poll_frame(cx).map_err(|error| match error {
                 h1::Error::Fault(fault) => BodyError::Unreadable(fault),
                 error => BodyError::Client(error.into()),
             }),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| BodyError::Client(error.into())),
+            Self::Http2(body) => body.poll_frame(cx).map_err(|error| BodyError::Client(error.into())),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         match self {
             Self::None => true,
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http1(body) => body.is_ended(),
+            Self::Http2(body) => body.is_ended(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match self {
-            Self::None => SizeHint::with_exact(0),
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.size_hint(),
+            Self::None => Some(0),
+            Self::Http1(body) => body.length(),
+            Self::Http2(body) => body.length(),
         }
     }
 }
@@ -83,7 +81,7 @@ struct Inner {
     kept_bytes: u64,
     keeps: bool,
     limit: u64,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Fields>,
     /// The try that reads; older ones read nothing any more.
     reader: u32,
     /// How many of `kept` that try has read.
@@ -104,8 +102,8 @@ impl Intake {
     /// - `limit`: bytes kept for a further try.
     /// - `lowest_rate`: bytes a second, once the client was waited for long enough; 0: none.
     pub(crate) fn new(body: Source, limit: u64, lowest_rate: u64, now: Instant) -> Self {
-        let ended = body.is_end_stream();
-        let length = if ended { Some(0) } else { body.size_hint().exact() };
+        let ended = body.is_ended();
+        let length = if ended { Some(0) } else { body.length() };
         Self(Rc::new(RefCell::new(Inner {
             body,
             kept: VecDeque::new(),
@@ -158,7 +156,7 @@ impl Intake {
         let end = self.bytes() + limit;
         let all = std::future::poll_fn(|cx| {
             loop {
-                match ready!(Pin::new(&mut rest).poll_frame(cx)) {
+                match ready!(rest.poll_frame(cx)) {
                     Some(Ok(_)) if self.bytes() < end => {}
                     _ => return Poll::Ready(()),
                 }
@@ -206,20 +204,20 @@ impl Inner {
         self.read = 0;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
         if let Some(kept) = self.kept.get(self.read).cloned() {
             self.read += 1;
             if !self.keeps {
                 self.drop_read();
             }
-            return Poll::Ready(Some(Ok(Frame::data(kept))));
+            return Poll::Ready(Some(Ok(Frame::Data(kept))));
         }
         if self.ended {
             let trailers = if self.keeps { self.trailers.clone() } else { self.trailers.take() };
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::Trailers(trailers))));
         }
         self.started = true;
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = self.body.poll_frame(cx);
         let now = clock::now();
         let Poll::Ready(frame) = polled else {
             self.waiting_since.get_or_insert(now);
@@ -242,28 +240,31 @@ impl Inner {
             }
             Some(Ok(frame)) => {
                 self.note(&frame);
-                self.ended |= self.body.is_end_stream();
+                self.ended |= self.body.is_ended();
                 Poll::Ready(Some(Ok(frame)))
             }
         }
     }
 
     /// Counts a frame, and keeps it while there is room.
-    fn note(&mut self, frame: &Frame<Bytes>) {
-        if let Some(data) = frame.data_ref() {
-            self.bytes += data.len() as u64;
-            self.kept_bytes += data.len() as u64;
-            if self.keeps && self.kept_bytes <= self.limit {
-                self.kept.push_back(data.clone());
-                self.read += 1;
-            } else if self.keeps {
-                self.keeps = false;
-                self.kept.clear();
-                self.read = 0;
+    fn note(&mut self, frame: &Frame) {
+        match frame {
+            Frame::Data(data) => {
+                self.bytes += data.len() as u64;
+                self.kept_bytes += data.len() as u64;
+                if self.keeps && self.kept_bytes <= self.limit {
+                    self.kept.push_back(data.clone());
+                    self.read += 1;
+                } else if self.keeps {
+                    self.keeps = false;
+                    self.kept.clear();
+                    self.read = 0;
+                }
             }
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.ended = true;
-            self.trailers = self.keeps.then(|| trailers.clone());
+            Frame::Trailers(trailers) => {
+                self.ended = true;
+                self.trailers = self.keeps.then(|| trailers.clone());
+            }
         }
     }
 }
@@ -276,10 +277,9 @@ pub(crate) struct TryBody {
 }
 
 impl Body for TryBody {
-    type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<BodyError> {
         let Some(intake) = &self.intake else { return Poll::Ready(None) };
         let mut inner = intake.0.borrow_mut();
         if inner.reader != self.reader {
@@ -288,17 +288,17 @@ impl Body for TryBody {
         inner.poll(cx)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.intake.as_ref().is_none_or(|intake| {
             let inner = intake.0.borrow();
             inner.ended && inner.read >= inner.kept.len() && inner.trailers.is_none()
         })
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match &self.intake {
-            None => SizeHint::with_exact(0),
-            Some(intake) => intake.0.borrow().length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            None => Some(0),
+            Some(intake) => intake.0.borrow().length,
         }
     }
 }

@@ -15,6 +15,17 @@ pub(crate) enum BadPath {
     BadEscape,
 }
 
+/// Whether this can be the path, and query, of a target: no blanks, no `#`, none of what a URI must escape but servers
+/// take differently.
+pub(crate) fn is_target(text: &[u8]) -> bool {
+    let end = memchr::memchr(b'?', text).unwrap_or(text.len());
+    let (path, query) = text.split_at_checked(end).unwrap_or((text, &[]));
+    path.first() == Some(&b'/')
+        && !path.iter().any(|byte| matches!(byte, 0..=b' ' | b'#' | b'<' | b'>' | b'`' | 0x7f))
+        && !query.iter().any(|byte| matches!(byte, 0..=b' ' | b'"' | b'#' | b'<' | b'>' | 0x7f))
+        && std::str::from_utf8(text).is_ok()
+}
+
 /// The canonical form of a path (without query).
 ///
 /// - Escapes of letters, digits and `-._~` are resolved, other escapes written in upper case, bytes outside ASCII escaped;

@@ -5,22 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::Version;
+use smallvec::SmallVec;
 use synego_model::{InstanceId, Reason, ServiceName};
 use synego_runtime::clock;
 
 use super::head::Head;
 use super::intake::Intake;
 use super::line::Line;
-use super::marks::Marks;
 use super::station::Station;
-use super::trace::{self, Trace};
+use super::trace::{self, RequestId, Trace};
+use crate::fields::{self, Fields};
 use crate::load::Permit;
 use crate::server::Busy;
 
 /// The status of an exchange whose client went away before it was answered, as in Nginx's logs.
 const CLIENT_GONE: u16 = 499;
+
+/// The name of a service that calls, as it was told.
+type Caller = SmallVec<[u8; 40]>;
 
 /// One exchange, from its head to the last byte of its answer.
 pub(crate) struct Exchange {
@@ -28,9 +31,7 @@ pub(crate) struct Exchange {
     busy: Busy,
     permit: Option<Permit>,
     pub(crate) started: Instant,
-    method: Option<Method>,
-    target: Option<PathAndQuery>,
-    host: Option<Rc<str>>,
+    head: Option<Rc<Head>>,
     version: Version,
     route: Option<Arc<str>>,
     service: Option<ServiceName>,
@@ -43,10 +44,9 @@ pub(crate) struct Exchange {
     intake: Option<Intake>,
     head_after: Option<Duration>,
     tries: u32,
-    request_id: Option<HeaderValue>,
+    request_id: Option<RequestId>,
     trace: Option<Trace>,
-    caller: Option<HeaderValue>,
-    is_grpc: bool,
+    caller: Option<Caller>,
     grpc_status: Option<u16>,
     complete: bool,
     written: bool,
@@ -59,9 +59,7 @@ impl Exchange {
             station: station.clone(),
             permit: None,
             started: now,
-            method: None,
-            target: None,
-            host: None,
+            head: None,
             version,
             route: None,
             service: None,
@@ -77,7 +75,6 @@ impl Exchange {
             request_id: None,
             trace: None,
             caller: None,
-            is_grpc: false,
             grpc_status: None,
             complete: false,
             written: false,
@@ -85,24 +82,21 @@ impl Exchange {
     }
 
     /// Finds in the headers of its request who asks, in which trace; writes what the next hop reads of that.
-    pub(crate) fn is_named(&mut self, headers: &mut HeaderMap, marks: Marks, trusted: bool) {
+    pub(crate) fn is_named(&mut self, fields: &mut Fields, trusted: bool) {
         let table = &self.station.table;
-        table.clear(headers, marks);
+        table.clear(fields);
         let mut rng = self.station.rng.borrow_mut();
-        self.request_id = Some(trace::request_id(headers, trusted && marks.has(Marks::REQUEST_ID), &mut *rng));
-        self.trace = Some(Trace::take(headers, marks, &mut *rng));
-        self.caller = table.caller(headers);
+        self.request_id = Some(trace::request_id(fields, trusted, &mut *rng));
+        self.trace = Some(Trace::take(fields, &mut *rng));
+        self.caller = table.caller(fields).map(SmallVec::from_slice);
     }
 
-    pub(crate) fn request_id(&self) -> HeaderValue {
-        self.request_id.clone().unwrap_or(HeaderValue::from_static("-"))
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.request_id.clone().unwrap_or_default()
     }
 
-    pub(crate) fn checked(&mut self, head: &Head) {
-        self.method = Some(head.method.clone());
-        self.target = Some(head.target.clone());
-        self.host = Some(head.host.clone());
-        self.is_grpc = head.is_grpc;
+    pub(crate) fn checked(&mut self, head: &Rc<Head>) {
+        self.head = Some(head.clone());
     }
 
     pub(crate) fn routed(&mut self, route: Arc<str>, service: ServiceName) {
@@ -123,9 +117,9 @@ impl Exchange {
     }
 
     /// It carries bytes, not a message.
-    pub(crate) fn speaks_bytes(&mut self, caller: HeaderValue) {
+    pub(crate) fn speaks_bytes(&mut self, caller: &str) {
         self.version = Version::HTTP_09;
-        self.caller = Some(caller);
+        self.caller = Some(SmallVec::from_slice(caller.as_bytes()));
     }
 
     /// The body of its request, once there is any.
@@ -153,11 +147,6 @@ impl Exchange {
 
     /// It lasts: from now on it counts as a stream, not as a request.
     pub(crate) fn is_stream(&mut self) {
-        // What is kept that long must not hold the buffer in which it came.
-        self.target = self.target.take().and_then(|target| target.as_str().parse().ok());
-        for value in [&mut self.request_id, &mut self.caller] {
-            *value = value.take().and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-        }
         self.busy.becomes_stream();
         if let Some(permit) = &mut self.permit {
             permit.becomes_stream();
@@ -165,8 +154,8 @@ impl Exchange {
     }
 
     /// Removes from trailers what must not go on from here.
-    pub(crate) fn clear_answer(&self, trailers: &mut HeaderMap) {
-        self.station.table.clear_answer(trailers, Marks::of(trailers));
+    pub(crate) fn clear_answer(&self, trailers: &mut Fields) {
+        self.station.table.clear_answer(trailers);
     }
 
     /// Why the mesh answered, in words.
@@ -244,16 +233,14 @@ impl Exchange {
     }
 
     fn write(&self, duration: Duration) {
-        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let text =
-            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok().map(str::to_owned));
+        let head = self.head.as_deref();
         let line = Line {
-            ts: clock::rfc3339(clock::unix_ms().saturating_sub(duration.as_millis() as u64)),
+            unix_ms: clock::unix_ms().saturating_sub(duration.as_millis() as u64),
             hop: self.station.kind.word(),
             node: &self.station.node,
-            method: self.method.as_ref().map(Method::as_str),
-            path: self.target.as_ref().map(PathAndQuery::path),
-            host: self.host.as_deref(),
+            method: head.map(|head| head.method.as_str()),
+            path: head.map(Head::path),
+            host: head.map(Head::host),
             route: self.route.as_deref(),
             service: self.service.as_ref().map(ServiceName::as_str),
             endpoint: self.endpoint.as_ref().map(InstanceId::as_str),
@@ -262,14 +249,13 @@ impl Exchange {
             detail: self.detail.as_deref(),
             bytes_in: self.tunnel_in + self.intake.as_ref().map_or(0, Intake::bytes),
             bytes_out: self.bytes_out,
-            duration_ms: ms(duration),
-            upstream_ms: self.head_after.map(ms),
+            duration,
+            upstream: self.head_after,
             tries: self.tries,
-            request_id: text(&self.request_id),
-            trace_id: self.trace.map(|trace| format!("{:032x}", trace.trace_id)),
-            span_id: self.trace.map(|trace| format!("{:016x}", trace.span_id)),
-            caller: text(&self.caller),
-            protocol: match (self.is_grpc, self.version) {
+            request_id: self.request_id.as_ref().map(RequestId::as_str),
+            trace: self.trace,
+            caller: self.caller.as_deref().and_then(fields::ascii),
+            protocol: match (head.is_some_and(|head| head.is_grpc), self.version) {
                 (true, _) => "grpc",
                 (_, Version::HTTP_2) => "h2",
                 // No version of HTTP that is served: bytes.
@@ -279,9 +265,7 @@ impl Exchange {
             grpc_status: self.grpc_status,
             complete: self.complete,
         };
-        if let Ok(line) = serde_json::to_string(&line) {
-            self.station.log.write(line);
-        }
+        self.station.log.write(line.json());
     }
 }
 

@@ -1,15 +1,17 @@
 //! pick and send: one try, and another one elsewhere when the first did nothing that could not be repeated.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use rand::Rng;
 use synego_balance::{PickError, Slot, backoff_ceiling};
 use synego_model::{InstanceId, Limits, Reason, ServiceName};
-use synego_runtime::clock;
+use synego_runtime::{clock, tasks};
 
 use super::answer::{self, Refusal};
 use super::deadline::{self, Lapse};
@@ -17,7 +19,9 @@ use super::outgoing::Outgoing;
 use super::record::Exchange;
 use super::retry::{self, Fate, Miss};
 use super::station::{Station, To, Way};
+use super::timer::Alarm;
 use super::{head, headers};
+use crate::message::{Answer, Body, Frame};
 use crate::pool::{Received, SendError, Speak, Target};
 use crate::upstreams::{Flight, Service};
 
@@ -26,7 +30,7 @@ const OWN_CONNECT: Duration = Duration::from_millis(300);
 
 /// The head of an answer, and what its body needs.
 pub(crate) struct Sent {
-    pub(crate) answer: Response<Received>,
+    pub(crate) answer: Answer<Received>,
     /// `None`: it went to the own service.
     pub(crate) flight: Option<Flight>,
     /// When the head came.
@@ -69,6 +73,7 @@ pub(crate) async fn send(
     way: &Way,
     outgoing: &Outgoing,
     exchange: &mut Exchange,
+    alarm: &mut Alarm,
 ) -> Result<Sent, Refusal> {
     if let To::Service(service) = &way.to {
         service.budget.borrow_mut().deposit(exchange.started);
@@ -86,9 +91,9 @@ pub(crate) async fn send(
         // send
         let began = picked.began;
         let whom = Whom { id: picked.id.clone(), service: &way.service };
-        let miss = match attempt(station, limits, outgoing, &picked, &whom, began).await {
+        let miss = match attempt(station, limits, outgoing, &picked, &whom, alarm).await {
             Ok(answer) => {
-                let peer = picked.flight.as_ref().and(headers::reason(answer.headers())).and_then(retry::of_peer);
+                let peer = picked.flight.as_ref().and(headers::reason(&answer.fields)).and_then(retry::of_peer);
                 let at = clock::now();
                 let Some((fate, failure)) = peer else {
                     note_answer(station, &mut picked, &answer, began, at);
@@ -176,15 +181,16 @@ async fn attempt(
     outgoing: &Outgoing,
     picked: &Try,
     whom: &Whom<'_>,
-    began: Instant,
-) -> Result<Response<Received>, Miss> {
+    alarm: &mut Alarm,
+) -> Result<Answer<Received>, Miss> {
+    let began = picked.began;
     let mut fresh = false;
     loop {
         let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
         let answer = std::pin::pin!(ready.send(outgoing, limits));
-        let error = match in_time(answer, outgoing, began).await {
+        let error = match in_time(answer, outgoing, began, alarm).await {
             Ok(Ok(answer)) => return checked(outgoing, answer, limits, whom),
             Ok(Err(error)) => error,
             Err(lapse) => return Err(Miss::lapse(lapse, whom)),
@@ -210,14 +216,21 @@ async fn attempt(
 }
 
 /// Waits for an answer while the limits of the request hold.
-async fn in_time<F: Future>(mut answer: Pin<&mut F>, outgoing: &Outgoing, began: Instant) -> Result<F::Output, Lapse> {
+async fn in_time<F: Future>(
+    mut answer: Pin<&mut F>,
+    outgoing: &Outgoing,
+    began: Instant,
+    alarm: &mut Alarm,
+) -> Result<F::Output, Lapse> {
     let mut now = began;
     loop {
         let look = outgoing.deadline.look(began, outgoing.intake.progress(), now);
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Ok(answer),
-            () = tokio::time::sleep_until(look.into()) => {}
+        let outcome = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => alarm.poll(look, cx).map(|()| None),
+        });
+        if let Some(answer) = outcome.await {
+            return Ok(answer);
         }
         now = clock::now();
         if outgoing.intake.is_too_slow(now) {
@@ -233,15 +246,14 @@ async fn in_time<F: Future>(mut answer: Pin<&mut F>, outgoing: &Outgoing, began:
 /// An answer that keeps to the rules: no upgrade unasked, no head beyond the limits.
 fn checked(
     outgoing: &Outgoing,
-    answer: Response<Received>,
+    answer: Answer<Received>,
     limits: &Limits,
     whom: &Whom<'_>,
-) -> Result<Response<Received>, Miss> {
-    let sizes = answer.headers().iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64);
-    let (size, largest) = sizes.fold((0, 0), |(sum, largest), size| (sum + size, size.max(largest)));
-    let changes = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let unasked = changes && !(outgoing.head.is_upgrade && head::asks_for_websocket(answer.headers()));
-    let too_many = answer.headers().len() > limits.header_count as usize;
+) -> Result<Answer<Received>, Miss> {
+    let (size, largest) = answer.fields.sizes();
+    let changes = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    let unasked = changes && !(outgoing.head.is_upgrade && head::asks_for_websocket(&answer.fields));
+    let too_many = answer.fields.len() > limits.header_count as usize;
     let fault = match (unasked, too_many || size > limits.headers || largest > limits.header) {
         (true, _) => "changed the protocol unasked",
         (_, true) => "has a head beyond the limits",
@@ -262,10 +274,9 @@ fn may_repeat(fate: Fate, way: &Way, outgoing: &Outgoing, tries: usize) -> bool 
         && service.budget.borrow_mut().try_withdraw(now)
 }
 
-fn note_answer(station: &Station, picked: &mut Try, answer: &Response<Received>, began: Instant, now: Instant) {
+fn note_answer(station: &Station, picked: &mut Try, answer: &Answer<Received>, began: Instant, now: Instant) {
     let Some(flight) = &mut picked.flight else { return };
-    let failed =
-        answer.status().is_server_error() || answer::grpc_status(answer.headers()).is_some_and(answer::is_failure);
+    let failed = answer.status.is_server_error() || answer::grpc_status(&answer.fields).is_some_and(answer::is_failure);
     flight.answered(began, now, failed, &mut *station.rng.borrow_mut());
 }
 
@@ -276,11 +287,20 @@ fn note_failure(station: &Station, picked: &mut Try, failure: synego_balance::Fa
 }
 
 /// Reads the little that a refusal holds, so that its connection can be used again.
-fn drain(answer: Response<Received>) {
-    use http_body_util::{BodyExt, Limited};
+fn drain(answer: Answer<Received>) {
     const MOST: usize = 16 * 1024;
-    synego_runtime::tasks::spawn_local("drain-refusal", synego_runtime::tasks::Kind::Connection, async move {
-        let all = Limited::new(answer.into_body(), MOST).collect();
+    let Answer { mut body, .. } = answer;
+    tasks::spawn_local("drain-refusal", tasks::Kind::Connection, async move {
+        let mut read = 0;
+        let all = poll_fn(|cx| {
+            while read < MOST {
+                match ready!(body.poll_frame(cx)) {
+                    Some(Ok(Frame::Data(data))) => read += data.len(),
+                    _ => break,
+                }
+            }
+            Poll::Ready(())
+        });
         let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     });
 }

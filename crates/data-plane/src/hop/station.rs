@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
 use rand::rngs::SmallRng;
 use synego_identity::Acceptor;
 use synego_model::process::ServiceAddress;
@@ -20,8 +19,8 @@ use super::connection::Client;
 use super::ending::Ending;
 use super::head::Head;
 use super::headers;
-use super::marks::Marks;
 use crate::calls::Page;
+use crate::fields::{Fields, Name, Names};
 use crate::inbound::Inbound;
 use crate::ingress::Ingress;
 use crate::load::Permit;
@@ -101,9 +100,9 @@ pub(crate) enum To {
 }
 
 impl Table {
-    pub(crate) async fn route(&self, station: &Station, head: &Head, headers: &HeaderMap) -> Result<Way, Refusal> {
+    pub(crate) async fn route(&self, station: &Station, head: &Head, fields: &Fields) -> Result<Way, Refusal> {
         match self {
-            Self::Ingress(ingress) => ingress.route(station, head, headers),
+            Self::Ingress(ingress) => ingress.route(station, head, fields),
             Self::Outbound(outbound) => outbound.route(station, head).await,
             Self::Inbound(inbound) => inbound.route(station, head),
         }
@@ -128,42 +127,40 @@ impl Table {
     }
 
     /// Removes from a request what its sender may not say.
-    pub(crate) fn clear(&self, headers: &mut HeaderMap, marks: Marks) {
+    pub(crate) fn clear(&self, fields: &mut Fields) {
         match self {
-            _ if !marks.has(Marks::INTERNAL) => {}
-            Self::Ingress(_) => Ingress::clear(headers),
+            // Not believed to anyone outside, a listed proxy included: it passes it on.
+            Self::Ingress(_) => headers::remove_internal(fields),
             // Some servers read an underscore as a dash: nobody but the mesh speaks for it in either spelling.
-            Self::Outbound(_) => headers::remove_underscored(headers),
+            Self::Outbound(_) => headers::remove_underscored(fields),
             Self::Inbound(_) => {}
         }
     }
 
     /// The calling service; at the border nobody.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    pub(crate) fn caller<'a>(&'a self, fields: &'a Fields) -> Option<&'a [u8]> {
         match self {
             Self::Ingress(_) => None,
-            Self::Outbound(outbound) => Some(outbound.caller_value.clone()),
-            Self::Inbound(_) => headers.get(headers::CALLER).cloned(),
+            Self::Outbound(outbound) => Some(outbound.caller.as_str().as_bytes()),
+            Self::Inbound(_) => fields.get(Name::Caller),
         }
     }
 
     /// Adds to a request what the next hop shall know of its sender.
-    pub(crate) fn address(&self, headers: &mut HeaderMap, marks: Marks, client: &Client, head: &Head) {
+    pub(crate) fn address(&self, fields: &mut Fields, client: &Client, head: &Head) {
         match self {
-            Self::Ingress(_) => {
-                headers::say_forwarded(headers, marks, &client.address, &head.authority, client.trusted)
-            }
-            Self::Outbound(outbound) => outbound.say_caller(headers),
+            Self::Ingress(_) => headers::say_forwarded(fields, &client.address, head.authority(), client.trusted),
+            Self::Outbound(outbound) => outbound.say_caller(fields),
             Self::Inbound(_) => {}
         }
     }
 
     /// Removes from an answer what must not go on from here.
-    pub(crate) fn clear_answer(&self, headers: &mut HeaderMap, marks: Marks) {
+    pub(crate) fn clear_answer(&self, fields: &mut Fields) {
         match self {
-            Self::Ingress(_) if marks.has(Marks::LOAD_REPORT) => headers::remove_load_reports(headers),
-            Self::Inbound(_) if marks.has(Marks::INTERNAL) => Inbound::clear_answer(headers),
-            _ => {}
+            Self::Ingress(_) => fields.remove_all(Names::LOAD_REPORTS),
+            Self::Outbound(_) => {}
+            Self::Inbound(_) => Inbound::clear_answer(fields),
         }
     }
 

@@ -1,16 +1,31 @@
 //! Who asked, across hops: W3C trace context and the request id.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
+use smallvec::SmallVec;
 
-use super::marks::Marks;
+use crate::fields::{Fields, Name};
 
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// The id of a request, in visible ASCII.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestId(SmallVec<[u8; 40]>);
+
+impl RequestId {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Default for RequestId {
+    /// Of a request that has none.
+    fn default() -> Self {
+        Self(SmallVec::from_slice(b"-"))
+    }
+}
 
 /// Longest request id that is kept.
 const MAX_REQUEST_ID: usize = 128;
+/// Bytes of a `traceparent` of the version that is known.
+const LENGTH: usize = 55;
 /// One in so many new traces is sampled.
 const SAMPLE_ONE_IN: u32 = 100;
 
@@ -25,34 +40,32 @@ pub(crate) struct Trace {
 
 impl Trace {
     /// Goes on with the trace of a request, or begins one; writes what the next hop reads.
-    pub(crate) fn take(headers: &mut HeaderMap, marks: Marks, rng: &mut impl Rng) -> Self {
-        let parent = if marks.has(Marks::TRACE) { parent(headers) } else { None };
+    pub(crate) fn take(fields: &mut Fields, rng: &mut impl Rng) -> Self {
+        let parent = fields.only(Name::TraceParent).and_then(parse);
         let span_id = rng.random_range(1..=u64::MAX);
         let trace = match parent {
             Some((trace_id, is_sampled)) => Self { trace_id, span_id, is_sampled },
             None => {
-                if marks.has(Marks::TRACE) {
-                    headers.remove(TRACESTATE);
-                }
+                fields.remove(Name::TraceState);
                 let is_sampled = rng.random_ratio(1, SAMPLE_ONE_IN);
                 Self { trace_id: rng.random_range(1..=u128::MAX), span_id, is_sampled }
             }
         };
-        headers.insert(TRACEPARENT, trace.value());
+        fields.set(Name::TraceParent, &trace.text());
         trace
     }
 
-    fn value(self) -> HeaderValue {
+    fn text(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         text.get_mut(3..35).into_iter().for_each(|part| hex(&self.trace_id.to_be_bytes(), part));
         text.get_mut(36..52).into_iter().for_each(|part| hex(&self.span_id.to_be_bytes(), part));
         text.get_mut(53..55).into_iter().for_each(|part| hex(&[u8::from(self.is_sampled)], part));
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+        text
     }
 }
 
 /// Writes bytes as lower-case hexadecimal digits.
-fn hex(bytes: &[u8], digits: &mut [u8]) {
+pub(crate) fn hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
     for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
@@ -60,46 +73,46 @@ fn hex(bytes: &[u8], digits: &mut [u8]) {
     }
 }
 
-/// What the one `traceparent` of a request says.
-fn parent(headers: &HeaderMap) -> Option<(u128, bool)> {
-    let mut given = headers.get_all(TRACEPARENT).iter();
-    let only = given.next().filter(|_| given.next().is_none());
-    only.and_then(|value| parse(value.as_bytes()))
-}
-
 /// Trace id and sampled bit of a `traceparent`; `None` when it is malformed. Source: W3C Trace Context, §3.2.
 fn parse(value: &[u8]) -> Option<(u128, bool)> {
-    let text = std::str::from_utf8(value).ok()?;
-    let is_lower_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let version = text.get(..2).filter(|version| is_lower_hex(version) && *version != "ff")?;
-    // A later version may say more after the four known parts, behind a dash.
-    let sound = if version == "00" { text.len() == 55 } else { matches!(text.as_bytes().get(55), None | Some(b'-')) };
-    let mut parts = text.get(..55).filter(|_| sound)?.split('-').skip(1);
-    let (trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?);
-    let right_size = trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
-    if !right_size || ![trace, parent, flags].into_iter().all(is_lower_hex) {
+    let (known, more) = value.split_at_checked(LENGTH)?;
+    let dashes = [2, 35, 52].map(|at| known.get(at));
+    if dashes != [Some(&b'-'); 3] {
         return None;
     }
-    let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    u64::from_str_radix(parent, 16).ok().filter(|id| *id != 0)?;
-    Some((trace_id, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
+    let number = |from: usize, to: usize| known.get(from..to).and_then(lower_hex);
+    let version = number(0, 2).filter(|version| *version != 0xff)?;
+    // A later version may say more after the four known parts, behind a dash.
+    if !(more.is_empty() || version > 0 && more.first() == Some(&b'-')) {
+        return None;
+    }
+    let trace_id = number(3, 35).filter(|id| *id != 0)?;
+    number(36, 52).filter(|id| *id != 0)?;
+    Some((trace_id, number(53, 55)? & 1 == 1))
+}
+
+/// The number that these lower-case hexadecimal digits are.
+fn lower_hex(digits: &[u8]) -> Option<u128> {
+    digits.iter().try_fold(0, |number: u128, digit| {
+        let half = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u128::from(half))
+    })
 }
 
 /// The id of a request: kept when its sender is trusted and it is sound, else made; written for the next hop.
-pub(crate) fn request_id(headers: &mut HeaderMap, trusted: bool, rng: &mut impl Rng) -> HeaderValue {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    let only = given.next().filter(|_| given.next().is_none());
-    let sound = |value: &&HeaderValue| {
-        (1..=MAX_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
-    };
-    if let Some(kept) = only.filter(sound).filter(|_| trusted) {
-        return kept.clone();
+pub(crate) fn request_id(fields: &mut Fields, trusted: bool, rng: &mut impl Rng) -> RequestId {
+    let sound = |value: &&[u8]| (1..=MAX_REQUEST_ID).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    if let Some(kept) = fields.only(Name::RequestId).filter(sound).filter(|_| trusted) {
+        return RequestId(SmallVec::from_slice(kept));
     }
     let mut made = [0; 32];
     hex(&rng.random::<[u8; 16]>(), &mut made);
-    let value = HeaderValue::from_bytes(&made).unwrap_or(HeaderValue::from_static("-"));
-    headers.insert(REQUEST_ID, value.clone());
-    value
+    fields.set(Name::RequestId, &made);
+    RequestId(SmallVec::from_slice(&made))
 }
 
 #[cfg(test)]
@@ -110,11 +123,9 @@ mod tests {
 
     const SOUND: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn taken(value: &str) -> (Trace, HeaderMap) {
-        let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, HeaderValue::from_str(value).expect("a value"));
-        headers.insert(TRACESTATE, HeaderValue::from_static("a=b"));
-        (Trace::take(&mut headers, Marks::TRACE, &mut SmallRng::seed_from_u64(7)), headers)
+    fn taken(value: &str) -> (Trace, Fields) {
+        let mut fields: Fields = [("traceparent", value), ("tracestate", "a=b")].into_iter().collect();
+        (Trace::take(&mut fields, &mut SmallRng::seed_from_u64(7)), fields)
     }
 
     #[test]
@@ -122,18 +133,17 @@ mod tests {
         let (trace, headers) = taken(SOUND);
         assert_eq!(trace.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
         assert!(trace.is_sampled && trace.span_id != 0xb7ad_6b71_6920_3331);
-        assert_eq!(headers[TRACEPARENT], trace.value());
         let text = format!("00-{:032x}-{:016x}-01", trace.trace_id, trace.span_id);
-        assert_eq!(headers[TRACEPARENT], text.as_str());
-        assert!(headers.contains_key(TRACESTATE));
+        assert_eq!(headers.only(Name::TraceParent), Some(text.as_bytes()));
+        assert!(headers.has(Name::TraceState));
     }
 
     #[test]
     fn a_later_version_is_read_by_its_prefix() {
         let later = SOUND.replacen("00-", "cc-", 1);
-        assert!(taken(&later).1.contains_key(TRACESTATE));
-        assert!(taken(&format!("{later}-what-ever")).1.contains_key(TRACESTATE));
-        assert!(!taken(&format!("{later}x")).1.contains_key(TRACESTATE));
+        assert!(taken(&later).1.has(Name::TraceState));
+        assert!(taken(&format!("{later}-what-ever")).1.has(Name::TraceState));
+        assert!(!taken(&format!("{later}x")).1.has(Name::TraceState));
     }
 
     #[test]
@@ -151,7 +161,7 @@ mod tests {
         ] {
             let (trace, headers) = taken(bad);
             assert_ne!(trace.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, "{bad}");
-            assert!(!headers.contains_key(TRACESTATE), "{bad}");
+            assert!(!headers.has(Name::TraceState), "{bad}");
         }
     }
 
@@ -159,11 +169,10 @@ mod tests {
     fn a_request_id_is_kept_only_when_trusted_and_sound() {
         let mut rng = SmallRng::seed_from_u64(7);
         let mut given = |value: &str, trusted| {
-            let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, HeaderValue::from_str(value).expect("a value"));
-            let id = request_id(&mut headers, trusted, &mut rng);
-            assert_eq!(headers[REQUEST_ID], id);
-            id.to_str().map(str::to_owned).unwrap_or_default()
+            let mut fields: Fields = [("x-request-id", value)].into_iter().collect();
+            let id = request_id(&mut fields, trusted, &mut rng);
+            assert_eq!(fields.only(Name::RequestId), Some(id.as_str().as_bytes()));
+            id.as_str().to_owned()
         };
         assert_eq!(given("abc-1", true), "abc-1");
         for (bad, trusted) in [("abc", false), ("", true), ("a b", true), (&*"x".repeat(129), true)] {

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::Response;
 use synego_identity::ConnectError;
 use synego_model::Limits;
 use synego_runtime::{clock, tasks};
@@ -15,6 +14,7 @@ use super::{SendError, Speak, Target};
 use crate::h2::client::{self, Call};
 use crate::h2::mux::Shared;
 use crate::hop::outgoing::Outgoing;
+use crate::message;
 
 /// Open streams on every connection at which another connection is opened.
 const BUSY: usize = 100;
@@ -180,7 +180,7 @@ fn connect(target: &Rc<Target>, limits: &Limits, limit: Duration) -> watch::Rece
 }
 
 impl Ready {
-    pub(super) async fn send(self, outgoing: &Outgoing) -> Result<Response<Answer>, SendError> {
+    pub(super) async fn send(self, outgoing: &Outgoing) -> Result<message::Answer<Answer>, SendError> {
         if !self.connection.mux.borrow().takes_streams() {
             return Err(SendError::Unsent);
         }

@@ -12,8 +12,8 @@ fn routes(places: &[&str]) -> Vec<Route> {
 }
 
 fn label(router: &Router, host: &str, path: &str) -> Option<String> {
-    let (method, headers) = (Method::GET, HeaderMap::new());
-    let asked = Asked { host, path, query: None, method: &method, headers: &headers };
+    let (method, fields) = (Method::GET, Fields::new());
+    let asked = Asked { host, path, query: None, method: &method, fields: &fields };
     router.find(&asked).map(|route| route.label.to_string())
 }
 
@@ -98,17 +98,15 @@ fn methods_headers_and_query_must_all_hold() {
     all[0].query = vec![("v".into(), "2".into())];
     all[0].service = "special".parse().expect("a name");
     let router = Router::new(&all);
-    let mut headers = HeaderMap::new();
-    headers.append("x-kind", http::HeaderValue::from_static("a"));
-    headers.append("x-kind", http::HeaderValue::from_static("b"));
-    let service = |method: &Method, query, headers: &HeaderMap| {
-        let asked = Asked { host: "x", path: "/p", query, method, headers };
+    let headers: Fields = [("x-kind", "a"), ("x-kind", "b")].into_iter().collect();
+    let service = |method: &Method, query, fields: &Fields| {
+        let asked = Asked { host: "x", path: "/p", query, method, fields };
         router.find(&asked).map(|route| route.service.to_string())
     };
     assert_eq!(service(&Method::POST, Some("a=1&v=2"), &headers).as_deref(), Some("special"));
     assert_eq!(service(&Method::GET, Some("v=2"), &headers).as_deref(), Some("s"));
     assert_eq!(service(&Method::POST, Some("v=3"), &headers).as_deref(), Some("s"));
-    assert_eq!(service(&Method::POST, Some("v=2"), &HeaderMap::new()).as_deref(), Some("s"));
+    assert_eq!(service(&Method::POST, Some("v=2"), &Fields::new()).as_deref(), Some("s"));
 }
 
 #[test]

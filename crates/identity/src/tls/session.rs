@@ -89,7 +89,7 @@ impl Session {
                 Ok(Next::Ended) => has_ended = true,
                 Ok(Next::More) => return Ok((used, has_ended)),
                 Err(error) => {
-                    self.last_words(out);
+                    self.last_words(came.get_mut(used..).unwrap_or_default(), out);
                     return Err(error);
                 }
             }
@@ -148,12 +148,12 @@ impl Session {
         }
     }
 
-    /// What the other side is told before it is left.
-    fn last_words(&mut self, out: &mut Vec<u8>) {
-        // An alert, and the word that it was sent.
-        for _ in 0..4 {
-            let (_, Ok(Next::Again)) = self.step(&mut [], Task::Read, &mut |_| {}, out) else { return };
-        }
+    /// What the other side is told before it is left: the alert, which waits in front of everything else. The machine must
+    /// not be asked again afterwards: it would look at the same bytes once more.
+    ///
+    /// - `came`: what was not used up; the machine keeps places in it.
+    fn last_words(&mut self, came: &mut [u8], out: &mut Vec<u8>) {
+        let _nothing_more = self.step(came, Task::Read, &mut |_| {}, out);
     }
 
     fn step(

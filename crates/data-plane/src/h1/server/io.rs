@@ -1,12 +1,10 @@
 //! The connection of a client, shared by its session and the body of its request.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
+use bytes::BytesMut;
 use synego_identity::Stream;
 
 use super::super::body::{Decoder, Part};
@@ -17,6 +15,7 @@ use super::super::{Error, write};
 use super::SENT_AHEAD;
 use crate::hop::connection::Ended;
 use crate::hop::intake::Source;
+use crate::message::{Body, Frame, NextFrame};
 
 /// Of a body that nobody wanted, so much is worth reading for the sake of the connection.
 const WORTH: u64 = 64 * 1024;
@@ -157,7 +156,7 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         let io = &mut *self.io.borrow_mut();
         if io.number != self.number {
             return Poll::Ready(Some(Err(Error::Superseded)));
@@ -166,8 +165,8 @@ impl RequestBody {
             let part = io.decoder.next(&mut io.input.buf);
             self.is_read = io.note_end();
             match part {
-                Ok(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Part::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Part::Data(data)) => return Poll::Ready(Some(Ok(Frame::Data(data)))),
+                Ok(Part::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::Trailers(trailers)))),
                 Ok(Part::End) => return Poll::Ready(None),
                 Ok(Part::More) => {}
                 Err(fault) => {
@@ -186,7 +185,7 @@ impl RequestBody {
                     Ok(data) if !data.is_empty() => {
                         io.decoder.took(data.len());
                         self.is_read = io.note_end();
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                        return Poll::Ready(Some(Ok(Frame::Data(data))));
                     }
                     read => {
                         io.is_broken = true;
@@ -210,18 +209,17 @@ impl RequestBody {
 }
 
 impl Body for RequestBody {
-    type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.poll(cx)
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_ended(&self) -> bool {
         self.is_read
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    fn length(&self) -> Option<u64> {
+        self.length
     }
 }

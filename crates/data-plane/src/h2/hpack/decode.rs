@@ -1,14 +1,13 @@
 //! Header blocks on their way in.
 
-use bytes::{Buf, Bytes};
-use http::HeaderValue;
-
-use super::table::{Entry, Name, STATIC, Table};
-use super::{Broken, Field, TABLE, huffman};
+use super::table::{Entry, STATIC, Table};
+use super::{Broken, Field, Kind, TABLE, huffman};
 
 /// What the other end has told, on one connection.
 pub(crate) struct Decoder {
     table: Table<Entry>,
+    /// Where names and values in Huffman's code are written out.
+    scratch: [Vec<u8>; 2],
 }
 
 /// How a literal is to be kept.
@@ -22,7 +21,7 @@ enum Keep {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { table: Table::new(TABLE) }
+        Self { table: Table::new(TABLE), scratch: Default::default() }
     }
 
     /// Entries of the table, and their bytes.
@@ -31,18 +30,17 @@ impl Decoder {
         (self.table.len(), self.table.size())
     }
 
-    /// Reads a whole block, and hands on each field with the bytes of its name and value.
+    /// Reads a whole block, and hands on each field.
     ///
     /// # Errors
-    /// When the block cannot be read; a field that no message may have is no such error, it comes as [`Field::Bad`].
-    pub(crate) fn decode(&mut self, mut block: Bytes, mut put: impl FnMut(Field, usize)) -> Result<(), Broken> {
+    /// When the block cannot be read; a field that no message may have is no such error, it comes as [`Kind::Bad`].
+    pub(crate) fn decode(&mut self, mut block: &[u8], mut put: impl FnMut(Field<'_>)) -> Result<(), Broken> {
         let mut may_resize = true;
         while let Some(first) = block.first().copied() {
             match first {
                 0x80.. => {
                     let index = integer(&mut block, 7)?;
-                    let entry = self.entry(index)?;
-                    put(entry.field.clone(), entry.bytes);
+                    put(entry(&self.table, index)?.field());
                 }
                 0x40.. => self.literal(&mut block, 6, Keep::InTable, &mut put)?,
                 0x20.. => {
@@ -64,54 +62,50 @@ impl Decoder {
 
     fn literal(
         &mut self,
-        block: &mut Bytes,
+        block: &mut &[u8],
         bits: u32,
         keep: Keep,
-        put: &mut impl FnMut(Field, usize),
+        put: &mut impl FnMut(Field<'_>),
     ) -> Result<(), Broken> {
-        let name = match integer(block, bits)? {
-            0 => Name::of(&string(block)?),
-            index => self.entry(index)?.name.clone(),
+        let Self { table, scratch: [name_room, value_room] } = self;
+        let (name, text) = match integer(block, bits)? {
+            0 => {
+                let text = string(block, name_room)?;
+                (Kind::of(text), text)
+            }
+            index => {
+                let entry = entry(table, index)?;
+                (entry.name, &*entry.text)
+            }
         };
-        let value = string(block)?;
-        // What the table keeps must not hold the buffer of a read.
-        let value = if keep == Keep::InTable { Bytes::copy_from_slice(&value) } else { value };
-        let mut entry = Entry::new(name, value);
-        if keep == Keep::Never
-            && let Field::Plain(_, value) = &mut entry.field
-        {
-            HeaderValue::set_sensitive(value, true);
-        }
-        put(entry.field.clone(), entry.bytes);
+        let value = string(block, value_room)?;
         if keep == Keep::InTable {
-            let bytes = entry.bytes;
-            self.table.add(entry, bytes);
+            let entry = Entry::new(name, text, value);
+            put(entry.field());
+            let bytes = entry.field().bytes();
+            table.add(entry, bytes);
+        } else {
+            put(Field { kind: name.with(value), text, value, is_secret: keep == Keep::Never });
         }
         Ok(())
     }
+}
 
-    fn entry(&self, index: usize) -> Result<&Entry, Broken> {
-        let at = index.checked_sub(1).ok_or(Broken)?;
-        STATIC.get(at).or_else(|| self.table.get(at - STATIC.len())).ok_or(Broken)
-    }
+fn entry(table: &Table<Entry>, index: usize) -> Result<&Entry, Broken> {
+    let at = index.checked_sub(1).ok_or(Broken)?;
+    STATIC.get(at).or_else(|| table.get(at - STATIC.len())).ok_or(Broken)
 }
 
 /// An integer whose first bits stand in the first byte (RFC 7541 §5.1).
-fn integer(block: &mut Bytes, bits: u32) -> Result<usize, Broken> {
-    if block.is_empty() {
-        return Err(Broken);
-    }
+fn integer(block: &mut &[u8], bits: u32) -> Result<usize, Broken> {
     let mask = (1_usize << bits) - 1;
-    let mut value = usize::from(block.get_u8()) & mask;
+    let mut value = usize::from(byte(block)?) & mask;
     if value < mask {
         return Ok(value);
     }
     // Nothing here is larger than what five bytes hold.
     for shift in [0, 7, 14, 21] {
-        if block.is_empty() {
-            return Err(Broken);
-        }
-        let byte = usize::from(block.get_u8());
+        let byte = usize::from(byte(block)?);
         value += (byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Ok(value);
@@ -120,32 +114,48 @@ fn integer(block: &mut Bytes, bits: u32) -> Result<usize, Broken> {
     Err(Broken)
 }
 
-fn string(block: &mut Bytes) -> Result<Bytes, Broken> {
+fn byte(block: &mut &[u8]) -> Result<u8, Broken> {
+    let (first, rest) = block.split_first().ok_or(Broken)?;
+    *block = rest;
+    Ok(*first)
+}
+
+/// A name or a value; `room`: where it is written out when it comes in Huffman's code.
+fn string<'b: 'r, 'r>(block: &mut &'b [u8], room: &'r mut Vec<u8>) -> Result<&'r [u8], Broken> {
     let is_coded = block.first().is_some_and(|byte| byte & 0x80 != 0);
     let length = integer(block, 7)?;
-    if length > block.len() {
-        return Err(Broken);
-    }
-    let text = block.split_to(length);
+    let (text, rest) = block.split_at_checked(length).ok_or(Broken)?;
+    *block = rest;
     if !is_coded {
         return Ok(text);
     }
-    let mut out = Vec::with_capacity(length * 8 / 5);
-    if huffman::decode(&text, &mut out) { Ok(out.into()) } else { Err(Broken) }
+    room.clear();
+    if huffman::decode(text, room) { Ok(room) } else { Err(Broken) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::Name;
 
-    fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Field>, Broken> {
+    /// A field without its borrows: what it is, its value, and whether it is a secret.
+    type Read = (Kind, String, bool);
+
+    fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Read>, Broken> {
         let mut fields = Vec::new();
-        decoder.decode(Bytes::copy_from_slice(block), |field, _| fields.push(field))?;
+        decoder.decode(block, |field| {
+            let value = String::from_utf8_lossy(field.value).into_owned();
+            fields.push((field.kind, value, field.is_secret));
+        })?;
         Ok(fields)
     }
 
-    fn plain(name: &'static str, value: &'static str) -> Field {
-        Field::Plain(http::HeaderName::from_static(name), HeaderValue::from_static(value))
+    fn field(kind: Kind, value: &str) -> Read {
+        (kind, value.to_owned(), false)
+    }
+
+    fn plain(name: &str, value: &str) -> Read {
+        field(Kind::Plain(Name::of(name.as_bytes())), value)
     }
 
     /// RFC 7541 C.4: three requests on one connection, with Huffman codes.
@@ -154,13 +164,8 @@ mod tests {
         let mut decoder = Decoder::new();
         let first =
             [0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
-        let authority = Field::Authority("www.example.com".parse().expect("an authority"));
-        let head = [
-            Field::Method(http::Method::GET),
-            Field::Scheme,
-            Field::Path(http::uri::PathAndQuery::from_static("/")),
-            authority.clone(),
-        ];
+        let authority = field(Kind::Authority, "www.example.com");
+        let head = [field(Kind::Method, "GET"), field(Kind::Scheme, "http"), field(Kind::Path, "/"), authority.clone()];
         assert_eq!(read(&mut decoder, &first).as_deref(), Ok(&head[..]));
         let second = [0x82, 0x86, 0x84, 0xbe, 0x58, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf];
         let fields = read(&mut decoder, &second).expect("sound");
@@ -193,16 +198,17 @@ mod tests {
 
     #[test]
     fn a_field_that_no_message_may_have_leaves_the_rest_readable() {
+        let bad = |value| field(Kind::Bad, value);
         let block = [&[0x40, 1, b'X', 1, b'1'][..], &[0x40, 1, b'x', 2, b' ', b'1'], &[0, 1, b'y', 1, b'2']].concat();
         let mut decoder = Decoder::new();
-        assert_eq!(read(&mut decoder, &block), Ok(vec![Field::Bad, Field::Bad, plain("y", "2")]));
-        assert_eq!(read(&mut decoder, &[0xbf, 0xbe]), Ok(vec![Field::Bad, Field::Bad]), "they are in the table");
+        assert_eq!(read(&mut decoder, &block), Ok(vec![bad("1"), bad(" 1"), plain("y", "2")]));
+        assert_eq!(read(&mut decoder, &[0xbf, 0xbe]), Ok(vec![bad("1"), bad(" 1")]), "they are in the table");
         assert_eq!(read(&mut decoder, &[0x0f, 47, 1, b'3']), Ok(vec![plain("x", "3")]), "the name was sound");
     }
 
     #[test]
     fn what_nobody_may_keep_is_marked() {
         let fields = read(&mut Decoder::new(), &[0x10, 1, b'x', 1, b'1']).expect("sound");
-        assert!(matches!(&fields[..], [Field::Plain(_, value)] if value.is_sensitive()));
+        assert_eq!(fields, [(Kind::Plain(Name::Other), "1".to_owned(), true)]);
     }
 }

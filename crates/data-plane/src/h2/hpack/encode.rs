@@ -6,12 +6,11 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::TABLE;
 use super::table::{self, STATIC, Table};
+use crate::fields::{Field, Fields, Names};
 
 /// Places in which an entry is looked for.
 const PLACES: usize = 128;
@@ -32,34 +31,8 @@ pub(crate) struct Encoder {
 }
 
 struct Told {
-    name: Name,
+    name: Box<[u8]>,
     value: Box<[u8]>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-enum Name {
-    Authority,
-    Path,
-    Plain(HeaderName),
-}
-
-impl Name {
-    fn text(&self) -> &str {
-        match self {
-            Self::Authority => ":authority",
-            Self::Path => ":path",
-            Self::Plain(name) => name.as_str(),
-        }
-    }
-
-    /// Its index in the table that all know.
-    fn known(&self) -> Option<usize> {
-        match self {
-            Self::Authority => Some(1),
-            Self::Path => Some(4),
-            Self::Plain(name) => table::known(name.as_str()),
-        }
-    }
 }
 
 impl Encoder {
@@ -117,15 +90,15 @@ impl Encoder {
         out.push(0x86);
     }
 
-    pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &HeaderValue) {
-        self.write(out, &Name::Authority, authority.as_bytes());
+    pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &str) {
+        self.write(out, b":authority", authority.as_bytes());
     }
 
-    pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &PathAndQuery) {
+    pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &str) {
         if path == "/" {
             out.push(0x84);
         } else {
-            self.write(out, &Name::Path, path.as_str().as_bytes());
+            self.write(out, b":path", path.as_bytes());
         }
     }
 
@@ -145,30 +118,27 @@ impl Encoder {
         }
     }
 
-    pub(crate) fn fields(&mut self, out: &mut Vec<u8>, headers: &HeaderMap) {
-        for (name, value) in headers {
-            self.field(out, name, value);
-        }
+    pub(crate) fn fields(&mut self, out: &mut Vec<u8>, fields: &Fields) {
+        fields.iter().for_each(|field| self.field(out, &field));
     }
 
-    pub(crate) fn field(&mut self, out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-        if value.is_sensitive() || [AUTHORIZATION, COOKIE, SET_COOKIE, PROXY_AUTHORIZATION].contains(name) {
-            match table::known(name.as_str()) {
-                Some(index) => integer(out, 0x10, 4, index),
-                None => {
-                    out.push(0x10);
-                    string(out, name.as_str().as_bytes());
-                }
+    pub(crate) fn field(&mut self, out: &mut Vec<u8>, field: &Field<'_>) {
+        if !(field.is_secret || Names::SECRET.has(field.name)) {
+            return self.write(out, field.text, field.value);
+        }
+        match table::known(field.text) {
+            Some(index) => integer(out, 0x10, 4, index),
+            None => {
+                out.push(0x10);
+                string(out, field.text);
             }
-            string(out, value.as_bytes());
-            return;
         }
-        self.write(out, &Name::Plain(name.clone()), value.as_bytes());
+        string(out, field.value);
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, name: &Name, value: &[u8]) {
+    fn write(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(name.text().as_bytes());
+        hasher.write(name);
         let name_hash = hasher.finish();
         hasher.write(value);
         let hash = hasher.finish();
@@ -176,14 +146,14 @@ impl Encoder {
         let name_place = name_hash as usize % PLACES;
         if let Some((index, told)) = self.told(self.fields.get(place))
             && *told.value == *value
-            && told.name == *name
+            && *told.name == *name
         {
             integer(out, 0x80, 7, index);
             return;
         }
-        let index = name.known().or_else(|| {
+        let index = table::known(name).or_else(|| {
             let (index, told) = self.told(self.names.get(name_place))?;
-            (told.name == *name).then_some(index)
+            (*told.name == *name).then_some(index)
         });
         // The second time it is worth telling; so is a name that nobody knows.
         let mark = (hash >> 32) as u32 | 1;
@@ -197,11 +167,11 @@ impl Encoder {
             Some(index) => integer(out, 0x40, 6, index),
             None => {
                 out.push(0x40);
-                string(out, name.text().as_bytes());
+                string(out, name);
             }
         }
         string(out, value);
-        self.tell(name.clone(), value, place, name_place);
+        self.tell(name, value, place, name_place);
     }
 
     /// The index of the entry of this number, if the table has it still.
@@ -212,9 +182,9 @@ impl Encoder {
         Some((STATIC.len() + 1 + age, told))
     }
 
-    fn tell(&mut self, name: Name, value: &[u8], place: usize, name_place: usize) {
-        let bytes = name.text().len() + value.len();
-        self.table.add(Told { name, value: value.into() }, bytes);
+    fn tell(&mut self, name: &[u8], value: &[u8], place: usize, name_place: usize) {
+        let bytes = name.len() + value.len();
+        self.table.add(Told { name: name.into(), value: value.into() }, bytes);
         if self.table.room() < bytes + table::OVERHEAD {
             // It was too large, and the table is empty.
             return;
@@ -251,10 +221,9 @@ fn string(out: &mut Vec<u8>, text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
-    use super::super::{Decoder, Field};
+    use super::super::{Decoder, Kind};
     use super::*;
+    use crate::fields::Name;
 
     /// Both ends of one direction.
     struct Ends(Encoder, Decoder);
@@ -265,27 +234,24 @@ mod tests {
         }
 
         /// The size of the block, and whether it came through.
-        fn send(&mut self, headers: &HeaderMap) -> usize {
+        fn send(&mut self, headers: &Fields) -> usize {
             let mut block = Vec::new();
             self.0.begin(&mut block);
             self.0.fields(&mut block, headers);
             let size = block.len();
-            let mut got = HeaderMap::new();
-            let put = |field, _| match field {
-                Field::Plain(name, value) => drop(got.append(name, value)),
+            let mut got = Fields::new();
+            let put = |field: super::super::Field<'_>| match field.kind {
+                Kind::Plain(name) => got.append(name, field.text, field.value, field.is_secret),
                 other => panic!("{other:?}"),
             };
-            self.1.decode(Bytes::from(block), put).expect("a block");
+            self.1.decode(&block, put).expect("a block");
             assert_eq!(got, *headers);
             size
         }
     }
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
-        };
-        fields.iter().map(pair).collect()
+    fn headers(fields: &[(&str, &str)]) -> Fields {
+        fields.iter().copied().collect()
     }
 
     #[test]
@@ -317,8 +283,8 @@ mod tests {
     #[test]
     fn secrets_are_never_in_the_table() {
         let mut ends = Ends::new();
-        let mut secret = headers(&[("authorization", "Bearer x"), ("x-key", "k")]);
-        secret.get_mut("x-key").expect("there").set_sensitive(true);
+        let mut secret = headers(&[("authorization", "Bearer x")]);
+        secret.append(Name::Other, b"x-key", b"k", true);
         for _ in 0..3 {
             let mut block = Vec::new();
             ends.0.fields(&mut block, &secret);

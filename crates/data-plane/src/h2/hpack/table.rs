@@ -3,29 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
-use super::Field;
+use super::{Field, Kind};
+use crate::fields::{self, Name};
+use crate::hop::path;
 
 /// What an entry takes of a table besides its bytes (RFC 7541 §4.1).
 pub(super) const OVERHEAD: usize = 32;
 
-/// What a field is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Name {
-    Method,
-    Scheme,
-    Authority,
-    Path,
-    Status,
-    Plain(HeaderName),
-    /// None that a message may have; how many bytes it has.
-    Bad(usize),
-}
-
-impl Name {
+impl Kind {
+    /// What a field of this name is.
     pub(super) fn of(text: &[u8]) -> Self {
         match text {
             b":method" => Self::Method,
@@ -33,71 +21,64 @@ impl Name {
             b":authority" => Self::Authority,
             b":path" => Self::Path,
             b":status" => Self::Status,
-            // Refuses upper case and all that is no token.
-            _ => HeaderName::from_lowercase(text).map_or(Self::Bad(text.len()), Self::Plain),
+            _ if !text.is_empty() && text.iter().all(is_token) => Self::Plain(Name::of(text)),
+            _ => Self::Bad,
         }
     }
 
-    fn len(&self) -> usize {
-        match self {
-            Self::Method => 7,
-            Self::Scheme => 7,
-            Self::Authority => 10,
-            Self::Path => 5,
-            Self::Status => 7,
-            Self::Plain(name) => name.as_str().len(),
-            Self::Bad(len) => *len,
-        }
-    }
-
-    /// The field of this name with this value.
-    pub(super) fn with(&self, value: Bytes) -> Field {
-        let field = match self {
-            Self::Method => Method::from_bytes(&value).ok().map(Field::Method),
-            Self::Scheme => matches!(&value[..], b"http" | b"https").then_some(Field::Scheme),
-            Self::Authority => Authority::from_maybe_shared(value).ok().map(Field::Authority),
-            Self::Path => {
-                // A target has no fragment; a parser that drops it would see another one than its sender.
-                let is_whole = value.first() == Some(&b'/') && !value.contains(&b'#');
-                is_whole.then(|| PathAndQuery::from_maybe_shared(value).ok()).flatten().map(Field::Path)
-            }
-            Self::Status => StatusCode::from_bytes(&value).ok().map(Field::Status),
-            Self::Plain(name) => plain_value(value).map(|value| Field::Plain(name.clone(), value)),
-            Self::Bad(_) => None,
+    /// The same, or [`Kind::Bad`] when no message may have it with this value.
+    pub(super) fn with(self, value: &[u8]) -> Self {
+        let is_sound = match self {
+            Self::Method => Method::from_bytes(value).is_ok(),
+            Self::Scheme => matches!(value, b"http" | b"https"),
+            Self::Authority => !value.is_empty() && value.iter().all(u8::is_ascii_graphic),
+            Self::Path => path::is_target(value),
+            Self::Status => StatusCode::from_bytes(value).is_ok(),
+            Self::Plain(_) => is_plain_value(value),
+            Self::Bad => false,
         };
-        field.unwrap_or(Field::Bad)
+        if is_sound { self } else { Self::Bad }
     }
+}
+
+/// A byte of a name; upper case is none (RFC 9113 §8.2.1).
+fn is_token(byte: &u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*'
+        | b'+' | b'^' | b'`' | b'|' | b'~')
 }
 
 /// A value neither begins nor ends with a blank (RFC 9113 §8.2.1).
-fn plain_value(value: Bytes) -> Option<HeaderValue> {
+fn is_plain_value(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    if is_blank(value.first()) || is_blank(value.last()) {
-        return None;
-    }
-    HeaderValue::from_maybe_shared(value).ok()
+    !is_blank(value.first()) && !is_blank(value.last()) && fields::is_value(value)
 }
 
 /// One field in a table.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) name: Name,
-    pub(super) field: Field,
-    /// Bytes of its name and its value.
-    pub(super) bytes: usize,
+    /// By its name alone.
+    pub(super) name: Kind,
+    /// With its value.
+    kind: Kind,
+    pub(super) text: Box<[u8]>,
+    value: Box<[u8]>,
 }
 
 impl Entry {
-    pub(super) fn new(name: Name, value: Bytes) -> Self {
-        let bytes = name.len() + value.len();
-        Self { field: name.with(value), name, bytes }
+    pub(super) fn new(name: Kind, text: &[u8], value: &[u8]) -> Self {
+        Self { name, kind: name.with(value), text: text.into(), value: value.into() }
+    }
+
+    pub(super) fn field(&self) -> Field<'_> {
+        Field { kind: self.kind, text: &self.text, value: &self.value, is_secret: false }
     }
 }
 
 /// The entries of the table that all know; the first has the index 1.
 pub(super) static STATIC: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    let entry = |(name, value): &(&'static str, &'static str)| {
-        Entry::new(Name::of(name.as_bytes()), Bytes::from_static(value.as_bytes()))
+    let entry = |(name, value): &(&str, &str)| {
+        let text = name.as_bytes();
+        Entry::new(Kind::of(text), text, value.as_bytes())
     };
     KNOWN.iter().map(entry).collect()
 });
@@ -121,32 +102,34 @@ const KNOWN: [(&str, &str); 61] = [
 ];
 
 /// The index of a name that all know.
-pub(super) fn known(name: &str) -> Option<usize> {
+pub(super) fn known(name: &[u8]) -> Option<usize> {
     Some(match name {
-        "accept" => 19,
-        "accept-encoding" => 16,
-        "accept-language" => 17,
-        "authorization" => 23,
-        "cache-control" => 24,
-        "content-encoding" => 26,
-        "content-length" => 28,
-        "content-type" => 31,
-        "cookie" => 32,
-        "date" => 33,
-        "etag" => 34,
-        "if-modified-since" => 40,
-        "if-none-match" => 41,
-        "last-modified" => 44,
-        "link" => 45,
-        "location" => 46,
-        "range" => 50,
-        "referer" => 51,
-        "retry-after" => 53,
-        "server" => 54,
-        "set-cookie" => 55,
-        "user-agent" => 58,
-        "vary" => 59,
-        "via" => 60,
+        b":authority" => 1,
+        b":path" => 4,
+        b"accept" => 19,
+        b"accept-encoding" => 16,
+        b"accept-language" => 17,
+        b"authorization" => 23,
+        b"cache-control" => 24,
+        b"content-encoding" => 26,
+        b"content-length" => 28,
+        b"content-type" => 31,
+        b"cookie" => 32,
+        b"date" => 33,
+        b"etag" => 34,
+        b"if-modified-since" => 40,
+        b"if-none-match" => 41,
+        b"last-modified" => 44,
+        b"link" => 45,
+        b"location" => 46,
+        b"range" => 50,
+        b"referer" => 51,
+        b"retry-after" => 53,
+        b"server" => 54,
+        b"set-cookie" => 55,
+        b"user-agent" => 58,
+        b"vary" => 59,
+        b"via" => 60,
         _ => return None,
     })
 }
@@ -215,11 +198,11 @@ mod tests {
     #[test]
     fn the_names_that_all_know_have_their_index() {
         for (at, (name, _)) in KNOWN.iter().enumerate() {
-            if let Some(index) = known(name) {
+            if let Some(index) = known(name.as_bytes()) {
                 assert_eq!(KNOWN[index - 1].0, *name, "{name} at {at}");
             }
         }
-        assert!(STATIC.iter().skip(1).take(13).all(|entry| entry.field != Field::Bad));
+        assert!(STATIC.iter().skip(1).take(13).all(|entry| entry.field().kind != Kind::Bad));
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! What comes in, frame by frame.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Request;
 
 use super::super::calm::TooMuch;
 use super::super::frame::{
     self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FIRST_WINDOW, GOAWAY, HEAD, HEADERS, Head, LARGEST, PADDED,
     PING, PRIORITY, PUSH_PROMISE, RESET, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY, word,
 };
-use super::super::head::{Fields, Refused};
+use super::super::head::{Gathered, Refused};
 use super::super::stream::{Receiving, Sending, Stream};
 use super::super::{Code, Error};
 use super::{Block, Mux, Role};
+use crate::message::Request;
 
 /// Frames of one head.
 const MAX_FRAMES: u32 = 64;
@@ -34,7 +34,7 @@ pub(crate) enum Received {
 pub(crate) struct Begun {
     pub(crate) id: u32,
     /// `None`: its head is larger than what is read.
-    pub(crate) request: Option<Box<Request<()>>>,
+    pub(crate) request: Option<Box<Request>>,
     /// Whether no body follows.
     pub(crate) is_bare: bool,
 }
@@ -206,9 +206,8 @@ impl Mux {
 
     /// All of a head has come. It is read in any case: what follows on the connection builds on it.
     fn whole(&mut self, id: u32, ends: bool, block: Bytes) -> Result<Option<Begun>, Fault> {
-        let mut fields = Fields::new(self.largest_head);
-        let put = |field, bytes| fields.put(field, bytes);
-        self.decoder.decode(block, put).map_err(|_| Code::COMPRESSION_ERROR)?;
+        let mut fields = Gathered::new(self.largest_head);
+        self.decoder.decode(&block, |field| fields.put(&field)).map_err(|_| Code::COMPRESSION_ERROR)?;
         if fields.is_bomb() {
             return Err(Code::ENHANCE_YOUR_CALM.into());
         }
@@ -227,7 +226,7 @@ impl Mux {
     }
 
     /// A client begins a stream.
-    fn begun(&mut self, id: u32, ends: bool, fields: Fields) -> Result<Option<Begun>, Fault> {
+    fn begun(&mut self, id: u32, ends: bool, fields: Gathered) -> Result<Option<Begun>, Fault> {
         self.number = id;
         if self.told_last.is_some_and(|last| id > last) {
             // It knows, or will soon, that nobody looks at it.

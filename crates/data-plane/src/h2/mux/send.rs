@@ -3,12 +3,12 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::super::frame::{self, END_HEADERS, END_STREAM, HEAD, LARGEST};
 use super::super::hpack::Encoder;
 use super::super::stream::{Sending, Stream};
 use super::{AHEAD, Mux};
+use crate::fields::Fields;
 
 /// Bytes of a connection that wait to be written, before streams wait for their turn.
 pub(super) const HIGH: usize = 128 * 1024;
@@ -109,7 +109,7 @@ impl Mux {
     }
 
     /// Sends the end of a body.
-    pub(crate) fn finish(&mut self, id: u32, trailers: Option<HeaderMap>) {
+    pub(crate) fn finish(&mut self, id: u32, trailers: Option<Fields>) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.sending == Sending::Open) else { return };
         stream.sending = trailers.map_or(Sending::End, Sending::Trailers);
         self.proceed(id);
@@ -187,7 +187,6 @@ impl Mux {
             Sending::Trailers(trailers) => {
                 stream.wake();
                 self.write_block(id, true, |encoder, out| encoder.fields(out, &trailers));
-                crate::h1::maps::give(trailers);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use synego_runtime::tasks;
 
 use super::{Job, serve_stream};
+use crate::hop::timer::Alarm;
 
 /// Tasks of a worker that wait for a stream; more than these end with theirs.
 const KEPT: usize = 64;
@@ -39,8 +40,9 @@ pub(super) fn work(job: Job) {
 async fn run(first: Box<Job>) {
     let hand = Rc::<Hand>::default();
     let mut next = Some(first);
+    let mut alarm = Alarm::default();
     while let Some(job) = next.take() {
-        serve_stream(job).await;
+        serve_stream(job, &mut alarm).await;
         let is_kept = IDLE.with_borrow_mut(|idle| {
             let has_room = idle.len() < KEPT;
             if has_room {

@@ -1,14 +1,15 @@
 //! Heads and chunks of HTTP/1.1, read and written.
 
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
-use http::{Request, Response, Version};
+use http::Version;
 
 use super::Run;
 use crate::h1::body::{Decoder, Part};
 use crate::h1::out::Out;
 use crate::h1::parse::{self, Framing};
-use crate::h1::{maps, write};
+use crate::h1::write;
+use crate::hop::head::Head;
+use crate::message::{Answer, Request};
 
 /// What a small client sends: one field.
 pub(super) const PLAIN: &str = "GET /users/7/orders HTTP/1.1\r\nhost: shop.example.com\r\n\r\n";
@@ -43,29 +44,25 @@ const CHUNK: &str = "40\r\n{\"id\":7,\"name\":\"a line of an answer that comes a
 const CHUNKS: usize = 16;
 
 /// A request as `h1::server` has it.
-pub(super) fn request_of(text: &str) -> Option<Request<()>> {
+pub(super) fn request_of(text: &str) -> Option<Request> {
     Some(parse::request(&mut BytesMut::from(text)).ok()??.0)
 }
 
-fn answer() -> Option<Response<()>> {
+fn answer() -> Option<Answer> {
     Some(parse::answer(&mut BytesMut::from(ANSWER)).ok()??.0)
 }
 
 pub(super) fn read_request(text: &'static str, fields: usize) -> Option<Run> {
     Some(Box::new(move || {
-        let Ok(Some((mut request, facts))) = parse::request(&mut read(text)) else { return false };
-        let is_right = facts.keeps && request.headers().len() == fields;
-        maps::give(std::mem::take(request.headers_mut()));
-        is_right
+        let Ok(Some((request, facts))) = parse::request(&mut read(text)) else { return false };
+        facts.keeps && request.fields.len() == fields
     }))
 }
 
 pub(super) fn read_answer() -> Option<Run> {
     Some(Box::new(|| {
-        let Ok(Some((mut answer, facts))) = parse::answer(&mut read(ANSWER)) else { return false };
-        let is_right = facts.framing == Framing::Length(1024) && answer.headers().len() == 8;
-        maps::give(std::mem::take(answer.headers_mut()));
-        is_right
+        let Ok(Some((answer, facts))) = parse::answer(&mut read(ANSWER)) else { return false };
+        facts.framing == Framing::Length(1024) && answer.fields.len() == 8
     }))
 }
 
@@ -88,18 +85,17 @@ pub(super) fn read_chunks() -> Option<Run> {
 
 pub(super) fn write_request() -> Option<Run> {
     let request = request_of(BROWSER)?;
-    let target = request.uri().path_and_query()?.clone();
-    let host = request.headers().get(HOST)?.clone();
+    let head = Head::check(&request, true).ok()?;
     let mut out = Out::default();
     Some(Box::new(move || {
         out.tail().clear();
-        let framing = write::request(&mut out, request.method(), &target, &host, request.headers(), Some(0));
+        let framing = write::request(&mut out, &head, &request.fields, Some(0));
         framing == write::Framing::None && out.len() == BROWSER.len()
     }))
 }
 
 pub(super) fn write_answer() -> Option<Run> {
-    let answer = answer()?.map(|()| Bytes::new());
+    let answer = answer()?.with(Bytes::new());
     let asked = write::Asked { is_head: false, version: Version::HTTP_11, keeps: true };
     let mut out = Out::default();
     Some(Box::new(move || {

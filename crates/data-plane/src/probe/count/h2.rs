@@ -1,14 +1,12 @@
 //! Heads of gRPC on HTTP/2, read and written: the first ones of a connection, and those that follow.
 
-use bytes::Bytes;
-use http::header::HOST;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{Method, StatusCode};
 
 use super::Run;
-use crate::h1::maps;
-use crate::h2::head::Fields;
+use crate::fields::{Fields, Name};
+use crate::h2::head::Gathered;
 use crate::h2::hpack::{Decoder, Encoder};
+use crate::message::Request;
 
 /// Bytes of a head that are read.
 const LARGEST: usize = 64 * 1024;
@@ -16,8 +14,6 @@ const LARGEST: usize = 64 * 1024;
 const TRIES: usize = 1000;
 /// The first id of a request; all that follow have as many digits.
 const FIRST_ID: u64 = 10_000_000_000_000_000_000;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// `POST http://inventory.synego:8080/shop.v1.Inventory/GetItem` with `content-type`, `user-agent`, `te` and
 /// `grpc-timeout`: in Huffman's code, all for the table.
@@ -47,23 +43,19 @@ const ANSWER_AGAIN: &[u8] = &[
     0x1b, 0x51, 0xb6, 0x47, 0x24, 0x74, 0xaf, 0x4a, 0xff,
 ];
 
-fn read(decoder: &mut Decoder, block: &[u8]) -> Option<Fields> {
-    let mut fields = Fields::new(LARGEST);
-    decoder.decode(Bytes::copy_from_slice(block), |field, bytes| fields.put(field, bytes)).ok()?;
-    Some(fields)
+fn read(decoder: &mut Decoder, block: &[u8]) -> Option<Gathered> {
+    let mut gathered = Gathered::new(LARGEST);
+    decoder.decode(block, |field| gathered.put(&field)).ok()?;
+    Some(gathered)
 }
 
-fn request(decoder: &mut Decoder, block: &[u8]) -> Option<Request<()>> {
+fn request(decoder: &mut Decoder, block: &[u8]) -> Option<Request> {
     Some(read(decoder, block)?.request().ok()?.0)
 }
 
-/// Whether the request is the one that was sent; its map is given back as after an exchange.
-fn is_request(request: Option<Request<()>>) -> bool {
-    request.is_some_and(|mut request| {
-        let is_right = request.uri().path().len() == 26 && request.headers().len() == 4;
-        maps::give(std::mem::take(request.headers_mut()));
-        is_right
-    })
+/// Whether the request is the one that was sent.
+fn is_request(request: Option<Request>) -> bool {
+    request.is_some_and(|request| request.target().map(<[u8]>::len) == Some(26) && request.fields.len() == 4)
 }
 
 /// The decoder of the connection is part of it.
@@ -81,46 +73,39 @@ pub(super) fn read_answer_again() -> Option<Run> {
     let mut decoder = Decoder::new();
     read(&mut decoder, ANSWER)?.answer().ok()?;
     Some(Box::new(move || {
-        let Some(Ok((mut answer, _))) = read(&mut decoder, ANSWER_AGAIN).map(Fields::answer) else { return false };
-        let is_right = answer.status() == StatusCode::OK && answer.headers().len() == 2;
-        maps::give(std::mem::take(answer.headers_mut()));
-        is_right
+        let Some(Ok((answer, _))) = read(&mut decoder, ANSWER_AGAIN).map(Gathered::answer) else { return false };
+        answer.status == StatusCode::OK && answer.fields.len() == 2
     }))
 }
 
 /// What a hop writes of a call.
 struct Call {
-    authority: HeaderValue,
-    path: PathAndQuery,
-    headers: HeaderMap,
+    path: String,
+    /// Its fields without an id, and with the last one.
+    first: Fields,
+    fields: Fields,
     out: Vec<u8>,
     last_id: u64,
 }
 
 impl Call {
     fn new() -> Option<Self> {
-        let mut decoder = Decoder::new();
-        let mut request = request(&mut decoder, REQUEST)?;
-        let headers = std::mem::take(request.headers_mut());
-        let mut call = Self {
-            authority: HeaderValue::from_static("inventory.synego:8080"),
-            path: request.uri().path_and_query()?.clone(),
-            headers,
-            out: Vec::with_capacity(4096),
-            last_id: FIRST_ID,
-        };
-        call.headers.insert(HeaderName::from_static("x-synego-caller"), HeaderValue::from_static("orders"));
-        call.headers.insert(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("192.0.2.17"));
-        call.headers.insert(HeaderName::from_static("x-forwarded-host"), HeaderValue::from_static("shop.example.com"));
-        call.headers.insert(HeaderName::from_static("x-forwarded-proto"), HeaderValue::from_static("http"));
-        call.headers.remove(HOST);
-        Some(call)
+        let request = request(&mut Decoder::new(), REQUEST)?;
+        let path = String::from_utf8(request.target()?.to_vec()).ok()?;
+        let out = Vec::with_capacity(4096);
+        let mut first = request.fields;
+        first.set(Name::Caller, b"orders");
+        first.set(Name::ForwardedFor, b"192.0.2.17");
+        first.set(Name::ForwardedHost, b"shop.example.com");
+        first.set(Name::ForwardedProto, b"http");
+        Some(Self { path, fields: first.clone(), first, out, last_id: FIRST_ID })
     }
 
     /// Gives the call an id that none had before.
     fn has_new_id(&mut self) {
         self.last_id += 1;
-        self.headers.insert(REQUEST_ID, HeaderValue::from(self.last_id));
+        self.fields = self.first.clone();
+        self.fields.set_number(Name::RequestId, self.last_id);
     }
 
     /// Writes its head; how many bytes.
@@ -129,9 +114,9 @@ impl Call {
         encoder.begin(&mut self.out);
         encoder.method(&mut self.out, &Method::POST);
         encoder.scheme(&mut self.out);
-        encoder.authority(&mut self.out, &self.authority);
+        encoder.authority(&mut self.out, "inventory.synego:8080");
         encoder.path(&mut self.out, &self.path);
-        encoder.fields(&mut self.out, &self.headers);
+        encoder.fields(&mut self.out, &self.fields);
         self.out.len()
     }
 
@@ -140,7 +125,7 @@ impl Call {
         self.out.clear();
         encoder.begin(&mut self.out);
         encoder.status(&mut self.out, StatusCode::OK);
-        encoder.fields(&mut self.out, &self.headers);
+        encoder.fields(&mut self.out, &self.fields);
         self.out.len()
     }
 }
@@ -161,8 +146,8 @@ fn settled(best: usize, mut write: impl FnMut(&mut Encoder) -> usize) -> Option<
 pub(super) fn write_request_first() -> Option<Run> {
     let mut call = Call::new()?;
     call.has_new_id();
-    let names = call.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
-    Some(Box::new(move || call.write(&mut Encoder::new()) > names))
+    let (names, _) = call.fields.sizes();
+    Some(Box::new(move || call.write(&mut Encoder::new()) as u64 > names))
 }
 
 pub(super) fn write_request_again() -> Option<Run> {
@@ -181,8 +166,7 @@ pub(super) fn write_request_again() -> Option<Run> {
 
 pub(super) fn write_answer_again() -> Option<Run> {
     let mut call = Call::new()?;
-    call.headers.clear();
-    call.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    call.first = [("content-type", "application/grpc")].into_iter().collect();
     // Status and content type are a byte each.
     let best = 2 + 2 + 21;
     let mut encoder = settled(best, |encoder| {

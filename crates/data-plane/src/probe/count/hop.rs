@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use synego_model::Limits;
-use synego_runtime::clock;
 
 use super::{Run, h1};
+use crate::fields::Fields;
 use crate::hop::head::{self, Form, Head};
 use crate::hop::line::Line;
-use crate::hop::marks::Marks;
 use crate::hop::trace::{self, Trace};
 use crate::hop::{headers, path};
 use crate::metrics::{HopKind, Hub, WorkerMetrics};
@@ -26,60 +24,54 @@ pub(super) fn check(text: &str) -> Option<Run> {
     let request = h1::request_of(text)?;
     let limits = Limits::default();
     Some(Box::new(move || {
-        let marks = Marks::of(request.headers());
-        let form = Form::of(&request, false, marks);
+        let form = Form::of(&request, false);
         let fits = head::check_sizes(&request, 0, &limits).is_ok();
-        let host = Head::check(&request, true, marks).map(|head| head.host.len());
+        let host = Head::check(&request, true).map(|head| head.host().len());
         fits && !form.is_grpc && host.ok() == Some("shop.example.com".len())
     }))
 }
 
-/// Makes fields ready for the next hop; a copy of a map is made for each run, which is part of it.
+/// Makes fields ready for the next hop; a copy of them is made for each run, which is part of it.
 pub(super) fn forward() -> Option<Run> {
     let request = h1::request_of(h1::BROWSER)?;
-    let marks = Marks::of(request.headers());
-    let (peer, host) = (HeaderValue::from_static("192.0.2.17"), HeaderValue::from_static("shop.example.com"));
     Some(Box::new(move || {
-        let mut map = request.headers().clone();
-        headers::forward_request(&mut map, marks);
-        headers::say_forwarded(&mut map, marks, &peer, &host, false);
-        map.len() == 12 - 1 + 3
+        let mut fields = request.fields.clone();
+        headers::forward_request(&mut fields);
+        headers::say_forwarded(&mut fields, "192.0.2.17", "shop.example.com", false);
+        fields.len() == 12 - 1 + 3
     }))
 }
 
 /// A request that comes without an id and without a trace.
 pub(super) fn trace_new() -> Option<Run> {
     let mut rng = SmallRng::seed_from_u64(SEED);
-    let mut map = HeaderMap::with_capacity(16);
     Some(Box::new(move || {
-        map.clear();
-        let id = trace::request_id(&mut map, false, &mut rng);
-        let trace = Trace::take(&mut map, Marks::default(), &mut rng);
-        trace.trace_id > 0 && id.len() == 32 && map.len() == 2
+        let mut fields = Fields::new();
+        let id = trace::request_id(&mut fields, false, &mut rng);
+        let trace = Trace::take(&mut fields, &mut rng);
+        trace.trace_id > 0 && id.as_str().len() == 32 && fields.len() == 2
     }))
 }
 
 /// A request of a peer, whose id and trace go on.
 pub(super) fn trace_kept() -> Option<Run> {
     let mut rng = SmallRng::seed_from_u64(SEED);
-    let mut map = HeaderMap::with_capacity(16);
-    map.insert(trace::REQUEST_ID, HeaderValue::from_static(ID));
-    let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-    map.insert(HeaderName::from_static("traceparent"), parent);
-    let marks = Marks::of(&map);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     Some(Box::new(move || {
-        let id = trace::request_id(&mut map, true, &mut rng);
-        let trace = Trace::take(&mut map, marks, &mut rng);
-        trace.trace_id == 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736 && id == ID && map.len() == 2
+        let mut fields: Fields = [("x-request-id", ID), ("traceparent", parent)].into_iter().collect();
+        let id = trace::request_id(&mut fields, true, &mut rng);
+        let trace = Trace::take(&mut fields, &mut rng);
+        trace.trace_id == 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736 && id.as_str() == ID && fields.len() == 2
     }))
 }
 
 /// One line of the access log, as text.
 pub(super) fn log_line() -> Option<Run> {
-    let (trace, span) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 0x00f0_67aa_0ba9_02b7_u64);
+    let (trace_id, span_id) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7);
+    let trace = Trace { trace_id, span_id, is_sampled: true };
     Some(Box::new(move || {
         let line = Line {
-            ts: clock::rfc3339(1_795_420_800_000),
+            unix_ms: 1_795_420_800_042,
             hop: HopKind::Inbound.word(),
             node: "orders-1@vm1",
             method: Some("GET"),
@@ -93,18 +85,17 @@ pub(super) fn log_line() -> Option<Run> {
             detail: None,
             bytes_in: 0,
             bytes_out: 1024,
-            duration_ms: 1.734,
-            upstream_ms: Some(1.648),
+            duration: Duration::from_micros(1734),
+            upstream: Some(Duration::from_micros(1648)),
             tries: 1,
-            request_id: Some(ID.to_owned()),
-            trace_id: Some(format!("{trace:032x}")),
-            span_id: Some(format!("{span:016x}")),
-            caller: Some("gateway".to_owned()),
+            request_id: Some(ID),
+            trace: Some(trace),
+            caller: Some("gateway"),
             protocol: "http/1.1",
             grpc_status: None,
             complete: true,
         };
-        serde_json::to_string(&line).is_ok_and(|line| line.ends_with("\"complete\":true}"))
+        line.json().ends_with("\"complete\":true}")
     }))
 }
 

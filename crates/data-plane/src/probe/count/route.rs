@@ -1,9 +1,10 @@
 //! Which route takes a request, among few and among many.
 
-use http::{HeaderMap, Method};
+use http::Method;
 use synego_model::{Epoch, Limits, Route, Snapshot};
 
 use super::Run;
+use crate::fields::Fields;
 use crate::router::{Asked, Router};
 
 /// Paths that are asked for in turn: the figure is the mean over their places in the table.
@@ -32,14 +33,14 @@ pub(super) fn find(count: usize) -> Option<Run> {
         (format!("/service-{number:05}/v1/4711/orders"), format!("service-{number:05}"))
     };
     let asked: Vec<(String, String)> = (0..ASKED).map(ask).collect();
-    let (method, headers) = (Method::GET, HeaderMap::new());
+    let (method, fields) = (Method::GET, Fields::new());
     let mut turn = (0..ASKED).cycle();
     Some(Box::new(move || {
         let at = turn.next().unwrap_or_default();
         let (Some((path, service)), Some(router)) = (asked.get(at), routers.get(at / 10 % routers.len())) else {
             return false;
         };
-        let asked = Asked { host: "shop.example.com", path, query: None, method: &method, headers: &headers };
+        let asked = Asked { host: "shop.example.com", path, query: None, method: &method, fields: &fields };
         router.find(&asked).is_some_and(|route| route.service.as_str() == service)
     }))
 }

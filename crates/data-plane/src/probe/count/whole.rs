@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use synego_model::{BalanceKind, Epoch, Limits, Policy, Route, Snapshot};
@@ -12,12 +11,11 @@ use synego_model::{BalanceKind, Epoch, Limits, Policy, Route, Snapshot};
 use super::hop::SEED;
 use super::{Run, pick};
 use crate::h1::out::Out;
-use crate::h1::{maps, parse, write};
+use crate::h1::{parse, write};
 use crate::hop::deadline::Deadline;
 use crate::hop::head::{self, Form, Head};
 use crate::hop::headers;
 use crate::hop::intake::Progress;
-use crate::hop::marks::Marks;
 use crate::hop::trace::{self, Trace};
 use crate::metrics::{HopKind, Hub, WorkerMetrics};
 use crate::router::{Asked, Router};
@@ -28,44 +26,40 @@ pub(super) fn relay(text: &'static str) -> Option<Run> {
     let (mut balancer, now) = pick::warm(BalanceKind::Load, 2)?;
     let metrics = WorkerMetrics::new(Hub::default());
     let (limits, policy) = (Limits::default(), Policy::default());
-    let peer = HeaderValue::from_static("192.0.2.17");
     let mut rng = SmallRng::seed_from_u64(SEED);
     let mut out = Out::default();
     Some(Box::new(move || {
         let mut buf = BytesMut::new();
         buf.extend_from_slice(text.as_bytes());
         let Ok(Some((mut request, _))) = parse::request(&mut buf) else { return false };
-        let marks = Marks::of(request.headers());
-        let form = Form::of(&request, false, marks);
+        let form = Form::of(&request, false);
         if head::check_sizes(&request, 0, &limits).is_err() || form.is_grpc {
             return false;
         }
-        if marks.has(Marks::INTERNAL) {
-            headers::remove_internal(request.headers_mut());
-        }
-        let id = trace::request_id(request.headers_mut(), false, &mut rng);
-        Trace::take(request.headers_mut(), marks, &mut rng);
-        let Ok(head) = Head::check(&request, true, marks) else { return false };
-        let mut map = std::mem::take(request.headers_mut());
+        headers::remove_internal(&mut request.fields);
+        let id = trace::request_id(&mut request.fields, false, &mut rng);
+        Trace::take(&mut request.fields, &mut rng);
+        let Ok(head) = Head::check(&request, true) else { return false };
+        let mut fields = std::mem::take(&mut request.fields);
         drop(request);
 
-        let (path, query) = (head.path(), head.target.query());
-        let asked = Asked { host: &head.host, path, query, method: &head.method, headers: &map };
+        let (path, query) = (head.path(), head.query());
+        let asked = Asked { host: head.host(), path, query, method: &head.method, fields: &fields };
         let Some(route) = router.find(&asked) else { return false };
         let Ok(slot) = balancer.pick(None, &[], now, &mut rng) else { return false };
         balancer.begin(slot, now);
 
-        let deadline = Deadline::of(&map, marks, head.is_grpc, true, &policy, &limits, now);
-        headers::forward_request(&mut map, marks);
-        headers::say_forwarded(&mut map, marks, &peer, &head.authority, false);
-        deadline.write(&mut map, now, Progress::Ended { at: now });
+        let deadline = Deadline::of(&fields, head.is_grpc, true, &policy, &limits, now);
+        headers::forward_request(&mut fields);
+        headers::say_forwarded(&mut fields, "192.0.2.17", head.authority(), false);
+        deadline.write(&mut fields, now, Progress::Ended { at: now });
         out.tail().clear();
-        let framing = write::request(&mut out, &head.method, &head.target, &head.authority, &map, Some(0));
-        maps::give(map);
+        let framing = write::request(&mut out, &head, &fields, Some(0));
+        drop(fields);
 
         balancer.answered(slot, Duration::from_millis(1), false, now, &mut rng);
         balancer.end(slot);
         metrics.exchange(HopKind::Ingress, route.service.as_str(), &route.label, 200, None, Duration::from_millis(1));
-        framing == write::Framing::None && out.len() > text.len() && id.len() == 32
+        framing == write::Framing::None && out.len() > text.len() && id.as_str().len() == 32
     }))
 }

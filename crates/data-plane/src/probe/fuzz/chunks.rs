@@ -1,9 +1,9 @@
 //! Chunked bodies: the same data however they are cut, as a plain reader finds it, and the same after they are framed anew.
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 
 use super::Chance;
+use crate::fields::Fields;
 use crate::h1::body::{Decoder, Part};
 use crate::h1::out::Out;
 use crate::h1::parse::Framing as Said;
@@ -24,7 +24,7 @@ enum End {
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     data: Vec<u8>,
-    trailers: HeaderMap,
+    trailers: Fields,
     end: End,
 }
 
@@ -49,7 +49,7 @@ pub fn chunked_body(bytes: &[u8]) {
 
 fn read(pieces: &[&[u8]]) -> Seen {
     let mut decoder = Decoder::of_request(Said::Chunked);
-    let mut seen = Seen { data: Vec::new(), trailers: HeaderMap::new(), end: End::More };
+    let mut seen = Seen { data: Vec::new(), trailers: Fields::new(), end: End::More };
     let (mut buf, mut rest) = (BytesMut::new(), 0);
     for piece in pieces {
         if decoder.is_done() {

@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use http::header::{ETAG, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use synego_model::Limits;
 
 use self::peer::{Peer, pattern};
 use super::Chance;
 use super::script::Script;
+use crate::fields::{Fields, Name};
 use crate::h2::Code;
 use crate::h2::frame::{HEAD, Head, LARGEST, acknowledge_settings, settings};
 use crate::h2::mux::{Begun, Fatal, Mux, Received, Role};
+use crate::message::Frame;
 
 /// Steps of one script; more show nothing new.
 const MOST_STEPS: usize = 400;
@@ -150,9 +151,11 @@ impl End {
     fn begun(&mut self, begun: &Begun) {
         assert!(self.role == Role::Server && begun.id % 2 == 1);
         let head = begun.request.as_ref().map(|request| {
-            assert!(request.uri().path().starts_with('/') != (request.method() == Method::CONNECT));
-            assert!(!request.headers().contains_key("connection") && !request.headers().contains_key("upgrade"));
-            format!("{} {:?} {:?}", request.method(), request.uri(), request.headers())
+            let has_path = request.target().is_some_and(|target| target.starts_with(b"/"));
+            assert!(has_path != (request.method == Method::CONNECT));
+            assert!(!request.fields.has(Name::Connection) && !request.fields.has(Name::Upgrade));
+            let (authority, target) = (request.authority(), request.target());
+            format!("{} {authority:?} {target:?} {:?}", request.method, request.fields)
         });
         self.note(begun.id, format!("begun {} {head:?}", begun.is_bare));
         assert!(self.streams.last().is_none_or(|last| last.0 < begun.id), "numbers of streams grow");
@@ -207,7 +210,7 @@ impl End {
         self.mux.write_head(id, detail & 128 != 0, |encoder, out| {
             encoder.method(out, if detail & 1 == 0 { &Method::POST } else { &Method::HEAD });
             encoder.scheme(out);
-            encoder.authority(out, &HeaderValue::from_static("users"));
+            encoder.authority(out, "users");
             encoder.fields(out, &trailers(detail));
         });
     }
@@ -219,10 +222,8 @@ impl End {
                 for _ in 0..[1, 8, usize::MAX][usize::from(detail % 8)] {
                     let Poll::Ready(read) = self.mux.poll_data(id, cx) else { break };
                     match read {
-                        Some(Ok(frame)) => match frame.into_data() {
-                            Ok(data) => self.trace.read.entry(id).or_default().extend_from_slice(&data),
-                            Err(frame) => self.note(id, format!("read {:?}", frame.into_trailers().ok())),
-                        },
+                        Some(Ok(Frame::Data(data))) => self.trace.read.entry(id).or_default().extend_from_slice(&data),
+                        Some(Ok(Frame::Trailers(trailers))) => self.note(id, format!("read {trailers:?}")),
                         other => {
                             self.note(id, format!("read {other:?}"));
                             break;
@@ -344,10 +345,8 @@ fn block(role: Role, detail: u8) -> Vec<u8> {
     block
 }
 
-fn trailers(detail: u8) -> HeaderMap {
-    let name = [ETAG, VARY, HeaderName::from_static("x-a"), HeaderName::from_static("grpc-status")]
-        [usize::from(detail & 3)]
-    .clone();
-    let value = HeaderValue::try_from("v".repeat(usize::from(detail & 31)));
-    value.into_iter().map(|value| (name.clone(), value)).collect()
+fn trailers(detail: u8) -> Fields {
+    let name = ["etag", "vary", "x-a", "grpc-status"][usize::from(detail & 3)];
+    let value = "v".repeat(usize::from(detail & 31));
+    [(name, value.as_str())].into_iter().collect()
 }

@@ -2,16 +2,16 @@
 //! them is read as the same message with the same end.
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use super::Chance;
+use crate::fields::{self, Fields, Name, Names};
 use crate::h1::Fault;
 use crate::h1::out::Out;
 use crate::h1::parse::{self, Facts, Framing};
 use crate::h1::write::{self, Asked};
-use crate::hop::path;
+use crate::hop::head::Head as Checked;
+use crate::message::{Answer, Request};
 
 /// With more headers than this nothing is written anew: the few that are added might be too many.
 const MOST_HEADERS: usize = 240;
@@ -29,26 +29,26 @@ enum Seen<T> {
 /// What of a head is compared.
 trait Head {
     fn first(&self) -> String;
-    fn fields(&self) -> &HeaderMap;
+    fn fields(&self) -> &Fields;
 }
 
-impl Head for Request<()> {
+impl Head for Request {
     fn first(&self) -> String {
-        format!("{} {:?} {:?}", self.method(), self.uri(), self.version())
+        format!("{} {:?} {:?} {:?}", self.method, self.authority(), self.target(), self.version)
     }
 
-    fn fields(&self) -> &HeaderMap {
-        self.headers()
+    fn fields(&self) -> &Fields {
+        &self.fields
     }
 }
 
-impl Head for Response<()> {
+impl Head for Answer {
     fn first(&self) -> String {
-        format!("{:?} {}", self.version(), self.status().as_str())
+        self.status.as_str().to_owned()
     }
 
-    fn fields(&self) -> &HeaderMap {
-        self.headers()
+    fn fields(&self) -> &Fields {
+        &self.fields
     }
 }
 
@@ -58,13 +58,13 @@ pub fn request_head(bytes: &[u8]) {
     let line = check_lines(&bytes[..taken], head.fields());
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, target, version] = words[..] else { panic!("{} words in the first line", words.len()) };
-    assert_eq!(method, head.method().as_str().as_bytes());
-    assert_eq!(version, if head.version() == Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+    assert_eq!(method, head.method.as_str().as_bytes());
+    assert_eq!(version, if head.version == Version::HTTP_10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
     if target.first() == Some(&b'/') {
-        assert_eq!(head.uri().path_and_query().map(|target| target.as_str().as_bytes()), Some(target));
+        assert_eq!(head.target(), Some(target));
     }
     check_framing(&head, facts);
-    if head.headers().len() <= MOST_HEADERS {
+    if head.fields.len() <= MOST_HEADERS {
         write_request(&head, facts);
     }
 }
@@ -73,10 +73,10 @@ pub fn request_head(bytes: &[u8]) {
 pub fn answer_head(bytes: &[u8]) {
     let Some((head, facts, taken)) = read(bytes, parse::answer) else { return };
     let line = check_lines(&bytes[..taken], head.fields());
-    let version = if head.version() == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    assert!(line.starts_with(format!("{version} {}", head.status().as_str()).as_bytes()), "{}", head.first());
+    let status = line.strip_prefix(b"HTTP/1.0 ").or_else(|| line.strip_prefix(b"HTTP/1.1 ")).unwrap_or_default();
+    assert!(status.starts_with(head.status.as_str().as_bytes()), "{}", head.first());
     check_framing(&head, facts);
-    if head.headers().len() > MOST_HEADERS {
+    if head.fields.len() > MOST_HEADERS {
         return;
     }
     for version in [Version::HTTP_10, Version::HTTP_11] {
@@ -116,7 +116,7 @@ fn in_pieces<T>(pieces: &[&[u8]], read: Read<T>) -> Seen<T> {
 }
 
 /// Reads the head line by line, and compares the fields; the first line.
-fn check_lines<'a>(head: &'a [u8], fields: &HeaderMap) -> &'a [u8] {
+fn check_lines<'a>(head: &'a [u8], fields: &Fields) -> &'a [u8] {
     let mut lines = Vec::new();
     let mut rest = head;
     while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
@@ -126,7 +126,7 @@ fn check_lines<'a>(head: &'a [u8], fields: &HeaderMap) -> &'a [u8] {
     assert!(rest.is_empty(), "a head ends with its last line");
     let mut lines = lines.into_iter().skip_while(|line| line.is_empty());
     let first = lines.next().unwrap_or_default();
-    let mut expected = HeaderMap::new();
+    let mut expected = Fields::new();
     while let Some(line) = lines.next() {
         if line.is_empty() {
             assert!(lines.next().is_none(), "a head ends with its first empty line");
@@ -134,12 +134,11 @@ fn check_lines<'a>(head: &'a [u8], fields: &HeaderMap) -> &'a [u8] {
         }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { panic!("a field without colon") };
         let (name, value) = line.split_at(colon);
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value[1..].trim_ascii()))
-        else {
-            panic!("a field that is none: {line:?}");
-        };
-        if name != CONTENT_LENGTH || !expected.contains_key(&name) {
-            expected.append(name, value);
+        let (text, value) = (name.to_ascii_lowercase(), value[1..].trim_ascii());
+        assert!(!text.is_empty() && fields::is_value(value), "a field that is none: {line:?}");
+        let name = Name::of(&text);
+        if name != Name::ContentLength || !expected.has(name) {
+            expected.append(name, &text, value, false);
         }
     }
     assert_eq!(*fields, expected);
@@ -148,8 +147,8 @@ fn check_lines<'a>(head: &'a [u8], fields: &HeaderMap) -> &'a [u8] {
 
 /// What is said of the body stands in the fields, once.
 fn check_framing(head: &impl Head, facts: Facts) {
-    let all = |name| head.fields().get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-    let (lengths, codings) = (all(CONTENT_LENGTH), all(TRANSFER_ENCODING));
+    let all = |name| head.fields().all(name).collect::<Vec<_>>();
+    let (lengths, codings) = (all(Name::ContentLength), all(Name::TransferEncoding));
     match facts.framing {
         Framing::Unsaid => assert!(lengths.is_empty() && codings.is_empty()),
         Framing::Chunked => {
@@ -164,37 +163,39 @@ fn check_framing(head: &impl Head, facts: Facts) {
 }
 
 /// The head of the request as the next hop reads it.
-fn write_request(head: &Request<()>, facts: Facts) {
-    let Some(given) = head.uri().path_and_query() else { return };
-    let Ok(path) = path::canonical(given.path()) else { return };
-    let target = given.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
-    let Ok(target) = PathAndQuery::try_from(target) else { panic!("a canonical path is no target") };
-    let host = head.headers().get(HOST).cloned().unwrap_or(HeaderValue::from_static("a"));
+fn write_request(head: &Request, facts: Facts) {
+    let Request { method, version, authority, target, .. } = head;
+    let mut fields = head.fields.clone();
+    if !fields.has(Name::Host) {
+        fields.set(Name::Host, b"a");
+    }
+    let given = Request { method: method.clone(), version: *version, fields, authority: *authority, target: *target };
+    let Ok(checked) = Checked::check(&given, true) else { return };
     let length = match facts.framing {
         Framing::Unsaid => Some(0),
         Framing::Length(length) => Some(length),
         Framing::Chunked => None,
     };
     let mut out = Out::default();
-    let written = write::request(&mut out, head.method(), &target, &host, head.headers(), length);
+    let written = write::request(&mut out, &checked, &given.fields, length);
     let text = out.take_all();
     let Seen::Head(again, facts, taken) = in_pieces(&[&text], parse::request) else { panic!("{text:?} is refused") };
     assert_eq!(taken, text.len());
-    assert_eq!((again.method(), again.version()), (head.method(), Version::HTTP_11));
-    assert_eq!(again.uri().path_and_query(), Some(&target));
-    assert_eq!(again.headers().get_all(HOST).iter().collect::<Vec<_>>(), [&host]);
+    assert_eq!((&again.method, again.version), (method, Version::HTTP_11));
+    assert_eq!(again.target(), Some(checked.target().as_bytes()));
+    assert_eq!(again.fields.only(Name::Host), Some(checked.authority().as_bytes()));
     match written {
         write::Framing::None => assert!(matches!(facts.framing, Framing::Unsaid | Framing::Length(0))),
         write::Framing::Length(length) => assert_eq!(facts.framing, Framing::Length(length)),
         write::Framing::Chunked => assert_eq!(facts.framing, Framing::Chunked),
         write::Framing::ToEnd => panic!("a request never ends with its connection"),
     }
-    let framing = [HOST, TRANSFER_ENCODING, CONTENT_LENGTH];
-    assert_eq!(without(again.headers(), &framing), without(head.headers(), &framing));
+    let framing = Names::of(&[Name::Host, Name::TransferEncoding, Name::ContentLength]);
+    assert_eq!(without(&again.fields, framing), without(&head.fields, framing));
 }
 
 /// The head of the answer as the client reads it.
-fn write_answer(head: &Response<()>, facts: Facts, asked: Asked) {
+fn write_answer(head: &Answer, facts: Facts, asked: Asked) {
     let length = match facts.framing {
         Framing::Length(length) => Some(length),
         Framing::Unsaid | Framing::Chunked => None,
@@ -204,35 +205,33 @@ fn write_answer(head: &Response<()>, facts: Facts, asked: Asked) {
     let text = out.take_all();
     let Seen::Head(again, facts, taken) = in_pieces(&[&text], parse::answer) else { panic!("{text:?} is refused") };
     assert_eq!(taken, text.len());
-    assert_eq!((again.status(), again.version()), (head.status(), Version::HTTP_11));
+    assert!(text.starts_with(b"HTTP/1.1 ") && again.status == head.status);
     match written {
         write::Framing::None => assert_ne!(facts.framing, Framing::Chunked),
         write::Framing::Length(length) => assert_eq!(facts.framing, Framing::Length(length)),
         write::Framing::Chunked => assert_eq!((facts.framing, asked.version), (Framing::Chunked, Version::HTTP_11)),
         write::Framing::ToEnd => assert_eq!((facts.framing, keeps), (Framing::Unsaid, false)),
     }
-    let is_upgrade = head.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if head.status().is_informational() || head.status() == StatusCode::NO_CONTENT {
+    let is_upgrade = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
         assert_eq!((written, facts.framing), (write::Framing::None, Framing::Unsaid), "it has no body");
     }
     if !is_upgrade {
         assert_eq!(facts.keeps, keeps, "both ends know whether the connection goes on");
     }
-    let mut framing = vec![TRANSFER_ENCODING, CONTENT_LENGTH];
+    let mut framing = Names::of(&[Name::TransferEncoding, Name::ContentLength]);
     if !is_upgrade {
-        framing.push(CONNECTION);
-        assert!(again.headers().contains_key(DATE), "every answer has a date");
+        framing = framing.and(Names::of(&[Name::Connection]));
+        assert!(again.fields.has(Name::Date), "every answer has a date");
     }
-    if !head.headers().contains_key(DATE) {
-        framing.push(DATE);
+    if !head.fields.has(Name::Date) {
+        framing = framing.and(Names::of(&[Name::Date]));
     }
-    assert_eq!(without(again.headers(), &framing), without(head.headers(), &framing));
+    assert_eq!(without(&again.fields, framing), without(&head.fields, framing));
 }
 
-fn without(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let mut headers = headers.clone();
-    for name in names {
-        headers.remove(name);
-    }
-    headers
+fn without(fields: &Fields, names: Names) -> Fields {
+    let mut fields = fields.clone();
+    fields.remove_all(names);
+    fields
 }

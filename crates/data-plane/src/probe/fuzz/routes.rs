@@ -5,9 +5,10 @@
 
 use std::cmp::Ordering;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::Method;
 use synego_model::{Epoch, HostPattern, Limits, Route, Segment, Snapshot};
 
+use crate::fields::{self, Fields, Name};
 use crate::hop::path;
 use crate::router::{Asked, Router};
 
@@ -26,13 +27,14 @@ pub fn routes(bytes: &[u8]) {
     let (given, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let (Ok(path), true) = (path::canonical(given), is_host) else { return };
     let host = host.to_ascii_lowercase();
-    let mut headers = HeaderMap::new();
+    let mut fields = Fields::new();
     for (name, value) in words.filter_map(|word| word.split_once(':')) {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-            headers.append(name, value);
+        if fields::is_value(value.as_bytes()) {
+            let name = name.to_ascii_lowercase();
+            fields.append(Name::of(name.as_bytes()), name.as_bytes(), value.as_bytes(), false);
         }
     }
-    let asked = Asked { host: &host, path: &path, query, method: &method, headers: &headers };
+    let asked = Asked { host: &host, path: &path, query, method: &method, fields: &fields };
     let all: Vec<Route> = lines.take(MOST).enumerate().filter_map(|(at, line)| route(line, at)).collect();
     let expected = all.iter().filter(|route| takes(route, &asked)).fold(None, better);
     let snapshot = Snapshot::new(Epoch(1), [], all.clone(), Limits::default());
@@ -67,8 +69,7 @@ fn better<'a>(before: Option<&'a Route>, route: &'a Route) -> Option<&'a Route> 
 
 /// Whether all that the route says holds.
 fn takes(route: &Route, asked: &Asked<'_>) -> bool {
-    let can_be = route.methods.iter().all(|method| method.parse::<Method>().is_ok())
-        && route.headers.iter().all(|(name, _)| name.parse::<HeaderName>().is_ok());
+    let can_be = route.methods.iter().all(|method| method.parse::<Method>().is_ok());
     let host = match &route.place.host {
         HostPattern::Any => true,
         HostPattern::Exact(name) => name == asked.host,
@@ -79,7 +80,7 @@ fn takes(route: &Route, asked: &Asked<'_>) -> bool {
         pairs.any(|pair| pair.split_once('=').unwrap_or((pair, "")) == (name.as_str(), value.as_str()))
     };
     let header = |(name, value): &(String, String)| {
-        asked.headers.iter().any(|(other, have)| other.as_str() == name && have.as_bytes() == value.as_bytes())
+        asked.fields.iter().any(|field| field.text == name.as_bytes() && field.value == value.as_bytes())
     };
     can_be
         && host

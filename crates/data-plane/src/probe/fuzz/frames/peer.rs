@@ -152,7 +152,7 @@ impl Peer {
         }
         let Some((id, ends, block)) = self.block.take() else { return };
         let mut fields = Vec::new();
-        let read = self.decoder.decode(Bytes::from(block), |field, _| fields.push(field));
+        let read = self.decoder.decode(&block, |field| fields.push(format!("{field:?}")));
         assert_eq!(read, Ok(()), "a head that cannot be read");
         let got = self.bodies.get(&id).copied();
         self.note(id, format!("head {ends} {fields:?} behind {got:?}"));
