@@ -170,10 +170,12 @@ async fn asked(
 ) -> Result<pb::Certificates, CredentialError> {
     let mut wait = BACKOFF.0;
     loop {
+        let mut refusals = Vec::new();
         for master in masters {
             match ask::enrol(master, token, mesh, applicants.to_vec()).await {
                 Ok(given) => return Ok(given),
-                Err(refusal) if refusal.is_final() => return Err(CredentialError::Refused(refusal.to_string())),
+                // Masters with stores of their own do not know each other's tokens: the next one is asked too.
+                Err(refusal) if refusal.is_final() => refusals.push(refusal.to_string()),
                 Err(error) => {
                     let error = error.to_string();
                     if *last != error {
@@ -182,6 +184,9 @@ async fn asked(
                     }
                 }
             }
+        }
+        if refusals.len() == masters.len() {
+            return Err(CredentialError::Refused(refusals.join("; ")));
         }
         tokio::time::sleep(tasks::jittered(wait)).await;
         wait = (wait * 2).min(BACKOFF.1);
