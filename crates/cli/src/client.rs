@@ -117,6 +117,64 @@ impl<'a> Mesh<'a> {
         self.call("Down", request, async move { client.down(request).await.map(tonic::Response::into_inner) }).await
     }
 
+    /// A new join token.
+    pub(crate) async fn token_create(&mut self, request: pb::TokenCreateRequest) -> Result<pb::TokenCreated, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.token_create(request).await.map(|made| Hidden(made.into_inner())) };
+        self.call("TokenCreate", (), call).await.map(|made| made.0)
+    }
+
+    /// The join tokens.
+    pub(crate) async fn token_list(&mut self) -> Result<Vec<pb::TokenView>, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.token_list(pb::TokenListRequest {}).await.map(tonic::Response::into_inner) };
+        self.call("TokenList", (), call).await.map(|all| all.token)
+    }
+
+    /// Ends a join token.
+    pub(crate) async fn token_revoke(&mut self, id: &str) -> Result<pb::TokenView, Failure> {
+        let request = pb::TokenRevokeRequest { id: id.to_owned() };
+        let mut client = self.client.clone();
+        let call = async move { client.token_revoke(request).await.map(tonic::Response::into_inner) };
+        self.call("TokenRevoke", id, call).await
+    }
+
+    /// How the certificate authority is.
+    pub(crate) async fn ca_status(&mut self) -> Result<pb::CaView, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.ca_status(pb::CaStatusRequest {}).await.map(tonic::Response::into_inner) };
+        self.call("CaStatus", (), call).await
+    }
+
+    /// Begins, hastens or gives up a rotation.
+    pub(crate) async fn ca_rotate(&mut self, request: pb::CaRotateRequest) -> Result<pb::CaView, Failure> {
+        let mut client = self.client.clone();
+        self.call("CaRotate", request, async move { client.ca_rotate(request).await.map(tonic::Response::into_inner) })
+            .await
+    }
+
+    /// Certificate and key of the root that issues.
+    pub(crate) async fn ca_export(&mut self) -> Result<pb::CaPem, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.ca_export(pb::CaExportRequest {}).await.map(|pem| Hidden(pem.into_inner())) };
+        self.call("CaExport", (), call).await.map(|pem| pem.0)
+    }
+
+    /// Goes over to another root.
+    pub(crate) async fn ca_import(&mut self, pem: pb::CaPem) -> Result<pb::CaView, Failure> {
+        let mut client = self.client.clone();
+        self.call("CaImport", (), async move { client.ca_import(pem).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Who these instances are, or all.
+    pub(crate) async fn identity(&mut self, instance: Vec<String>) -> Result<pb::IdentityAnswer, Failure> {
+        let request = pb::IdentityRequest { instance };
+        let mut client = self.client.clone();
+        let asked = request.clone();
+        self.call("Identity", asked, async move { client.identity(request).await.map(tonic::Response::into_inner) })
+            .await
+    }
+
     async fn call<T: std::fmt::Debug>(
         &self,
         name: &str,
@@ -163,6 +221,15 @@ impl<'a> Mesh<'a> {
             None => status.message().to_owned(),
         });
         explain.into_iter().fold(failure, Failure::help)
+    }
+}
+
+/// A secret on its way: `-vv` shows that it came, and nothing of it.
+struct Hidden<T>(T);
+
+impl<T> std::fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
     }
 }
 

@@ -16,6 +16,7 @@ mod manifest;
 mod mesh;
 mod misuse;
 mod output;
+mod secret_file;
 mod up;
 mod version;
 mod view;

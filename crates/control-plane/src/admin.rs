@@ -4,6 +4,7 @@ mod apply;
 mod audit;
 mod down;
 mod gate;
+pub(crate) mod identity;
 mod logins;
 mod logs;
 mod view;
@@ -114,6 +115,41 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::RevokeLoginRequest>,
     ) -> Result<Response<pb::RevokedLogin>, Status> {
         self.shared.logins.revoke(&request.into_inner().id).await.map(Response::new)
+    }
+
+    async fn token_create(
+        &self,
+        request: Request<pb::TokenCreateRequest>,
+    ) -> Result<Response<pb::TokenCreated>, Status> {
+        identity::token_create(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn token_list(&self, _: Request<pb::TokenListRequest>) -> Result<Response<pb::TokenListAnswer>, Status> {
+        identity::token_list(&self.shared).await.map(Response::new)
+    }
+
+    async fn token_revoke(&self, request: Request<pb::TokenRevokeRequest>) -> Result<Response<pb::TokenView>, Status> {
+        identity::token_revoke(&self.shared, &request.into_inner().id).await.map(Response::new)
+    }
+
+    async fn ca_status(&self, _: Request<pb::CaStatusRequest>) -> Result<Response<pb::CaView>, Status> {
+        identity::ca_status(&self.shared).await.map(Response::new)
+    }
+
+    async fn ca_rotate(&self, request: Request<pb::CaRotateRequest>) -> Result<Response<pb::CaView>, Status> {
+        identity::ca_rotate(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn ca_export(&self, _: Request<pb::CaExportRequest>) -> Result<Response<pb::CaPem>, Status> {
+        identity::ca_export(&self.shared).map(Response::new)
+    }
+
+    async fn ca_import(&self, request: Request<pb::CaPem>) -> Result<Response<pb::CaView>, Status> {
+        identity::ca_import(&self.shared, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn identity(&self, request: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityAnswer>, Status> {
+        identity::identity(&self.shared, &request.into_inner().instance).await.map(Response::new)
     }
 }
 

@@ -15,8 +15,12 @@
 
 pub mod admin;
 pub mod attach;
+pub mod authority;
+pub mod credential;
+mod enrol;
 pub mod health;
 mod link;
+mod lockout;
 pub mod master;
 mod metrics;
 mod publish;
@@ -24,6 +28,7 @@ pub mod registry;
 mod report;
 pub mod store;
 mod subscribe;
+mod tokens;
 pub mod uplink;
 
 pub use synego_wire::convert::output::{LogLevel, OutputLine};

@@ -23,13 +23,17 @@ use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::pb;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admin::identity::Known;
 pub use crate::admin::{
     ApplyAsked, Audit, DownAsked, DownOutcome, DownStep, LoginBook, ManifestText, NoPlanner, Planned, PlannedChange,
     Planner, Refusal,
 };
+use crate::authority::AuthorityHandle;
+use crate::credential::CredentialHandle;
+use crate::enrol::Door;
 use crate::health::Health;
 use crate::link::{self, Carrier};
-use crate::metrics::MasterMetrics;
+use crate::metrics::{DoorMetrics, MasterMetrics};
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
 
@@ -55,6 +59,10 @@ pub struct MasterConfig {
     pub logins: LoginBook,
     /// Where changes are written down.
     pub audit: Audit,
+    /// Who issues the certificates of the mesh; `None`: it runs without.
+    pub authority: Option<AuthorityHandle>,
+    /// The master's own certificate.
+    pub credential: Option<CredentialHandle>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -110,6 +118,8 @@ pub(crate) enum Ask {
     Join(Link, Box<Announcement>, oneshot::Sender<Result<(), String>>),
     /// The whole, for people; of these services, or all.
     View(Vec<String>, oneshot::Sender<pb::MeshView>),
+    /// Who each instance is by its certificate.
+    Identities(oneshot::Sender<Vec<Known>>),
 }
 
 /// What the parts of a master's control plane share.
@@ -118,6 +128,9 @@ pub(crate) struct Shared {
     pub(crate) incarnation: String,
     pub(crate) facts: MasterFacts,
     pub(crate) planner: Arc<dyn Planner>,
+    /// Who gives certificates; `None`: the mesh runs without.
+    pub(crate) door: Option<Arc<Door>>,
+    pub(crate) credential: Option<CredentialHandle>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
     pub(crate) logins: LoginBook,
@@ -212,6 +225,8 @@ impl MasterControl {
             incarnation: new_incarnation(),
             facts: config.facts,
             planner: config.planner,
+            door: config.authority.map(|authority| Door::new(authority, DoorMetrics::new(&config.metrics))),
+            credential: config.credential,
             asks,
             links: Arc::default(),
             logins: config.logins,

@@ -5,8 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_identity::Alpn;
-use synego_model::{Announcement, Reason, Role, ServiceName};
+use synego_model::{Announcement, Reason, ServiceName};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::tasks;
 use synego_wire::convert::policy::SidecarSettings;
@@ -21,11 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::OutputLine;
-use crate::link::{self, Carrier, MAX_MESSAGE, PROTOCOL};
+use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
 use crate::uplink::{MasterAddress, OutputSource, Shared, UplinkConfig};
 
-/// Time for a connection, and for the answer to a join.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Time for the answer to a join.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 /// First and longest wait before the next attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -96,7 +94,7 @@ impl LinkError {
         let Self::Refused(refusal) = self else { return false };
         matches!(
             status::reason(refusal),
-            Some(Reason::InvalidMessage | Reason::WrongMesh | Reason::ProtocolUnsupported)
+            Some(Reason::InvalidMessage | Reason::WrongMesh | Reason::ProtocolUnsupported | Reason::Denied)
         )
     }
 }
@@ -220,7 +218,8 @@ impl LinkTask {
     async fn make(
         &mut self,
     ) -> Result<(mpsc::Sender<pb::FromSidecar>, Streaming<pb::FromMaster>, pb::Joined), LinkError> {
-        let carrier = self.carrier().await.map_err(LinkError::Connect)?;
+        let dialed = link::dial(&self.facts.master, &self.facts.config.connector).await;
+        let carrier = dialed.map_err(LinkError::Connect)?;
         let channel = tokio::time::timeout(CONNECT_WITHIN, link::channel(carrier)).await;
         let channel = channel.map_err(|_| LinkError::Connect(io::ErrorKind::TimedOut.into()))?;
         let channel = channel.map_err(|error| LinkError::Connect(io::Error::other(error)))?;
@@ -245,26 +244,6 @@ impl LinkTask {
             return Err(LinkError::Broken(message));
         }
         Ok((to, from, joined))
-    }
-
-    async fn carrier(&self) -> io::Result<Carrier> {
-        let address = match &self.facts.master {
-            MasterAddress::InProcess(master) => {
-                return master.carrier().await.ok_or_else(|| io::ErrorKind::NotConnected.into());
-            }
-            MasterAddress::Tcp(address) => address,
-        };
-        let found = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host(address.as_str())).await;
-        let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
-        for address in found {
-            match self.facts.config.connector.connect(&address, &Role::Master, Some(Alpn::Http2), CONNECT_WITHIN).await
-            {
-                Ok(stream) => return Ok(Carrier::Net(stream)),
-                Err(error) => last = io::Error::other(error),
-            }
-        }
-        Err(last)
     }
 
     fn join(&mut self) -> pb::Join {
@@ -304,6 +283,13 @@ impl LinkTask {
             Some(Down::Snapshot(message)) => Heard::Snapshot { index, message },
             Some(Down::Delta(message)) => Heard::Delta { index, message },
             Some(Down::Settings(settings)) => return self.settings(&settings, false).await,
+            Some(Down::Trust(trust)) => {
+                if let Some(credential) = &self.facts.config.credential {
+                    credential.heard(&trust);
+                    self.facts.shared.urgent.notify_one();
+                }
+                return;
+            }
             Some(Down::Command(command)) => return self.command(command, to, followed),
             // A second answer, or a message of a newer protocol.
             Some(Down::Joined(_)) | None => return,

@@ -199,6 +199,14 @@ impl pb::mesh_server::Mesh for Scripted {
         let all = tokio_stream::once(joined).chain(script);
         Ok(Response::new(Box::pin(all.map(|message| Ok(pb::FromMaster { is: Some(message) })))))
     }
+
+    async fn enrol(&self, _: Request<pb::EnrolRequest>) -> Result<Response<pb::Certificates>, Status> {
+        Err(Status::unavailable("not in the script"))
+    }
+
+    async fn renew(&self, _: Request<pb::RenewRequest>) -> Result<Response<pb::Certificates>, Status> {
+        Err(Status::unavailable("not in the script"))
+    }
 }
 
 async fn heard(from: &mut mpsc::Receiver<Up>) -> Up {

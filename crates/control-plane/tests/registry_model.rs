@@ -65,6 +65,7 @@ fn report(state: InstanceState) -> HealthReport {
         calls: Vec::new(),
         denials: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 
@@ -92,6 +93,7 @@ proptest! {
             limits: Limits::default(),
             liveness: Liveness::default(),
             access_lines: synego_model::AccessLines::default(),
+        life: synego_model::declaration::LIFE,
         };
         let mut registry = Registry::new(declaration, 200);
         let mut shadow: BTreeMap<InstanceId, Shadow> = BTreeMap::new();

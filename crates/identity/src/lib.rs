@@ -22,6 +22,7 @@ mod stream;
 mod svid;
 mod tally;
 mod tls;
+mod token;
 mod verify;
 
 pub use accept::{AcceptError, Acceptor, Admit, HANDSHAKE, Peer};
@@ -38,3 +39,4 @@ pub use stream::Stream;
 pub use svid::{Presented, Unread};
 pub use tally::PeerSeen;
 pub use tls::TlsStream;
+pub use token::{BadToken, JoinToken, TokenHash};

@@ -87,6 +87,7 @@ pub(crate) struct Manifest {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<Limits>,
     pub(crate) telemetry: Option<Telemetry>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) defaults: Option<Defaults>,
     pub(crate) services: Option<BTreeMap<String, Service>>,
 }
@@ -99,9 +100,27 @@ pub(crate) struct Masters {
     pub(crate) mesh: Option<String>,
     pub(crate) admin: Option<String>,
     pub(crate) join: Option<Vec<String>>,
+    pub(crate) token_file: Option<String>,
     pub(crate) report: Option<Time>,
     pub(crate) suspect: Option<Time>,
     pub(crate) gone: Option<Time>,
+}
+
+/// `identity`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Identity {
+    pub(crate) mtls: Option<String>,
+    pub(crate) life: Option<Time>,
+    pub(crate) ca: Option<Ca>,
+}
+
+/// `identity.ca`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ca {
+    pub(crate) cert: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// `gateway`.

@@ -1,6 +1,8 @@
 //! What a master runs on.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use synego_manifest::Manifest;
 use synego_model::NodeName;
@@ -8,6 +10,7 @@ use synego_runtime::admin::BindAddr;
 use synego_runtime::config as machine;
 
 use crate::args::Args;
+use crate::identity::{IdentityConfig, KeySource};
 
 /// What a master runs on.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct MasterConfig {
     pub mesh: Option<SocketAddr>,
     /// Where people reach it.
     pub admin: Vec<BindAddr>,
+    /// Where its authority is kept; `None`: the mesh runs without certificates.
+    pub identity: Option<IdentityConfig>,
     /// Whether the ingress opens only once the sidecars had time to report: for a daemon that comes back.
     pub settle: bool,
 }
@@ -52,6 +57,15 @@ impl MasterConfig {
                 None
             }
         };
+        let mut identity = None;
+        if manifest.identity.mtls {
+            let mesh = manifest.declaration.mesh.as_str();
+            let state = args.state.as_deref().map_or_else(|| machine::state_dir(mesh), machine::private_dir);
+            match state.and_then(|state| said(args, &manifest, &state)) {
+                Ok(said) => identity = said,
+                Err(error) => problems.push(format!("--state, --store: {error}")),
+            }
+        }
         match node {
             Some(node) if problems.is_empty() => Ok(Self {
                 node,
@@ -60,11 +74,28 @@ impl MasterConfig {
                 public: Vec::new(),
                 mesh: Some(mesh),
                 admin: vec![BindAddr::Tcp(admin)],
+                identity,
                 settle: true,
             }),
             _ => Err(problems),
         }
     }
+}
+
+/// What the command line says of the authority, over the manifest.
+fn said(args: &Args, manifest: &Manifest, state: &Path) -> io::Result<Option<IdentityConfig>> {
+    let Some(mut identity) = IdentityConfig::of(manifest, state) else { return Ok(None) };
+    if let Some(text) = &args.store {
+        let file = text.strip_prefix("redb:").filter(|file| !file.is_empty());
+        let file = file.ok_or_else(|| io::Error::other(format!("`{text}` is no store: expected redb:FILE")))?;
+        identity.store = file.into();
+    }
+    match (&args.key_file, &args.key_command) {
+        (_, Some(command)) => identity.key = KeySource::Command(command.clone()),
+        (Some(file), None) => identity.key = KeySource::File(file.clone()),
+        (None, None) => {}
+    }
+    Ok(Some(identity))
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {

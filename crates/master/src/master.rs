@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
     InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
@@ -12,7 +13,7 @@ use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
     snapshot_channel,
 };
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -20,6 +21,7 @@ use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
 
 use crate::config::MasterConfig;
+use crate::identity;
 use crate::planner::ManifestPlanner;
 
 /// Time for the requests that are in flight at the stop.
@@ -44,6 +46,7 @@ pub struct Master {
     readiness: Readiness,
     host: Host,
     addresses: Addresses,
+    keeper: Option<Keeper>,
 }
 
 struct Addresses {
@@ -62,6 +65,7 @@ struct Ingress {
     calls: CallBook,
     denials: DenialBook,
     hosts: Vec<HostPattern>,
+    connector: Connector,
 }
 
 impl Ingress {
@@ -71,7 +75,7 @@ impl Ingress {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector.clone(),
             access: self.access.clone(),
             calls: self.calls.clone(),
             denials: self.denials.clone(),
@@ -94,6 +98,14 @@ impl Master {
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
+        let (authority, keeper) = match config.identity.clone() {
+            Some(identity) => {
+                let (authority, keeper) = identity::open(identity, &config.manifest, &name, host).await?;
+                (Some(authority), Some(keeper))
+            }
+            None => (None, None),
+        };
+        let credential = keeper.as_ref().map(Keeper::handle);
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
         let (calls, denials) = (CallBook::default(), DenialBook::default());
         let ingress = Ingress {
@@ -104,6 +116,7 @@ impl Master {
             calls: calls.clone(),
             denials: denials.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
+            connector: credential.as_ref().map_or_else(Connector::plain, |own| Connector::mutual(own.own())),
         };
         workers.log_lines(config.manifest.declaration.access_lines);
         let mut servers = Vec::new();
@@ -150,6 +163,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            authority,
+            credential,
             metrics: host.metrics(),
         });
         Ok(Self {
@@ -166,6 +181,7 @@ impl Master {
             readiness: host.readiness(),
             host: host.clone(),
             addresses,
+            keeper,
         })
     }
 
@@ -246,10 +262,17 @@ impl Master {
             let life = life.clone();
             async move { admin::serve(self.admin, router, life).await }
         });
+        let door = self
+            .keeper
+            .as_ref()
+            .map_or_else(Acceptor::plain, |keeper| Acceptor::mutual(keeper.handle().own(), Admit::MasterDoor));
+        if let Some(keeper) = self.keeper {
+            tasks::spawn("identity", Kind::Critical, keeper.run(life.clone()));
+        }
         let control = tasks::spawn("control", Kind::Critical, {
             let listeners = self.mesh.into_iter().collect();
             let life = life.clone();
-            async move { self.control.run(listeners, Acceptor::plain(), life).await }
+            async move { self.control.run(listeners, door, life).await }
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;

@@ -26,6 +26,8 @@ pub struct Declaration {
     pub liveness: Liveness,
     /// Which exchanges get a line in the access logs of masters and sidecars.
     pub access_lines: AccessLines,
+    /// How long a certificate lives.
+    pub life: Duration,
 }
 
 /// Which exchanges get a line in the access log. Those that failed do, unless none does.
@@ -55,6 +57,9 @@ impl AccessLines {
         }
     }
 }
+
+/// How long a certificate lives when nothing is said (as Linkerd's do).
+pub const LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How masters judge sidecars that say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

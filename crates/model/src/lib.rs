@@ -40,7 +40,9 @@ pub use policy::{Balance, BalanceKind, Eject, HashKey, Policy};
 pub use process::{CommandLine, LocalService, ReadySpec, Target};
 pub use protocol::Protocol;
 pub use reason::{Blame, Code, Reason, Retry};
-pub use report::{Announcement, CallFigures, EjectionReport, HealthReport, InstanceLoad};
+pub use report::{
+    Announcement, CallFigures, EjectionReport, HandshakesRefused, HealthReport, IdentityReport, InstanceLoad, PeerSeen,
+};
 pub use route::Route;
 pub use service::ServiceSpec;
 pub use snapshot::{Epoch, ServiceTable, Snapshot};

@@ -176,6 +176,8 @@ reasons! {
     ManifestRefused = 75 "manifest_refused" 400 InvalidArgument Caller Never: "the manifest has mistakes and was refused whole";
     NotLive = 76 "not_live" 409 FailedPrecondition Caller Never: "the change needs more than a live change may do";
     Unauthenticated = 77 "unauthenticated" 401 Unauthenticated Caller Never: "the admin API does not know who asks";
+    TokenRefused = 78 "token_refused" 403 PermissionDenied Caller Never: "the join token cannot be used";
+    NotEnrolled = 79 "not_enrolled" 401 Unauthenticated Caller Never: "the other side has no valid certificate of this mesh";
     Starting = 90 "starting" 503 Unavailable Upstream Later: "the process has not said or shown yet that it is ready";
     ProbeFailed = 91 "probe_failed" 503 Unavailable Upstream Later: "the probe fails";
     ProcessExited = 92 "process_exited" 503 Unavailable Upstream Later: "the process ended";

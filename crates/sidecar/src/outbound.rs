@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::uplink::UplinkHandle;
 use synego_data_plane::{CallBook, DenialBook, Hop, OutboundConfig, Permits, Server, SnapshotReader, Wanted};
-use synego_identity::{Acceptor, Connector};
+use synego_identity::Acceptor;
 use synego_model::ServiceName;
 
 use crate::config::SidecarConfig;
-use crate::sidecar::Shared;
+use crate::sidecar::{Shared, peers};
 
 /// The outbound's listeners: one that picks by name, one of its own for each used service.
 pub(crate) struct Outbound<'a> {
@@ -34,7 +34,7 @@ impl Outbound<'_> {
             snapshot: self.snapshot.clone(),
             wanted: Arc::new(Names(self.link.clone())),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: peers(self.config),
             access: self.shared.access.clone(),
             calls: self.calls.clone(),
             permits: self.permits.clone(),

@@ -12,7 +12,7 @@ use synego_data_plane::{
     CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Permits, Server, WorkersHandle,
     snapshot_channel,
 };
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::process::ServiceAddress;
 use synego_model::{Announcement, InstanceId, Limits, MeshName, ServiceName, Snapshot};
 use synego_runtime::admin::{self, BindAddr};
@@ -87,6 +87,11 @@ impl Sidecar {
     /// # Errors
     /// A port or socket that cannot be taken, with its name.
     pub async fn bind(config: SidecarConfig, shared: Shared, output: OutputSink) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            config.credential.is_some() || !config.mtls,
+            "{} has no certificate: enrol it first, or say `mtls: off`",
+            config.instance
+        );
         let id = InstanceId::new(&config.instance, &config.node);
         let name: Arc<str> = id.as_str().into();
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
@@ -112,7 +117,10 @@ impl Sidecar {
                     protocol: config.protocol,
                     target: target.clone(),
                     snapshot: snapshot.clone(),
-                    acceptor: Acceptor::plain(),
+                    acceptor: config
+                        .credential
+                        .as_ref()
+                        .map_or_else(Acceptor::plain, |credential| Acceptor::mutual(credential.own(), Admit::Services)),
                     connector: Connector::plain(),
                     access: shared.access.clone(),
                     load: meter.clone(),
@@ -163,6 +171,7 @@ impl Sidecar {
             denials,
             process: supervised.clone(),
             attachment: attached.attachment(),
+            credential: config.credential.clone(),
             uplink: link.clone(),
         };
         let mut outbounds = vec![first];
@@ -180,7 +189,8 @@ impl Sidecar {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             incarnation,
             masters: config.masters.clone(),
-            connector: Connector::plain(),
+            connector: peers(&config),
+            credential: config.credential.clone(),
             snapshot_file: config.state_dir.as_ref().map(|folder| folder.join(format!("snapshot-{}", config.instance))),
             announcement: announced,
             report: Arc::new(move || sources.report()),
@@ -382,6 +392,11 @@ impl Sidecar {
         });
         (supervisor, state)
     }
+}
+
+/// Who opens connections to other parts of the mesh.
+pub(crate) fn peers(config: &SidecarConfig) -> Connector {
+    config.credential.as_ref().map_or_else(Connector::plain, |credential| Connector::mutual(credential.own()))
 }
 
 /// Waits until the process has ended for good.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod access;
 pub mod attach;
+pub mod identity;
 pub mod output;
 pub mod policy;
 pub mod report;

@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use prost::Message;
 use synego_model::{
     Access, AccessLines, AccessMode, AccessRule, AccessRules, Announcement, Balance, BalanceKind, CallFigures, Caller,
-    Cause, Denial, Eject, EjectionReport, Endpoint, Epoch, HashKey, HealthReport, HealthSpec, InstanceId, InstanceLoad,
-    InstanceState, Limits, MeshName, NodeName, PathPattern, Policy, Probe, Protocol, Reason, RouteAccess, ServiceName,
-    ServiceTable, Snapshot,
+    Cause, Denial, Eject, EjectionReport, Endpoint, Epoch, HandshakesRefused, HashKey, HealthReport, HealthSpec,
+    IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, PathPattern, PeerSeen, Policy,
+    Probe, Protocol, Reason, RouteAccess, ServiceName, ServiceTable, Snapshot,
 };
 use synego_wire::convert::attach::{Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::policy::SidecarSettings;
@@ -245,9 +245,9 @@ fn report() -> impl Strategy<Value = HealthReport> {
         any::<u32>(),
         prop::collection::vec(ejection, 0..4),
         prop::collection::vec(calls, 0..4),
-        prop::collection::vec(denial, 0..4),
+        (prop::collection::vec(denial, 0..4), prop::option::of(identity())),
     )
-        .prop_map(|(state, cause, load, restarts, ejections, calls, denials)| HealthReport {
+        .prop_map(|(state, cause, load, restarts, ejections, calls, (denials, identity))| HealthReport {
             state,
             cause,
             load,
@@ -256,6 +256,37 @@ fn report() -> impl Strategy<Value = HealthReport> {
             calls,
             denials,
             snapshot_age_ms: 5,
+            identity,
+        })
+}
+
+fn identity() -> impl Strategy<Value = IdentityReport> {
+    let peer = (name(), any::<u64>(), any::<u64>()).prop_map(|(service, handshakes, last_unix_ms)| PeerSeen {
+        id: format!("spiffe://shop/svc/{service}"),
+        handshakes,
+        last_unix_ms,
+    });
+    let refused = ("[a-z_]{1,20}", any::<u64>(), "[a-z]{1,10}")
+        .prop_map(|(cause, handshakes, side)| HandshakesRefused { cause, handshakes, side });
+    (
+        name(),
+        "[0-9a-f]{1,40}",
+        prop::collection::vec("[0-9a-f]{64}", 1..4),
+        any::<u64>(),
+        ".{0,40}",
+        prop::collection::vec(peer, 0..4),
+        prop::collection::vec(refused, 0..4),
+    )
+        .prop_map(|(service, serial, trusted, not_after_unix_ms, renewal_error, peers, refused)| IdentityReport {
+            id: format!("spiffe://shop/svc/{service}"),
+            serial,
+            issuer: trusted.first().cloned().unwrap_or_default(),
+            not_after_unix_ms,
+            renew_unix_ms: 7,
+            renewal_error,
+            trusted,
+            peers,
+            refused,
         })
 }
 

@@ -46,6 +46,7 @@ fn declared(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration {
         limits: Limits::default(),
         liveness: Liveness::default(),
         access_lines: synego_model::AccessLines::default(),
+        life: synego_model::declaration::LIFE,
     }
 }
 
@@ -93,6 +94,7 @@ fn report(state: InstanceState) -> HealthReport {
         calls: Vec::new(),
         denials: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 

@@ -57,6 +57,7 @@ pub fn declaration(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration 
         limits: Limits::default(),
         liveness: Liveness::default(),
         access_lines: synego_model::AccessLines::default(),
+        life: synego_model::declaration::LIFE,
     }
 }
 
@@ -100,6 +101,8 @@ impl Master {
             planner,
             logins,
             audit,
+            authority: None,
+            credential: None,
             metrics: Metrics::new("test"),
         });
         let runtime =
@@ -190,6 +193,7 @@ pub fn report(state: InstanceState) -> HealthReport {
         calls: Vec::new(),
         denials: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 
@@ -231,6 +235,7 @@ impl Sidecar {
             incarnation,
             masters,
             connector: Connector::plain(),
+            credential: None,
             snapshot_file: options.snapshot_file,
             announcement: announcement.subscribe(),
             report: Arc::new(move || report(*reported.lock().expect("no panic"))),

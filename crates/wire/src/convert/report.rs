@@ -235,6 +235,7 @@ pub fn report_to_wire(report: &HealthReport, sequence: u64) -> pb::Report {
         calls: report.calls.iter().take(MAX_FIGURES).map(calls).collect(),
         snapshot_age_ms: report.snapshot_age_ms,
         denial: report.denials.iter().take(MAX_DENIALS).map(Into::into).collect(),
+        identity: report.identity.as_ref().map(Into::into),
     }
 }
 
@@ -267,8 +268,14 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
     let denials = message.denial.iter().enumerate();
     let denials = denials.filter_map(|(at, found)| denial(found, &join(path, &format!("denial[{at}]")), problems));
     let denials = denials.collect();
+    let identity =
+        message.identity.as_ref().map(|found| super::identity::identity(found, &join(path, "identity"), problems));
     let cause = match cause {
         Some(cause) => Some(cause?),
+        None => None,
+    };
+    let identity = match identity {
+        Some(identity) => Some(identity?),
         None => None,
     };
     Some(HealthReport {
@@ -280,5 +287,6 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
         calls,
         denials,
         snapshot_age_ms: message.snapshot_age_ms,
+        identity,
     })
 }

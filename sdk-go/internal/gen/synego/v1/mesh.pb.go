@@ -259,6 +259,7 @@ type FromMaster struct {
 	//	*FromMaster_Delta
 	//	*FromMaster_Settings
 	//	*FromMaster_Command
+	//	*FromMaster_Trust
 	Is            isFromMaster_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -346,6 +347,15 @@ func (x *FromMaster) GetCommand() *Command {
 	return nil
 }
 
+func (x *FromMaster) GetTrust() *Trust {
+	if x != nil {
+		if x, ok := x.Is.(*FromMaster_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 type isFromMaster_Is interface {
 	isFromMaster_Is()
 }
@@ -375,6 +385,11 @@ type FromMaster_Command struct {
 	Command *Command `protobuf:"bytes,5,opt,name=command,proto3,oneof"`
 }
 
+type FromMaster_Trust struct {
+	// Whom to trust from now on; after `Joined`, and at each change.
+	Trust *Trust `protobuf:"bytes,6,opt,name=trust,proto3,oneof"`
+}
+
 func (*FromMaster_Joined) isFromMaster_Is() {}
 
 func (*FromMaster_Snapshot) isFromMaster_Is() {}
@@ -384,6 +399,8 @@ func (*FromMaster_Delta) isFromMaster_Is() {}
 func (*FromMaster_Settings) isFromMaster_Is() {}
 
 func (*FromMaster_Command) isFromMaster_Is() {}
+
+func (*FromMaster_Trust) isFromMaster_Is() {}
 
 // Who this sidecar is and what stands behind it.
 type Join struct {
@@ -685,6 +702,8 @@ type Report struct {
 	Calls []*CallFigures `protobuf:"bytes,7,rep,name=calls,proto3" json:"calls,omitempty"`
 	// Age of the snapshot in force; milliseconds.
 	SnapshotAgeMs uint64 `protobuf:"varint,8,opt,name=snapshot_age_ms,json=snapshotAgeMs,proto3" json:"snapshot_age_ms,omitempty"`
+	// Who the sidecar is by its certificate, and whom it trusts; not set: the mesh runs without certificates.
+	Identity      *IdentityReport `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -773,6 +792,13 @@ func (x *Report) GetSnapshotAgeMs() uint64 {
 		return x.SnapshotAgeMs
 	}
 	return 0
+}
+
+func (x *Report) GetIdentity() *IdentityReport {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
 }
 
 // How much is going on in an instance, measured at its inbound unless said otherwise.
@@ -2436,6 +2462,618 @@ func (x *OutputLine) GetFieldsJson() string {
 	return ""
 }
 
+// One that asks for a certificate.
+type Applicant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of its service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Its instance, such as `users-1@vm1`, or the machine, `@vm1`, when several instances share the certificate.
+	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// A PKCS#10 request in DER, at most 16 KiB. Only its public key is taken, and the proof that its sender holds the key.
+	Request       []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Applicant) Reset() {
+	*x = Applicant{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Applicant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Applicant) ProtoMessage() {}
+
+func (x *Applicant) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Applicant.ProtoReflect.Descriptor instead.
+func (*Applicant) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Applicant) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Applicant) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *Applicant) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// A machine that wants to belong to the mesh.
+type EnrolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text of the join token.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Name of the mesh; empty: whichever this master serves.
+	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// Who asks; 1 to 256, with one key each.
+	Applicant     []*Applicant `protobuf:"bytes,3,rep,name=applicant,proto3" json:"applicant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrolRequest) Reset() {
+	*x = EnrolRequest{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrolRequest) ProtoMessage() {}
+
+func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
+func (*EnrolRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *EnrolRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *EnrolRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *EnrolRequest) GetApplicant() []*Applicant {
+	if x != nil {
+		return x.Applicant
+	}
+	return nil
+}
+
+// One that has a certificate and wants the next.
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who asks; its service is that of its certificate. Inside one process there is none: the word of the process is taken.
+	Applicant     *Applicant `protobuf:"bytes,1,opt,name=applicant,proto3" json:"applicant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RenewRequest) GetApplicant() *Applicant {
+	if x != nil {
+		return x.Applicant
+	}
+	return nil
+}
+
+// Certificates for those who asked, in their order.
+type Certificates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the mesh.
+	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// One for each.
+	Certificate []*Certificate `protobuf:"bytes,2,rep,name=certificate,proto3" json:"certificate,omitempty"`
+	// Whom to trust from now on.
+	Trust         *Trust `protobuf:"bytes,3,opt,name=trust,proto3" json:"trust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificates) Reset() {
+	*x = Certificates{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificates) ProtoMessage() {}
+
+func (x *Certificates) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
+func (*Certificates) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Certificates) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Certificates) GetCertificate() []*Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Certificates) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// One certificate.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, the holder's own first, then those between it and a root.
+	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	// Since when it is valid: milliseconds since 1970-01-01 UTC.
+	NotBeforeUnixMs uint64 `protobuf:"varint,2,opt,name=not_before_unix_ms,json=notBeforeUnixMs,proto3" json:"not_before_unix_ms,omitempty"`
+	// Until when it is valid: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,3,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Certificate) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Certificate) GetNotBeforeUnixMs() uint64 {
+	if x != nil {
+		return x.NotBeforeUnixMs
+	}
+	return 0
+}
+
+func (x *Certificate) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+// Whom to trust; all of it, each time.
+type Trust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The roots, DER; at most 8.
+	Root [][]byte `protobuf:"bytes,1,rep,name=root,proto3" json:"root,omitempty"`
+	// Fingerprint of the root that issues now: 64 hexadecimal digits.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Whether a certificate of another root is to be renewed at once, instead of at half its life.
+	RenewNow      bool `protobuf:"varint,3,opt,name=renew_now,json=renewNow,proto3" json:"renew_now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Trust) GetRoot() [][]byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Trust) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Trust) GetRenewNow() bool {
+	if x != nil {
+		return x.RenewNow
+	}
+	return false
+}
+
+// Who a sidecar is by its certificate, and whom it trusts.
+type IdentityReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, such as `spiffe://shop/svc/users`.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Number of its certificate, in hexadecimal digits.
+	Serial string `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Fingerprint of the root that issued it: 64 hexadecimal digits.
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Until when it is valid: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,4,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	// When it will be renewed: milliseconds since 1970-01-01 UTC; 0: not known.
+	RenewUnixMs uint64 `protobuf:"varint,5,opt,name=renew_unix_ms,json=renewUnixMs,proto3" json:"renew_unix_ms,omitempty"`
+	// Why the last renewal failed; empty: it did not.
+	RenewalError string `protobuf:"bytes,6,opt,name=renewal_error,json=renewalError,proto3" json:"renewal_error,omitempty"`
+	// Fingerprints of the roots that it trusts.
+	Trusted []string `protobuf:"bytes,7,rep,name=trusted,proto3" json:"trusted,omitempty"`
+	// Who it has met; at most 64.
+	Peer []*PeerSeen `protobuf:"bytes,8,rep,name=peer,proto3" json:"peer,omitempty"`
+	// Handshakes that it refused; at most 64.
+	Refused       []*HandshakesRefused `protobuf:"bytes,9,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityReport) Reset() {
+	*x = IdentityReport{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityReport) ProtoMessage() {}
+
+func (x *IdentityReport) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityReport.ProtoReflect.Descriptor instead.
+func (*IdentityReport) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *IdentityReport) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+func (x *IdentityReport) GetRenewUnixMs() uint64 {
+	if x != nil {
+		return x.RenewUnixMs
+	}
+	return 0
+}
+
+func (x *IdentityReport) GetRenewalError() string {
+	if x != nil {
+		return x.RenewalError
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetTrusted() []string {
+	if x != nil {
+		return x.Trusted
+	}
+	return nil
+}
+
+func (x *IdentityReport) GetPeer() []*PeerSeen {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *IdentityReport) GetRefused() []*HandshakesRefused {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// One identity that was met.
+type PeerSeen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Handshakes since the sidecar started.
+	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
+	// When the last one was: milliseconds since 1970-01-01 UTC.
+	LastUnixMs    uint64 `protobuf:"varint,3,opt,name=last_unix_ms,json=lastUnixMs,proto3" json:"last_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSeen) Reset() {
+	*x = PeerSeen{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSeen) ProtoMessage() {}
+
+func (x *PeerSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSeen.ProtoReflect.Descriptor instead.
+func (*PeerSeen) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PeerSeen) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PeerSeen) GetHandshakes() uint64 {
+	if x != nil {
+		return x.Handshakes
+	}
+	return 0
+}
+
+func (x *PeerSeen) GetLastUnixMs() uint64 {
+	if x != nil {
+		return x.LastUnixMs
+	}
+	return 0
+}
+
+// Handshakes that were refused for one cause.
+type HandshakesRefused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cause, a closed word.
+	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	// How many since the sidecar started.
+	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
+	// At which end the sidecar stood: `accepting` or `connecting`.
+	Side          string `protobuf:"bytes,3,opt,name=side,proto3" json:"side,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandshakesRefused) Reset() {
+	*x = HandshakesRefused{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandshakesRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandshakesRefused) ProtoMessage() {}
+
+func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandshakesRefused.ProtoReflect.Descriptor instead.
+func (*HandshakesRefused) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HandshakesRefused) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *HandshakesRefused) GetHandshakes() uint64 {
+	if x != nil {
+		return x.Handshakes
+	}
+	return 0
+}
+
+func (x *HandshakesRefused) GetSide() string {
+	if x != nil {
+		return x.Side
+	}
+	return ""
+}
+
 var File_synego_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_synego_v1_mesh_proto_rawDesc = "" +
@@ -2448,14 +3086,15 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05taken\x18\x04 \x01(\v2\x10.synego.v1.TakenH\x00R\x05taken\x124\n" +
 	"\tannounced\x18\x05 \x01(\v2\x14.synego.v1.AnnouncedH\x00R\tannounced\x120\n" +
 	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06outputB\x04\n" +
-	"\x02is\"\x86\x02\n" +
+	"\x02is\"\xb0\x02\n" +
 	"\n" +
 	"FromMaster\x12+\n" +
 	"\x06joined\x18\x01 \x01(\v2\x11.synego.v1.JoinedH\x00R\x06joined\x121\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x13.synego.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
 	"\x05delta\x18\x03 \x01(\v2\x10.synego.v1.DeltaH\x00R\x05delta\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1a.synego.v1.SidecarSettingsH\x00R\bsettings\x12.\n" +
-	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommandB\x04\n" +
+	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommand\x12(\n" +
+	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trustB\x04\n" +
 	"\x02is\"\x87\x02\n" +
 	"\x04Join\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
@@ -2488,7 +3127,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\alistens\x18\x0f \x01(\tR\alistens\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x03\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.synego.v1.InstanceStateR\x05state\x12+\n" +
@@ -2497,7 +3136,9 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12/\n" +
 	"\bejection\x18\x06 \x03(\v2\x13.synego.v1.EjectionR\bejection\x12,\n" +
 	"\x05calls\x18\a \x03(\v2\x16.synego.v1.CallFiguresR\x05calls\x12&\n" +
-	"\x0fsnapshot_age_ms\x18\b \x01(\x04R\rsnapshotAgeMs\"\x84\x03\n" +
+	"\x0fsnapshot_age_ms\x18\b \x01(\x04R\rsnapshotAgeMs\x125\n" +
+	"\bidentity\x18\n" +
+	" \x01(\v2\x19.synego.v1.IdentityReportR\bidentity\"\x84\x03\n" +
 	"\fInstanceLoad\x12\x1b\n" +
 	"\tin_flight\x18\x01 \x01(\rR\binFlight\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\rR\x06queued\x12%\n" +
@@ -2632,9 +3273,56 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x19\n" +
 	"\btrace_id\x18\a \x01(\tR\atraceId\x12\x1f\n" +
 	"\vfields_json\x18\b \x01(\tR\n" +
-	"fieldsJson2A\n" +
+	"fieldsJson\"W\n" +
+	"\tApplicant\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\"l\n" +
+	"\fEnrolRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x122\n" +
+	"\tapplicant\x18\x03 \x03(\v2\x14.synego.v1.ApplicantR\tapplicant\"B\n" +
+	"\fRenewRequest\x122\n" +
+	"\tapplicant\x18\x01 \x01(\v2\x14.synego.v1.ApplicantR\tapplicant\"\x84\x01\n" +
+	"\fCertificates\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x128\n" +
+	"\vcertificate\x18\x02 \x03(\v2\x16.synego.v1.CertificateR\vcertificate\x12&\n" +
+	"\x05trust\x18\x03 \x01(\v2\x10.synego.v1.TrustR\x05trust\"{\n" +
+	"\vCertificate\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12+\n" +
+	"\x12not_before_unix_ms\x18\x02 \x01(\x04R\x0fnotBeforeUnixMs\x12)\n" +
+	"\x11not_after_unix_ms\x18\x03 \x01(\x04R\x0enotAfterUnixMs\"P\n" +
+	"\x05Trust\x12\x12\n" +
+	"\x04root\x18\x01 \x03(\fR\x04root\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1b\n" +
+	"\trenew_now\x18\x03 \x01(\bR\brenewNow\"\xbf\x02\n" +
+	"\x0eIdentityReport\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12)\n" +
+	"\x11not_after_unix_ms\x18\x04 \x01(\x04R\x0enotAfterUnixMs\x12\"\n" +
+	"\rrenew_unix_ms\x18\x05 \x01(\x04R\vrenewUnixMs\x12#\n" +
+	"\rrenewal_error\x18\x06 \x01(\tR\frenewalError\x12\x18\n" +
+	"\atrusted\x18\a \x03(\tR\atrusted\x12'\n" +
+	"\x04peer\x18\b \x03(\v2\x13.synego.v1.PeerSeenR\x04peer\x126\n" +
+	"\arefused\x18\t \x03(\v2\x1c.synego.v1.HandshakesRefusedR\arefused\"\\\n" +
+	"\bPeerSeen\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"handshakes\x18\x02 \x01(\x04R\n" +
+	"handshakes\x12 \n" +
+	"\flast_unix_ms\x18\x03 \x01(\x04R\n" +
+	"lastUnixMs\"]\n" +
+	"\x11HandshakesRefused\x12\x14\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x1e\n" +
+	"\n" +
+	"handshakes\x18\x02 \x01(\x04R\n" +
+	"handshakes\x12\x12\n" +
+	"\x04side\x18\x03 \x01(\tR\x04side2\xb7\x01\n" +
 	"\x04Mesh\x129\n" +
-	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01BJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01\x129\n" +
+	"\x05Enrol\x12\x17.synego.v1.EnrolRequest\x1a\x17.synego.v1.Certificates\x129\n" +
+	"\x05Renew\x12\x17.synego.v1.RenewRequest\x1a\x17.synego.v1.CertificatesBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_mesh_proto_rawDescOnce sync.Once
@@ -2649,38 +3337,47 @@ func file_synego_v1_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_synego_v1_mesh_proto_goTypes = []any{
-	(Balance_Kind)(0),       // 0: synego.v1.Balance.Kind
-	(*FromSidecar)(nil),     // 1: synego.v1.FromSidecar
-	(*FromMaster)(nil),      // 2: synego.v1.FromMaster
-	(*Join)(nil),            // 3: synego.v1.Join
-	(*Announced)(nil),       // 4: synego.v1.Announced
-	(*Report)(nil),          // 5: synego.v1.Report
-	(*InstanceLoad)(nil),    // 6: synego.v1.InstanceLoad
-	(*Ejection)(nil),        // 7: synego.v1.Ejection
-	(*CallFigures)(nil),     // 8: synego.v1.CallFigures
-	(*Subscribe)(nil),       // 9: synego.v1.Subscribe
-	(*Taken)(nil),           // 10: synego.v1.Taken
-	(*Joined)(nil),          // 11: synego.v1.Joined
-	(*SidecarSettings)(nil), // 12: synego.v1.SidecarSettings
-	(*Health)(nil),          // 13: synego.v1.Health
-	(*Snapshot)(nil),        // 14: synego.v1.Snapshot
-	(*ServiceTable)(nil),    // 15: synego.v1.ServiceTable
-	(*Endpoint)(nil),        // 16: synego.v1.Endpoint
-	(*Delta)(nil),           // 17: synego.v1.Delta
-	(*ServiceDelta)(nil),    // 18: synego.v1.ServiceDelta
-	(*Policy)(nil),          // 19: synego.v1.Policy
-	(*Balance)(nil),         // 20: synego.v1.Balance
-	(*Eject)(nil),           // 21: synego.v1.Eject
-	(*Command)(nil),         // 22: synego.v1.Command
-	(*OutputLines)(nil),     // 23: synego.v1.OutputLines
-	(*OutputLine)(nil),      // 24: synego.v1.OutputLine
-	nil,                     // 25: synego.v1.Announced.LabelsEntry
-	(Protocol)(0),           // 26: synego.v1.Protocol
-	(InstanceState)(0),      // 27: synego.v1.InstanceState
-	(*StateCause)(nil),      // 28: synego.v1.StateCause
-	(LogLevel)(0),           // 29: synego.v1.LogLevel
+	(Balance_Kind)(0),         // 0: synego.v1.Balance.Kind
+	(*FromSidecar)(nil),       // 1: synego.v1.FromSidecar
+	(*FromMaster)(nil),        // 2: synego.v1.FromMaster
+	(*Join)(nil),              // 3: synego.v1.Join
+	(*Announced)(nil),         // 4: synego.v1.Announced
+	(*Report)(nil),            // 5: synego.v1.Report
+	(*InstanceLoad)(nil),      // 6: synego.v1.InstanceLoad
+	(*Ejection)(nil),          // 7: synego.v1.Ejection
+	(*CallFigures)(nil),       // 8: synego.v1.CallFigures
+	(*Subscribe)(nil),         // 9: synego.v1.Subscribe
+	(*Taken)(nil),             // 10: synego.v1.Taken
+	(*Joined)(nil),            // 11: synego.v1.Joined
+	(*SidecarSettings)(nil),   // 12: synego.v1.SidecarSettings
+	(*Health)(nil),            // 13: synego.v1.Health
+	(*Snapshot)(nil),          // 14: synego.v1.Snapshot
+	(*ServiceTable)(nil),      // 15: synego.v1.ServiceTable
+	(*Endpoint)(nil),          // 16: synego.v1.Endpoint
+	(*Delta)(nil),             // 17: synego.v1.Delta
+	(*ServiceDelta)(nil),      // 18: synego.v1.ServiceDelta
+	(*Policy)(nil),            // 19: synego.v1.Policy
+	(*Balance)(nil),           // 20: synego.v1.Balance
+	(*Eject)(nil),             // 21: synego.v1.Eject
+	(*Command)(nil),           // 22: synego.v1.Command
+	(*OutputLines)(nil),       // 23: synego.v1.OutputLines
+	(*OutputLine)(nil),        // 24: synego.v1.OutputLine
+	(*Applicant)(nil),         // 25: synego.v1.Applicant
+	(*EnrolRequest)(nil),      // 26: synego.v1.EnrolRequest
+	(*RenewRequest)(nil),      // 27: synego.v1.RenewRequest
+	(*Certificates)(nil),      // 28: synego.v1.Certificates
+	(*Certificate)(nil),       // 29: synego.v1.Certificate
+	(*Trust)(nil),             // 30: synego.v1.Trust
+	(*IdentityReport)(nil),    // 31: synego.v1.IdentityReport
+	(*PeerSeen)(nil),          // 32: synego.v1.PeerSeen
+	(*HandshakesRefused)(nil), // 33: synego.v1.HandshakesRefused
+	nil,                       // 34: synego.v1.Announced.LabelsEntry
+	(Protocol)(0),             // 35: synego.v1.Protocol
+	(InstanceState)(0),        // 36: synego.v1.InstanceState
+	(*StateCause)(nil),        // 37: synego.v1.StateCause
+	(LogLevel)(0),             // 38: synego.v1.LogLevel
 }
 var file_synego_v1_mesh_proto_depIdxs = []int32{
 	3,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
@@ -2694,39 +3391,51 @@ var file_synego_v1_mesh_proto_depIdxs = []int32{
 	17, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
 	12, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
 	22, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
-	4,  // 11: synego.v1.Join.announced:type_name -> synego.v1.Announced
-	26, // 12: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
-	25, // 13: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
-	27, // 14: synego.v1.Report.state:type_name -> synego.v1.InstanceState
-	28, // 15: synego.v1.Report.cause:type_name -> synego.v1.StateCause
-	6,  // 16: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
-	7,  // 17: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
-	8,  // 18: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
-	28, // 19: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
-	12, // 20: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
-	19, // 21: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
-	13, // 22: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
-	15, // 23: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
-	26, // 24: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
-	19, // 25: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
-	16, // 26: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
-	27, // 27: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
-	18, // 28: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
-	26, // 29: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
-	19, // 30: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
-	16, // 31: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
-	20, // 32: synego.v1.Policy.balance:type_name -> synego.v1.Balance
-	21, // 33: synego.v1.Policy.eject:type_name -> synego.v1.Eject
-	0,  // 34: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
-	24, // 35: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
-	29, // 36: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
-	1,  // 37: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
-	2,  // 38: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
-	38, // [38:39] is the sub-list for method output_type
-	37, // [37:38] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	30, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
+	4,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
+	35, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
+	34, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
+	36, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
+	37, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
+	6,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
+	7,  // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
+	8,  // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
+	31, // 20: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
+	37, // 21: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
+	12, // 22: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
+	19, // 23: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
+	13, // 24: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
+	15, // 25: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
+	35, // 26: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
+	19, // 27: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
+	16, // 28: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
+	36, // 29: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
+	18, // 30: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
+	35, // 31: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
+	19, // 32: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
+	16, // 33: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
+	20, // 34: synego.v1.Policy.balance:type_name -> synego.v1.Balance
+	21, // 35: synego.v1.Policy.eject:type_name -> synego.v1.Eject
+	0,  // 36: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
+	24, // 37: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
+	38, // 38: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
+	25, // 39: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
+	25, // 40: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
+	29, // 41: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
+	30, // 42: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
+	32, // 43: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
+	33, // 44: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
+	1,  // 45: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
+	26, // 46: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
+	27, // 47: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
+	2,  // 48: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
+	28, // 49: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
+	28, // 50: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
+	48, // [48:51] is the sub-list for method output_type
+	45, // [45:48] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_mesh_proto_init() }
@@ -2749,6 +3458,7 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromMaster_Delta)(nil),
 		(*FromMaster_Settings)(nil),
 		(*FromMaster_Command)(nil),
+		(*FromMaster_Trust)(nil),
 	}
 	file_synego_v1_mesh_proto_msgTypes[12].OneofWrappers = []any{
 		(*Health_Http)(nil),
@@ -2770,7 +3480,7 @@ func file_synego_v1_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_mesh_proto_rawDesc), len(file_synego_v1_mesh_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
