@@ -16,7 +16,10 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 ///
 /// A lock is taken only when a call is refused or observed, never on the way of one that is permitted.
 #[derive(Clone, Default)]
-pub struct DenialBook(Arc<Mutex<HashMap<(Caller, ServiceName, bool), Pair>>>);
+pub struct DenialBook(Arc<Mutex<HashMap<Key, Pair>>>);
+
+/// Who called whom, and whether it passed all the same.
+type Key = (Caller, ServiceName, bool);
 
 struct Pair {
     count: u64,
@@ -30,7 +33,7 @@ impl DenialBook {
     pub fn take(&self) -> Vec<Denial> {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = clock::now();
-        let told = |((caller, service, observed), pair): (&(Caller, ServiceName, bool), &mut Pair)| Denial {
+        let told = |((caller, service, observed), pair): (&Key, &mut Pair)| Denial {
             caller: caller.clone(),
             service: service.clone(),
             observed: *observed,

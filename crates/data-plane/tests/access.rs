@@ -1,5 +1,7 @@
 //! Who may call: the inbound judges by certificates, the outbound and the ingress refuse early what they know of.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
-    InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
+    Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
 use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
@@ -163,6 +163,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            logins: LoginBook::default(),
+            audit: Audit::default(),
             authority,
             credential,
             metrics: host.metrics(),
