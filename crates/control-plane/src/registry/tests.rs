@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{AccessMode, AccessRules, Limits, MeshName, Policy, Protocol, ServiceSpec};
-use synego_model::{Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
+use synego_model::{AccessMode, AccessRules, Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
 
 use super::*;
 
