@@ -59,7 +59,8 @@ enum Act {
     /// Go over to the root of a file: a backup, or an intermediate of your own
     Import {
         /// Certificate and key, PEM, readable by you alone
-        file: PathBuf,
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        pem: PathBuf,
     },
 }
 
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
             }
             Act::Rotate { fast, abort } => rotate(context, &mut mesh, *fast, *abort).await,
             Act::Export { out } => export(context, &mut mesh, out.as_deref()).await,
-            Act::Import { file } => import(context, &mut mesh, file).await,
+            Act::Import { pem } => import(context, &mut mesh, pem).await,
         }
     })
 }
