@@ -423,6 +423,30 @@ async fn killing_the_master_in_the_middle_of_an_issue_loses_nothing() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_the_master_in_the_middle_of_a_renewal_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let life = Duration::from_secs(3);
+    let mut master = Master::start(folder.path(), life).await;
+    let token = master.token(folder.path(), "").await;
+    let users = Sidecar::start("users-1@vm2", of("users-1@vm2", folder.path(), master.tcp(), Some(token))).await;
+    let mut serials = std::collections::BTreeSet::new();
+    for round in 0..10_u64 {
+        // At another moment of its renewal each time: that is due about each 1.5 s.
+        let until = clock::now() + Duration::from_millis(700 + round * 40);
+        while clock::now() < until {
+            assert!(users.credential.report().not_after_unix_ms > clock::unix_ms(), "in round {round}");
+            serials.insert(users.serial());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let address = master.kill().await;
+        master = Master::start_at(address, folder.path(), life).await;
+    }
+    users.linked().await;
+    assert!(serials.len() >= 4, "renewals took place: {serials:?}");
+    assert!(users.credential.report().refused.iter().all(|refused| refused.cause != "own_expired"));
+}
+
 /// Two sidecars of a mesh, linked.
 async fn two(folder: &Path, master: &Master) -> [Sidecar; 2] {
     let token = master.token(folder, "").await;

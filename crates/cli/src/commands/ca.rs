@@ -9,6 +9,7 @@ use synego_wire::pb;
 use crate::client::Mesh;
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
+use crate::output::live::Live;
 use crate::output::time::{age, rfc3339};
 use crate::output::{Answer, Tone, amount};
 use crate::secret_file;
@@ -59,7 +60,8 @@ enum Act {
     /// Go over to the root of a file: a backup, or an intermediate of your own
     Import {
         /// Certificate and key, PEM, readable by you alone
-        file: PathBuf,
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        pem: PathBuf,
     },
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
             }
             Act::Rotate { fast, abort } => rotate(context, &mut mesh, *fast, *abort).await,
             Act::Export { out } => export(context, &mut mesh, out.as_deref()).await,
-            Act::Import { file } => import(context, &mut mesh, file).await,
+            Act::Import { pem } => import(context, &mut mesh, pem).await,
         }
     })
 }
@@ -102,21 +104,20 @@ async fn rotate(context: &Context, mesh: &mut Mesh<'_>, fast: bool, abort: bool)
     follow(context, mesh, view).await
 }
 
-/// Shows how a rotation goes on: to its end while a person watches, else once.
+/// Shows how a rotation goes on: redrawn to its end on a terminal, else once.
 async fn follow(context: &Context, mesh: &mut Mesh<'_>, mut view: pb::CaView) -> Result<u8, Failure> {
-    let watches = context.screen.err_is_terminal && context.globals.output.is_human();
-    let mut told = String::new();
+    let watches = context.screen.out_is_terminal && context.globals.output.is_human();
+    let mut live = Live::default();
     while watches && view.step_number != 0 {
-        let line = format!("{}{}", progress(&view), waiting(&view).map(|line| format!("\n{line}")).unwrap_or_default());
-        if line != told {
-            context.screen.note(&line);
-            told = line;
-        }
+        live.redraw(&context.screen, &drawn(context, &view));
         tokio::time::sleep(LOOK_EVERY).await;
         view = mesh.ca_status().await?;
     }
     if view.step_number != 0 {
         context.screen.note("it goes on by itself: `synego ca status` shows how far it is");
+    }
+    if watches {
+        live.redraw(&context.screen, "");
     }
     show(context, &view);
     Ok(DONE)
