@@ -52,10 +52,11 @@ mod workers;
 
 pub use calls::CallBook;
 pub use inbound::{InboundConfig, InboundTarget};
-pub use ingress::{IngressConfig, Network};
+pub use ingress::IngressConfig;
 pub use load::LoadMeter;
 pub use metrics::HopKind;
 pub use outbound::{OutboundConfig, Wanted};
 pub use server::{DrainOutcome, Server};
 pub use snapshot::{SnapshotReader, SnapshotWriter, snapshot_channel};
+pub use synego_model::Network;
 pub use workers::{Hop, Workers, WorkersConfig, WorkersHandle};

@@ -12,6 +12,7 @@ use synego_data_plane::{
     CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
 };
 use synego_identity::{Acceptor, Connector};
+use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -62,8 +63,23 @@ struct Ingress {
 }
 
 impl Ingress {
-    /// Serves behind Nginx, which runs on this machine, or `facing` the world itself.
-    fn serve(&self, address: SocketAddr, facing: bool) -> anyhow::Result<Server> {
+    /// Serves behind Nginx, which runs on this machine.
+    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
+        self.serve_as(address, Network::loopback(), Vec::new(), Vec::new())
+    }
+
+    /// Serves facing the world itself.
+    fn serve_world(&self, listen: &Listen) -> anyhow::Result<Server> {
+        self.serve_as(listen.address, Vec::new(), listen.proxy_protocol.clone(), self.hosts.clone())
+    }
+
+    fn serve_as(
+        &self,
+        address: SocketAddr,
+        trusted: Vec<Network>,
+        introduced_by: Vec<Network>,
+        hosts: Vec<HostPattern>,
+    ) -> anyhow::Result<Server> {
         let hop = Hop::Ingress(IngressConfig {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
@@ -71,8 +87,9 @@ impl Ingress {
             connector: Connector::plain(),
             access: self.access.clone(),
             calls: self.calls.clone(),
-            trusted: if facing { Vec::new() } else { Network::loopback() },
-            hosts: if facing { self.hosts.clone() } else { Vec::new() },
+            trusted,
+            introduced_by,
+            hosts,
         });
         self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
     }
@@ -106,13 +123,13 @@ impl Master {
         let waits = config.settle && config.ingress.port() != 0;
         let mut own = config.ingress;
         if !waits {
-            let server = ingress.serve(config.ingress, false)?;
+            let server = ingress.serve(config.ingress)?;
             own = server.local_addr();
             servers.push(server);
         }
         let mut public = Vec::new();
-        for address in &config.public {
-            let server = ingress.serve(*address, true)?;
+        for listen in &config.public {
+            let server = ingress.serve_world(listen)?;
             public.push(server.local_addr());
             servers.push(server);
         }
@@ -244,7 +261,7 @@ impl Master {
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;
-            self.servers.push(self.ingress.serve(address, false)?);
+            self.servers.push(self.ingress.serve(address)?);
         }
         drop(guard);
         stop.stopped().await;

@@ -1,7 +1,7 @@
 //! Taking connections: one loop for each listener of a worker.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use synego_identity::{Peer, Stream};
 use synego_runtime::tasks;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::connection::unless_drained;
+use super::introduced;
 use super::station::Station;
 
 /// How long to rest when the machine has no more files for connections.
@@ -54,7 +56,14 @@ where
     S: Fn(Rc<Station>, Stream, Peer) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let place = stream.peer_addr().ok().and_then(|peer| station.per_client.take(peer.ip(), station));
+    let peer = stream.peer_addr().ok();
+    let is_introduced = peer.is_some_and(|peer| station.table.introduces(peer.ip()));
+    // Of one that is introduced it is not known yet whose it is.
+    let place = match peer {
+        Some(_) if is_introduced => Some(Place(None)),
+        Some(peer) => station.per_client.take(peer.ip(), station),
+        None => None,
+    };
     let (Some(place), true) = (place, station.server.connections() < station.max_connections) else {
         station.metrics.connection_refused(station.kind);
         return;
@@ -62,10 +71,40 @@ where
     let open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
     station.metrics.connections(station.kind, 1);
     tasks::spawn_local("client-connection", tasks::Kind::Connection, async move {
+        // Boxed: nearly no connection has use for the room that this takes.
+        let (open, stream, client) = if is_introduced {
+            let Some(known) = Box::pin(introduced(open, stream)).await else { return };
+            known
+        } else {
+            (open, stream, None)
+        };
         if let Ok((stream, peer)) = open.station.acceptor.accept(stream).await {
+            let peer = Peer { address: client.unwrap_or(peer.address), ..peer };
             serve(open.station.clone(), stream, peer).await;
         }
     });
+}
+
+/// Learns from a listed peer whose connection it passes on; `None`: it is refused.
+async fn introduced(mut open: Open, mut stream: TcpStream) -> Option<(Open, TcpStream, Option<SocketAddr>)> {
+    let station = open.station.clone();
+    let taken = tokio::time::timeout(station.limits().header_read, introduced::take(&mut stream));
+    let refused = match unless_drained(&station, taken).await? {
+        Ok(Ok(None)) => return Some((open, stream, None)),
+        Ok(Ok(Some(client))) => match station.per_client.take(client.ip(), &station) {
+            Some(place) => {
+                open._place = place;
+                return Some((open, stream, Some(client)));
+            }
+            None => format!("{} has as many connections as it may", client.ip()),
+        },
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_late) => "its PROXY header takes too long".to_owned(),
+    };
+    station.metrics.connection_refused(station.kind);
+    let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::debug!(peer, cause = refused, "connection refused");
+    None
 }
 
 /// An open connection, as it is counted.

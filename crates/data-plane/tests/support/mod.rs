@@ -213,6 +213,7 @@ impl Mesh {
             access: self.access.clone(),
             calls: self.calls.clone(),
             trusted: Network::loopback(),
+            introduced_by: Vec::new(),
             hosts: Vec::new(),
         };
         change(&mut config);
