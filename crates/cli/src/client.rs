@@ -208,6 +208,7 @@ async fn dial(address: &Address, limit: Duration) -> io::Result<Stream> {
             Ok(stream) => return Ok(stream),
             Err(ConnectError::Refused { source, .. }) => last = source,
             Err(ConnectError::TimedOut { .. }) => last = io::ErrorKind::TimedOut.into(),
+            Err(ConnectError::Handshake(refused)) => last = io::Error::other(refused),
         }
     }
     Err(last)

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_model::{Announcement, Reason, ServiceName};
+use synego_identity::Alpn;
+use synego_model::{Announcement, Reason, Role, ServiceName};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::tasks;
 use synego_wire::convert::policy::SidecarSettings;
@@ -252,7 +253,8 @@ impl LinkTask {
         let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
         for address in found {
-            match self.facts.config.connector.connect(&address, CONNECT_WITHIN).await {
+            match self.facts.config.connector.connect(&address, &Role::Master, Some(Alpn::Http2), CONNECT_WITHIN).await
+            {
                 Ok(stream) => return Ok(Carrier::Net(stream)),
                 Err(error) => last = io::Error::other(error),
             }

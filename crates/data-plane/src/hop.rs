@@ -177,7 +177,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
     let Answer { status, mut fields, body } = answer;
     headers::remove_hop_by_hop(&mut fields);
     station.table.clear_answer(&mut fields);
-    fields.set(Name::RequestId, exchange.request_id().as_str().as_bytes());
+    exchange.tell_request_id(&mut fields);
     exchange.answered(status.as_u16(), headers::reason(&fields), answer::grpc_status(&fields), at);
 
     if is_upgrade && status == StatusCode::SWITCHING_PROTOCOLS {

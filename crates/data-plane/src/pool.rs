@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use synego_identity::{ConnectError, Connector, Stream};
-use synego_model::Limits;
+use synego_identity::{Alpn, ConnectError, Connector, Stream};
 use synego_model::process::ServiceAddress;
+use synego_model::{Limits, Role, ServiceName};
 use synego_runtime::{clock, tasks};
 
 use crate::h1::client::{AnswerBody, Conn};
@@ -57,6 +57,8 @@ pub(crate) struct Pool {
 /// The connections to one address.
 pub(crate) struct Target {
     pub(crate) address: ServiceAddress,
+    /// Whoever answers there must prove to be it.
+    service: ServiceName,
     pool: Weak<Pool>,
     idle_limit: Cell<Duration>,
     h1: h1::Idle,
@@ -101,14 +103,16 @@ impl Pool {
         })
     }
 
-    /// The connections to `address`; they stay idle for at most `idle_limit` from now on.
-    pub(crate) fn target(&self, address: &ServiceAddress, idle_limit: Duration) -> Rc<Target> {
-        if let Some(target) = self.targets.borrow().get(address) {
+    /// The connections to `service` at `address`; they stay idle for at most `idle_limit` from now on.
+    pub(crate) fn target(&self, address: &ServiceAddress, service: &ServiceName, idle_limit: Duration) -> Rc<Target> {
+        // An address may change hands: those who proved to be another service are not it.
+        if let Some(target) = self.targets.borrow().get(address).filter(|target| target.service == *service) {
             target.idle_limit.set(idle_limit);
             return target.clone();
         }
         let target = Rc::new(Target {
             address: address.clone(),
+            service: service.clone(),
             pool: self.this.clone(),
             idle_limit: Cell::new(idle_limit),
             h1: h1::Idle::default(),
@@ -126,10 +130,22 @@ impl Pool {
         }
     }
 
-    /// A bare connection, for bytes.
-    pub(crate) async fn connect(&self, address: &ServiceAddress, limit: Duration) -> Result<Stream, ConnectError> {
+    /// A bare connection to `service`; `spoken`: what it is for, `None` for bytes.
+    pub(crate) async fn connect(
+        &self,
+        address: &ServiceAddress,
+        service: &ServiceName,
+        spoken: Option<Speak>,
+        limit: Duration,
+    ) -> Result<Stream, ConnectError> {
         match (self.whom, address) {
-            (Whom::Peer, ServiceAddress::Tcp(address)) => self.connector.connect(address, limit).await,
+            (Whom::Peer, ServiceAddress::Tcp(address)) => {
+                let offered = spoken.map(|speak| match speak {
+                    Speak::Http1 => Alpn::Http1,
+                    Speak::Http2 => Alpn::Http2,
+                });
+                self.connector.connect(address, &Role::Service(service.clone()), offered, limit).await
+            }
             _ => self.connector.connect_service(address, limit).await,
         }
     }
@@ -178,9 +194,9 @@ impl Target {
         }
     }
 
-    async fn connect(&self, limit: Duration) -> Result<Stream, ConnectError> {
+    async fn connect(&self, speak: Speak, limit: Duration) -> Result<Stream, ConnectError> {
         match self.pool.upgrade() {
-            Some(pool) => pool.connect(&self.address, limit).await,
+            Some(pool) => pool.connect(&self.address, &self.service, Some(speak), limit).await,
             None => Err(ConnectError::TimedOut { address: self.address.to_string(), limit }),
         }
     }

@@ -91,7 +91,7 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
         exchange.tried(Some(picked.id));
         tried.push(picked.flight.slot);
         let began = clock::now();
-        let made = station.pool.connect(&picked.address, policy.connect).await;
+        let made = station.pool.connect(&picked.address, &table.name, None, policy.connect).await;
         let mut rng = station.rng.borrow_mut();
         match made {
             Ok(stream) => {
@@ -120,6 +120,6 @@ async fn to_own(station: &Station, exchange: &mut Exchange) -> Result<Connected,
     exchange.admitted(Some(permit));
     exchange.tried(None);
     let address: &ServiceAddress = target.tcp.as_ref().ok_or(Reason::Starting)?;
-    let made: Result<Stream, ConnectError> = station.pool.connect(address, OWN_CONNECT).await;
+    let made: Result<Stream, ConnectError> = station.pool.connect(address, &inbound.service, None, OWN_CONNECT).await;
     made.map(|stream| (stream, target.policy.idle, None)).map_err(|_| Reason::ConnectFailed)
 }

@@ -2,12 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use synego_model::process::ServiceAddress;
+use synego_model::{Identity, Role};
+use synego_runtime::clock;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::accept::{HANDSHAKE, stalled, unfit};
+use crate::keys::Fingerprint;
+use crate::own::Own;
+use crate::refused::{Cause, Refused, Side};
+use crate::settings::{self, Alpn, Servers};
 use crate::stream::Stream;
+use crate::tls::TlsStream;
+use crate::verify::{Expected, Unfit};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -28,25 +37,110 @@ pub enum ConnectError {
         /// What the machine says.
         source: io::Error,
     },
+    /// The other side is not who it should be, or does not take us for who we are; counted and told in the log already.
+    #[error(transparent)]
+    Handshake(Box<Refused>),
 }
 
 /// Opens connections in the name of one part of the mesh.
 #[derive(Debug, Clone, Default)]
-pub struct Connector(());
+pub struct Connector(How);
+
+#[derive(Debug, Clone, Default)]
+enum How {
+    #[default]
+    Plain,
+    Mutual(Own),
+    Pinned(Fingerprint),
+}
 
 impl Connector {
     /// Connections without TLS.
     #[must_use]
     pub fn plain() -> Self {
-        Self(())
+        Self::default()
     }
 
-    /// A connection to another part of the mesh (a sidecar's inbound, a master) within `limit`.
+    /// Connections under mutual TLS, and no others: with the certificate and the roots that `own` has at the moment.
+    #[must_use]
+    pub fn mutual(own: Own) -> Self {
+        Self(How::Mutual(own))
+    }
+
+    /// Connections to a master of which no more is known than the key of its root, by those who have no certificate yet.
+    /// The master shows its root with its certificate.
+    #[must_use]
+    pub fn pinned(root: Fingerprint) -> Self {
+        Self(How::Pinned(root))
+    }
+
+    /// Whether it makes connections under TLS only.
+    #[must_use]
+    pub fn is_mutual(&self) -> bool {
+        !matches!(self.0, How::Plain)
+    }
+
+    /// A connection to another part of the mesh (a sidecar's inbound, a master): taken within `limit`, and proven to be
+    /// `expected`, of our own mesh, within [`HANDSHAKE`] from then.
+    ///
+    /// - `spoken`: what will be spoken inside, so that the other side knows it; `None`: bytes.
     ///
     /// # Errors
-    /// [`ConnectError`]: refused, unreachable, or not in time.
-    pub async fn connect(&self, address: &SocketAddr, limit: Duration) -> Result<Stream, ConnectError> {
-        within(limit, address, async { TcpStream::connect(address).await.map(Stream::from) }).await
+    /// [`ConnectError`]: refused, unreachable, not in time, or somebody else.
+    pub async fn connect(
+        &self,
+        address: &SocketAddr,
+        expected: &Role,
+        spoken: Option<Alpn>,
+        limit: Duration,
+    ) -> Result<Stream, ConnectError> {
+        let (own, expected) = match &self.0 {
+            How::Plain => return within(limit, address, TcpStream::connect(address)).await.map(Stream::from),
+            How::Mutual(own) => {
+                let id = Identity { mesh: own.identity().mesh.clone(), role: expected.clone() };
+                (Some(own), Expected::Exactly(id))
+            }
+            How::Pinned(_) => (None, Expected::AnyMaster),
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
+        if let Some(cause) = own.and_then(|own| own.unfit(now)) {
+            let unfit = Unfit { cause, came: None, detail: String::new() };
+            return Err(refuse(own, *address, expected.shown(), unfit));
+        }
+        let stream = within(limit, address, TcpStream::connect(address)).await?;
+        // Boxed: a request has no use for the room of a handshake when it finds a connection.
+        Box::pin(self.shake_hands(stream, *address, own, expected, spoken)).await
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        own: Option<&Own>,
+        expected: Expected,
+        spoken: Option<Alpn>,
+    ) -> Result<Stream, ConnectError> {
+        let shown = expected.shown();
+        let refuse = |unfit| refuse(own, address, shown.clone(), unfit);
+        let pin = match &self.0 {
+            How::Pinned(pin) => Some(*pin),
+            How::Plain | How::Mutual(_) => None,
+        };
+        let servers = Servers { own: own.cloned(), pin, expected };
+        let config = settings::client(servers, spoken)
+            .map_err(|error| refuse(Unfit { cause: Cause::NotEnrolled, came: None, detail: error.to_string() }))?;
+        let _ = stream.set_nodelay(true);
+        let unheard = own.map(|own| (own.clone(), shown.clone()));
+        match tokio::time::timeout(HANDSHAKE, TlsStream::connect(stream, config, unheard)).await {
+            Ok(Ok(stream)) => {
+                if let Some(own) = own {
+                    own.met(Side::Connecting, stream.peer());
+                }
+                Ok(Stream::Tls(Box::new(stream)))
+            }
+            Ok(Err(fault)) => Err(refuse(unfit(fault))),
+            Err(_) => Err(refuse(stalled())),
+        }
     }
 
     /// A connection to one's own service, on this machine and never by TLS, within `limit`.
@@ -54,21 +148,31 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`]: refused, no such socket, or not in time.
     pub async fn connect_service(&self, address: &ServiceAddress, limit: Duration) -> Result<Stream, ConnectError> {
-        within(limit, address, async {
-            match address {
-                ServiceAddress::Tcp(address) => TcpStream::connect(address).await.map(Stream::from),
-                ServiceAddress::Unix(path) => UnixStream::connect(path).await.map(Stream::from),
+        match address {
+            ServiceAddress::Tcp(address) => within(limit, address, TcpStream::connect(address)).await.map(Stream::from),
+            ServiceAddress::Unix(path) => {
+                within(limit, &path.display(), UnixStream::connect(path)).await.map(Stream::from)
             }
-        })
-        .await
+        }
     }
 }
 
-async fn within(
+/// Counts a refusal and tells it in the log.
+fn refuse(own: Option<&Own>, address: SocketAddr, expected: String, unfit: Unfit) -> ConnectError {
+    let Unfit { cause, came, detail } = unfit;
+    let refused = Refused { cause, side: Side::Connecting, address, expected, came, detail };
+    match own {
+        Some(own) => own.refused(&refused),
+        None => tracing::warn!("{refused}"),
+    }
+    ConnectError::Handshake(Box::new(refused))
+}
+
+async fn within<S>(
     limit: Duration,
     address: &impl ToString,
-    connect: impl Future<Output = io::Result<Stream>>,
-) -> Result<Stream, ConnectError> {
+    connect: impl Future<Output = io::Result<S>>,
+) -> Result<S, ConnectError> {
     match tokio::time::timeout(limit, connect).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(source)) => Err(ConnectError::Refused { address: address.to_string(), source }),
@@ -84,7 +188,7 @@ mod tests {
     async fn a_refused_connection_names_whom() {
         let port = crate::listen(SocketAddr::from(([127, 0, 0, 1], 0))).and_then(|free| free.local_addr());
         let address = port.expect("a free port");
-        let refused = Connector::plain().connect(&address, Duration::from_secs(1)).await;
+        let refused = Connector::plain().connect(&address, &Role::Master, None, Duration::from_secs(1)).await;
         assert!(matches!(refused, Err(ConnectError::Refused { address: said, .. }) if said == address.to_string()));
     }
 

@@ -4,8 +4,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use synego_model::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::settings::Alpn;
+use crate::tls::TlsStream;
 
 /// A connection in both directions.
 #[derive(Debug)]
@@ -14,6 +18,28 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket of this machine.
     Unix(UnixStream),
+    /// TCP under TLS 1.3.
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// What both sides agreed to speak inside (ALPN); `None` without TLS, or where nothing was offered.
+    #[must_use]
+    pub fn agreed(&self) -> Option<Alpn> {
+        match self {
+            Self::Tls(stream) => stream.agreed(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Who is at the other end, as its certificate proves; `None` without TLS, or where it has shown none.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Identity> {
+        match self {
+            Self::Tls(stream) => stream.peer(),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
 }
 
 impl From<TcpStream> for Stream {
@@ -35,6 +61,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -44,6 +71,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -55,6 +83,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -66,6 +95,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -73,6 +103,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

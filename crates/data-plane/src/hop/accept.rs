@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use synego_identity::{Peer, Stream};
+use synego_identity::{AcceptError, Peer, Stream};
 use synego_runtime::tasks;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -78,9 +78,13 @@ where
         } else {
             (open, stream, None)
         };
-        if let Ok((stream, peer)) = open.station.acceptor.accept(stream).await {
-            let peer = Peer { address: client.unwrap_or(peer.address), ..peer };
-            serve(open.station.clone(), stream, peer).await;
+        match open.station.acceptor.accept(stream).await {
+            Ok((stream, peer)) => {
+                let peer = Peer { address: client.unwrap_or(peer.address), ..peer };
+                serve(open.station.clone(), stream, peer).await;
+            }
+            Err(AcceptError::Refused(_)) => open.station.metrics.connection_refused(open.station.kind),
+            Err(AcceptError::Gone(_)) => {}
         }
     });
 }

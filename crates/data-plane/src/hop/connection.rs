@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rand::Rng;
-use synego_identity::{Peer, Stream};
+use synego_identity::{Alpn, Peer, Stream};
 use synego_model::Limits;
 use synego_runtime::clock;
 
@@ -81,7 +81,8 @@ async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
             return None;
         }
     }
-    let is_http2 = input.buf.starts_with(PREFACE);
+    // What both sides agreed on counts, whatever comes then.
+    let is_http2 = stream.agreed().map_or_else(|| input.buf.starts_with(PREFACE), |agreed| agreed == Alpn::Http2);
     Some((input.buf, is_http2))
 }
 

@@ -15,7 +15,7 @@ use super::intake::Intake;
 use super::line::Line;
 use super::station::Station;
 use super::trace::{self, RequestId, Trace};
-use crate::fields::{self, Fields};
+use crate::fields::{self, Fields, Name};
 use crate::load::Permit;
 use crate::server::Busy;
 use crate::workers::NO_LINES;
@@ -90,6 +90,13 @@ impl Exchange {
         self.request_id = Some(trace::request_id(fields, trusted, &mut *rng));
         self.trace = Some(Trace::take(fields, &mut *rng));
         self.caller = table.caller(fields).map(SmallVec::from_slice);
+    }
+
+    /// Says in an answer which request it is of.
+    pub(crate) fn tell_request_id(&self, fields: &mut Fields) {
+        if let Some(id) = &self.request_id {
+            fields.set(Name::RequestId, id.as_bytes());
+        }
     }
 
     pub(crate) fn request_id(&self) -> RequestId {

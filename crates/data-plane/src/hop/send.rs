@@ -129,7 +129,7 @@ async fn pick(
     let mut began = clock::now();
     match &way.to {
         To::Own { address, speak, idle_limit } => Ok(Try {
-            target: station.pool.target(address, *idle_limit),
+            target: station.pool.target(address, &way.service, *idle_limit),
             speak: *speak,
             connect: OWN_CONNECT,
             flight: None,
@@ -150,7 +150,7 @@ async fn pick(
             let picked = picked.map_err(|error| not_picked(&error, service))?;
             let speak = if outgoing.head.is_http2() { Speak::Http2 } else { Speak::Http1 };
             Ok(Try {
-                target: station.pool.target(&picked.address, limits.pool_idle),
+                target: station.pool.target(&picked.address, &service.name, limits.pool_idle),
                 speak,
                 connect: way.policy.connect,
                 flight: Some(picked.flight),

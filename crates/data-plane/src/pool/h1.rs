@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use synego_identity::ConnectError;
 use synego_runtime::clock;
 
-use super::Target;
+use super::{Speak, Target};
 use crate::h1::client::Conn;
 
 /// Idle connections kept for one address.
@@ -54,5 +54,5 @@ pub(super) async fn ready(target: &Rc<Target>, limit: Duration, fresh: bool) -> 
         return Ok(conn);
     }
     // Boxed: most requests find a connection, and need not carry the room for making one.
-    Box::pin(target.connect(limit)).await.map(Conn::new)
+    Box::pin(target.connect(Speak::Http1, limit)).await.map(Conn::new)
 }

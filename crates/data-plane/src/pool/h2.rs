@@ -10,7 +10,7 @@ use synego_model::Limits;
 use synego_runtime::{clock, tasks};
 use tokio::sync::{Notify, watch};
 
-use super::{SendError, Target};
+use super::{SendError, Speak, Target};
 use crate::h2::client::{self, Call};
 use crate::h2::mux::Shared;
 use crate::hop::outgoing::Outgoing;
@@ -157,7 +157,7 @@ fn connect(target: &Rc<Target>, limits: &Limits, limit: Duration) -> watch::Rece
     target.h2.connecting.replace(Some(outcome.clone()));
     let (target, limits) = (target.clone(), limits.clone());
     tasks::spawn_local("upstream-http2", tasks::Kind::Connection, async move {
-        let made = target.connect(limit).await;
+        let made = target.connect(Speak::Http2, limit).await;
         target.h2.connecting.replace(None);
         let stream = match made {
             Ok(stream) => stream,
