@@ -51,7 +51,7 @@ async fn waiting(listener: &TcpListener) -> Option<TcpStream> {
     }
 }
 
-fn take<S, F>(station: &Rc<Station>, stream: TcpStream, serve: S)
+fn take<S, F>(station: &Rc<Station>, mut stream: TcpStream, serve: S)
 where
     S: Fn(Rc<Station>, Stream, Peer) -> F + 'static,
     F: Future<Output = ()> + 'static,
@@ -68,16 +68,15 @@ where
         station.metrics.connection_refused(station.kind);
         return;
     };
-    let open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
+    let mut open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
     station.metrics.connections(station.kind, 1);
     tasks::spawn_local("client-connection", tasks::Kind::Connection, async move {
-        // Boxed: nearly no connection has use for the room that this takes.
-        let (open, stream, client) = if is_introduced {
-            let Some(known) = Box::pin(introduced(open, stream)).await else { return };
-            known
-        } else {
-            (open, stream, None)
-        };
+        let mut client = None;
+        if is_introduced {
+            // Boxed: nearly no connection has use for the room that this takes.
+            let Some(known) = Box::pin(introduced(&open.station, &mut stream)).await else { return };
+            (client, open._place) = known;
+        }
         match open.station.acceptor.accept(stream).await {
             Ok((stream, peer)) => {
                 let peer = Peer { address: client.unwrap_or(peer.address), ..peer };
@@ -89,17 +88,13 @@ where
     });
 }
 
-/// Learns from a listed peer whose connection it passes on; `None`: it is refused.
-async fn introduced(mut open: Open, mut stream: TcpStream) -> Option<(Open, TcpStream, Option<SocketAddr>)> {
-    let station = open.station.clone();
-    let taken = tokio::time::timeout(station.limits().header_read, introduced::take(&mut stream));
-    let refused = match unless_drained(&station, taken).await? {
-        Ok(Ok(None)) => return Some((open, stream, None)),
-        Ok(Ok(Some(client))) => match station.per_client.take(client.ip(), &station) {
-            Some(place) => {
-                open._place = place;
-                return Some((open, stream, Some(client)));
-            }
+/// Learns from a listed peer whose connection it passes on, and takes a place for that one; `None`: it is refused.
+async fn introduced(station: &Rc<Station>, stream: &mut TcpStream) -> Option<(Option<SocketAddr>, Place)> {
+    let taken = tokio::time::timeout(station.limits().header_read, introduced::take(stream));
+    let refused = match unless_drained(station, taken).await? {
+        Ok(Ok(None)) => return Some((None, Place(None))),
+        Ok(Ok(Some(client))) => match station.per_client.take(client.ip(), station) {
+            Some(place) => return Some((Some(client), place)),
             None => format!("{} has as many connections as it may", client.ip()),
         },
         Ok(Err(fault)) => fault.to_string(),
