@@ -46,7 +46,7 @@ gen: setup ## write generated code anew: protobuf in three languages, the JSON S
 bench: ## measure the data plane beside Nginx, HAProxy, Envoy and Pingora, into bench/RESULTS.md
 	@scripts/bench
 
-count: ## count the instructions of the data plane's steps, and fail when one rose by more than 5 %
+count: ## count the instructions of the steps of both planes, and fail when one rose by more than 5 %
 	@scripts/count
 
 fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECONDS (60) for each target

@@ -227,7 +227,7 @@ async fn what_the_manifest_says_of_access_lines_reaches_every_sidecar_live_also_
     for sidecar in sidecars {
         sidecar.stop().await;
     }
-    master.stop().await;
+    master.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,7 +320,7 @@ async fn a_silent_sidecar_is_suspected_then_gone_while_its_link_still_stands() {
     // Whoever holds this lock stops the reports, as a sidecar that hangs does.
     let state = Arc::clone(&users.state);
     let (release, released) = std::sync::mpsc::channel::<()>();
-    let holder = synego_runtime::tasks::spawn_blocking("test-hold", move || {
+    let holder = tasks::spawn_blocking("test-hold", move || {
         let _held = state.lock().expect("no panic");
         let _until_released = released.recv();
     });

@@ -15,6 +15,7 @@ pub(crate) mod hand;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
+pub(crate) mod introduced;
 pub(crate) mod line;
 pub(crate) mod outgoing;
 pub(crate) mod path;

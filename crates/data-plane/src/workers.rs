@@ -217,7 +217,8 @@ impl Worker {
             Hop::Ingress(config) => {
                 let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
                 let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
-                let table = Ingress { upstreams, trusted: config.trusted, hosts: config.hosts };
+                let (trusted, introduced_by, hosts) = (config.trusted, config.introduced_by, config.hosts);
+                let table = Ingress { upstreams, trusted, introduced_by, hosts };
                 (Table::Ingress(table), pool, Some(page))
             }
             Hop::Outbound(config) => {

@@ -153,7 +153,12 @@ impl Manifest {
             local: Vec::new(),
             gateway: GatewaySpec {
                 engine: None,
-                listen: vec![Listen { name: "http".into(), protocol: ListenProtocol::Http, address: any(8080) }],
+                listen: vec![Listen {
+                    name: "http".into(),
+                    protocol: ListenProtocol::Http,
+                    address: any(8080),
+                    proxy_protocol: Vec::new(),
+                }],
                 hosts: Vec::new(),
                 static_places: Vec::new(),
                 spa_places: Vec::new(),

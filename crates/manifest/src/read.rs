@@ -135,7 +135,8 @@ fn gateway(said: Option<&types::Gateway>, context: &Context<'_>) -> Option<Gatew
     let mut listen = Vec::new();
     match &said.listen {
         None => {
-            listen.push(Listen { name: "http".into(), protocol: ListenProtocol::Http, address: socket("8080", ANY)? })
+            let (name, protocol, address) = ("http".into(), ListenProtocol::Http, socket("8080", ANY)?);
+            listen.push(Listen { name, protocol, address, proxy_protocol: Vec::new() });
         }
         Some(all) => {
             for (name, one) in all {
@@ -143,7 +144,13 @@ fn gateway(said: Option<&types::Gateway>, context: &Context<'_>) -> Option<Gatew
                     "grpc" => ListenProtocol::Grpc,
                     _ => ListenProtocol::Http,
                 };
-                listen.push(Listen { name: name.clone(), protocol, address: socket(one.address.as_deref()?, ANY)? });
+                let proxies = one.proxy_protocol.iter().flatten().map(|range| range.parse());
+                listen.push(Listen {
+                    name: name.clone(),
+                    protocol,
+                    address: socket(one.address.as_deref()?, ANY)?,
+                    proxy_protocol: proxies.collect::<Result<_, _>>().ok()?,
+                });
             }
         }
     }

@@ -141,6 +141,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Listen {
     pub(crate) address: Option<String>,
     pub(crate) protocol: Option<String>,
+    pub(crate) proxy_protocol: Option<Vec<String>>,
 }
 
 /// One of `gateway.static`.

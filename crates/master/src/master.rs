@@ -14,6 +14,7 @@ use synego_data_plane::{
     snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
+use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -69,8 +70,23 @@ struct Ingress {
 }
 
 impl Ingress {
-    /// Serves behind Nginx, which runs on this machine, or `facing` the world itself.
-    fn serve(&self, address: SocketAddr, facing: bool) -> anyhow::Result<Server> {
+    /// Serves behind Nginx, which runs on this machine.
+    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
+        self.serve_as(address, Network::loopback(), Vec::new(), Vec::new())
+    }
+
+    /// Serves facing the world itself.
+    fn serve_world(&self, listen: &Listen) -> anyhow::Result<Server> {
+        self.serve_as(listen.address, Vec::new(), listen.proxy_protocol.clone(), self.hosts.clone())
+    }
+
+    fn serve_as(
+        &self,
+        address: SocketAddr,
+        trusted: Vec<Network>,
+        introduced_by: Vec<Network>,
+        hosts: Vec<HostPattern>,
+    ) -> anyhow::Result<Server> {
         let hop = Hop::Ingress(IngressConfig {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
@@ -79,8 +95,9 @@ impl Ingress {
             access: self.access.clone(),
             calls: self.calls.clone(),
             denials: self.denials.clone(),
-            trusted: if facing { Vec::new() } else { Network::loopback() },
-            hosts: if facing { self.hosts.clone() } else { Vec::new() },
+            trusted,
+            introduced_by,
+            hosts,
         });
         self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
     }
@@ -124,13 +141,13 @@ impl Master {
         let waits = config.settle && config.ingress.port() != 0;
         let mut own = config.ingress;
         if !waits {
-            let server = ingress.serve(config.ingress, false)?;
+            let server = ingress.serve(config.ingress)?;
             own = server.local_addr();
             servers.push(server);
         }
         let mut public = Vec::new();
-        for address in &config.public {
-            let server = ingress.serve(*address, true)?;
+        for listen in &config.public {
+            let server = ingress.serve_world(listen)?;
             public.push(server.local_addr());
             servers.push(server);
         }
@@ -278,7 +295,7 @@ impl Master {
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;
-            self.servers.push(self.ingress.serve(address, false)?);
+            self.servers.push(self.ingress.serve(address)?);
         }
         drop(guard);
         stop.stopped().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synego_manifest::Manifest;
 use synego_master::{GatewayStatus, Notice};
-use synego_model::gateway::ListenProtocol;
+use synego_model::gateway::{Listen, ListenProtocol};
 use synego_model::{AccessLines, Engine, InstanceState};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
 use synego_runtime::logs::LineWriter;
@@ -78,9 +78,9 @@ impl Gateway {
     }
 
     /// Addresses at which the master faces the world itself.
-    pub(crate) fn public(&self, manifest: &Manifest) -> Vec<SocketAddr> {
+    pub(crate) fn public(&self, manifest: &Manifest) -> Vec<Listen> {
         match self {
-            Self::Master { .. } => manifest.gateway.listen.iter().map(|listen| listen.address).collect(),
+            Self::Master { .. } => manifest.gateway.listen.clone(),
             Self::None | Self::Nginx(_) => Vec::new(),
         }
     }

@@ -90,7 +90,7 @@ async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
 }
 
 /// The outcome, or `None` when the server is drained first: what a client has just sent is still served.
-async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
         station.server.drained.cancelled().await;
         tokio::time::sleep(JUST_SENT).await;

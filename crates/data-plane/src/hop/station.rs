@@ -126,6 +126,11 @@ impl Table {
         }
     }
 
+    /// Whether a peer must say by a PROXY header whose connection it passes on.
+    pub(crate) fn introduces(&self, ip: IpAddr) -> bool {
+        matches!(self, Self::Ingress(ingress) if ingress.introduces(ip))
+    }
+
     /// How many parts of the mesh, a proxy in front included, a request may have passed before it came here.
     pub(crate) fn before(&self, trusted: bool) -> u8 {
         match self {

@@ -271,6 +271,7 @@ impl Mesh {
             calls: self.calls.clone(),
             denials: self.denials.clone(),
             trusted: Network::loopback(),
+            introduced_by: Vec::new(),
             hosts: Vec::new(),
         };
         change(&mut config);
