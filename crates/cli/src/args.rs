@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
-use crate::commands::{apply, check, completions, down, explain, get, init, logs, man, nginx, plan, show, status, up};
+use crate::commands::{apply, check, completions, down, explain, get, init, login, logs, man, nginx, plan, show, status, up};
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
 use crate::output::time::parse_duration;
@@ -128,6 +128,7 @@ pub(crate) enum Command {
     Get(get::Args),
     Logs(logs::Args),
     Explain(explain::Args),
+    Login(login::Args),
     Plan(plan::Args),
     Apply(apply::Args),
     Nginx(nginx::Args),

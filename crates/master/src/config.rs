@@ -1,16 +1,18 @@
 //! What a master runs on.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use synego_manifest::Manifest;
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::config as machine;
+use synego_runtime::logs::LineWriter;
 
 use crate::args::Args;
 
 /// What a master runs on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MasterConfig {
     /// Name of this machine.
     pub node: NodeName,
@@ -26,7 +28,16 @@ pub struct MasterConfig {
     pub admin: Vec<BindAddr>,
     /// Whether the ingress opens only once the sidecars had time to report: for a daemon that comes back.
     pub settle: bool,
+    /// Folder of what must outlive it; `None`: nothing does.
+    pub state_dir: Option<PathBuf>,
+    /// A Unix socket for people of this machine, beside `admin`, if no other process has it.
+    pub socket: Option<PathBuf>,
+    /// Where changes are written down, beside the log of the process.
+    pub audit: Option<LineWriter>,
 }
+
+/// Name of the socket of a master that is a program of its own, in the runtime folder of its mesh.
+pub const SOCKET: &str = "master.sock";
 
 impl MasterConfig {
     /// The configuration that a command line and a manifest say.
@@ -52,6 +63,7 @@ impl MasterConfig {
                 None
             }
         };
+        let mesh_name = manifest.declaration.mesh.to_string();
         match node {
             Some(node) if problems.is_empty() => Ok(Self {
                 node,
@@ -61,6 +73,9 @@ impl MasterConfig {
                 mesh: Some(mesh),
                 admin: vec![BindAddr::Tcp(admin)],
                 settle: true,
+                state_dir: machine::state_dir(&mesh_name).ok(),
+                socket: machine::runtime_dir(&mesh_name).ok().map(|folder| folder.join(SOCKET)),
+                audit: None,
             }),
             _ => Err(problems),
         }

@@ -9,7 +9,7 @@ mod master;
 mod planner;
 pub mod start;
 
-pub use config::MasterConfig;
+pub use config::{MasterConfig, SOCKET};
 pub use master::Master;
 pub use planner::ManifestPlanner;
 pub use synego_control_plane::master::{

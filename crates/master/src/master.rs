@@ -1,13 +1,15 @@
 //! Builds a master from the leaves up, serves, and drains it: the one place where the two planes meet.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use synego_control_plane::master::{
-    InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
+    Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
+use synego_control_plane::store::RedbStore;
 use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
 };
@@ -81,6 +83,32 @@ impl Ingress {
     }
 }
 
+/// The tokens that are kept in the folder of state.
+fn logins(state_dir: Option<&Path>) -> LoginBook {
+    let Some(folder) = state_dir else { return LoginBook::default() };
+    match RedbStore::open(&folder.join("store.redb")) {
+        Ok(store) => LoginBook::new(Arc::new(store)),
+        Err(error) => {
+            tracing::warn!(cause = %error, "no tokens for the admin API");
+            LoginBook::default()
+        }
+    }
+}
+
+/// A token must not cross a network as it is.
+fn within_the_machine(address: &BindAddr) -> anyhow::Result<()> {
+    match address {
+        BindAddr::Tcp(address) if !address.ip().is_loopback() => anyhow::bail!(
+            "the admin API at {address} would take tokens over the network without TLS: keep it on the loopback, \
+             `masters: {{ admin: {} }}`, and reach it from elsewhere by `ssh -L {}:127.0.0.1:{} HOST`",
+            address.port(),
+            address.port(),
+            address.port()
+        ),
+        _ => Ok(()),
+    }
+}
+
 impl Master {
     /// Takes the ports and builds all parts.
     ///
@@ -125,7 +153,15 @@ impl Master {
         };
         let mut admin = Vec::new();
         for address in &config.admin {
+            within_the_machine(address)?;
             admin.push(admin::bind(address).await.with_context(|| format!("admin API {address}"))?);
+        }
+        if let Some(socket) = &config.socket {
+            // Two masters of one mesh may run here: the first one has the socket.
+            match admin::bind(&BindAddr::Unix(socket.clone())).await {
+                Ok(listener) => admin.push(listener),
+                Err(error) => tracing::warn!(cause = %error, "no admin socket: ask by TCP"),
+            }
         }
         let addresses = Addresses {
             ingress: own,
@@ -148,6 +184,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            logins: logins(config.state_dir.as_deref()),
+            audit: config.audit.map(Audit::to).unwrap_or_default(),
             metrics: host.metrics(),
         });
         Ok(Self {

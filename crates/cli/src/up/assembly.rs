@@ -91,7 +91,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
     let master = match wanted.join.is_empty() {
-        true => Some(own_master(&wanted, &front, &node, &runtime_dir, &shared, host).await?),
+        true => Some(own_master(&wanted, &front, &node, (&runtime_dir, &state_dir), &shared, host).await?),
         false => None,
     };
     let masters = match &master {
@@ -155,7 +155,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
-    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
+    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), others: Vec::new() };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
@@ -193,7 +193,7 @@ async fn own_master(
     wanted: &Wanted,
     front: &Gateway,
     node: &NodeName,
-    runtime_dir: &std::path::Path,
+    (runtime_dir, state_dir): (&std::path::Path, &std::path::Path),
     shared: &Shared,
     host: &Host,
 ) -> Result<Master, Failure> {
@@ -206,6 +206,9 @@ async fn own_master(
         mesh: Some(masters.mesh),
         admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
         settle: false,
+        state_dir: Some(state_dir.to_owned()),
+        socket: None,
+        audit: Some(log_file(&wanted.manifest, "audit")?),
     };
     Master::bind(config, &shared.workers, shared.access.clone(), host).await.map_err(|error| {
         Failure::new("the master cannot start")

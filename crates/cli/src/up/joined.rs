@@ -211,6 +211,34 @@ impl pb::admin_server::Admin for Local {
         Err(Status::failed_precondition("this machine runs no master: apply to one that does, `--admin HOST:3002`"))
     }
 
+    async fn who_am_i(&self, _request: Request<pb::WhoAmIRequest>) -> Result<Response<pb::WhoAmIAnswer>, Status> {
+        // Only the socket leads here, and it lets in nobody but its user.
+        Ok(Response::new(pb::WhoAmIAnswer {
+            mesh: self.mesh.clone(),
+            who: "the user of this process".to_owned(),
+            role: pb::AdminRole::Write.into(),
+            expires_unix_ms: 0,
+        }))
+    }
+
+    async fn issue_login(
+        &self,
+        _request: Request<pb::IssueLoginRequest>,
+    ) -> Result<Response<pb::IssuedLogin>, Status> {
+        Err(no_master())
+    }
+
+    async fn list_logins(&self, _request: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
+        Err(no_master())
+    }
+
+    async fn revoke_login(
+        &self,
+        _request: Request<pb::RevokeLoginRequest>,
+    ) -> Result<Response<pb::RevokedLogin>, Status> {
+        Err(no_master())
+    }
+
     type LogsStream = Answers<pb::LogsBatch>;
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -245,6 +273,10 @@ impl pb::admin_server::Admin for Local {
         });
         Ok(Response::new(Box::pin(progress)))
     }
+}
+
+fn no_master() -> Status {
+    Status::failed_precondition("this machine runs no master: ask one that does, `--admin HOST:3002`")
 }
 
 fn service_of(id: &str, services: &BTreeMap<String, String>) -> String {
