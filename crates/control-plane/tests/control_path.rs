@@ -215,7 +215,12 @@ async fn what_the_manifest_says_of_access_lines_reaches_every_sidecar_live_also_
     }
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let handle = master.handle.clone();
-    let following = async move { handle.follow_access_lines(|lines| drop(told.send(lines))).await };
+    let following = async move {
+        let take = |lines| {
+            let _gone = told.send(lines);
+        };
+        handle.follow_access_lines(take).await;
+    };
     let following = tasks::spawn("test-lines", tasks::Kind::Connection, following);
     assert_eq!(heard.recv().await, Some(AccessLines::Errors), "the master's own ingress as well");
     master.handle.declare(declaration([]));
