@@ -152,7 +152,7 @@ class Stage:
         """A master. Like the peers, it and the sidecars that link to it log no request that succeeds."""
         (home / "synego.yaml").write_text(
             f"mesh: bench\nmasters: {{ report: {reports}, suspect: 30s, gone: 60s }}\n"
-            "telemetry: { logs: { level: warn, access: errors } }\nservices: {}\n")
+            "telemetry: { logs: { level: warn, access: errors } }\nidentity: { mtls: off }\nservices: {}\n")
         return self.rig.start(
             [self.binaries / "synego-master", "--file", home / "synego.yaml", "--node", "bench", "--ingress", ingress,
              "--mesh", mesh, "--admin", 0], cpu, home)
@@ -161,5 +161,6 @@ class Stage:
                 more: list[object]) -> Popen:
         return self.rig.start(
             [self.binaries / "synego-sidecar", "--service", service, "--node", "bench", "--master", f"127.0.0.1:{mesh}",
-             "--inbound", inbound, "--outbound", outbound, "--admin", 0, "--log-level", "warn", *more],
+             "--inbound", inbound, "--outbound", outbound, "--admin", 0, "--mtls", "off", "--log-level", "warn",
+             *more],
             cpu, self.rig.home(name + "-sidecar"))

@@ -92,6 +92,7 @@ fn mesh(instances: usize) -> Option<Registry> {
             policy: Arc::new(Policy::default()),
             instances: 25,
             labels: Default::default(),
+            rules: Default::default(),
         };
         Some((name, spec))
     };
@@ -100,7 +101,9 @@ fn mesh(instances: usize) -> Option<Registry> {
         services: (0..services).map(spec).collect::<Option<_>>()?,
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access: synego_model::AccessMode::default(),
         access_lines: synego_model::AccessLines::default(),
+        life: synego_model::declaration::LIFE,
     };
     // Nobody falls silent while it is counted.
     let mut registry = Registry::new(declaration, TICK);
@@ -142,6 +145,8 @@ fn said(state: InstanceState, requests_total: u64) -> HealthReport {
         ejections: Vec::new(),
         calls: Vec::new(),
         snapshot_age_ms: 0,
+        denials: Vec::new(),
+        identity: None,
     }
 }
 

@@ -12,6 +12,7 @@
 //! each change and only then. Silence is judged by the time of the last tick, from which the judge's own lateness has
 //! been taken off: a master that stood still for a while blames nobody for it.
 
+mod access;
 mod callers;
 mod instance;
 mod roster;
@@ -22,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use synego_model::{
-    Announcement, CallFigures, Cause, Declaration, EjectionReport, Epoch, HealthReport, InstanceId, InstanceState,
-    Route, ServiceName, ServiceTable, Snapshot,
+    Announcement, CallFigures, Caller, Cause, Declaration, Denial, EjectionReport, Epoch, HealthReport, InstanceId,
+    InstanceState, Route, ServiceName, ServiceTable, Snapshot,
 };
 
 pub use callers::Ejection;
@@ -66,7 +67,7 @@ pub enum Event {
     /// A link ended.
     Unlinked(Link),
     /// What this master's own ingress sees as a caller.
-    Ingress(Vec<EjectionReport>, Vec<CallFigures>),
+    Ingress(Vec<EjectionReport>, Vec<CallFigures>, Vec<Denial>),
     /// Time went on.
     Tick,
 }
@@ -131,6 +132,7 @@ pub struct Registry {
     notices: Vec<Notice>,
     /// The services of the snapshot in force.
     tables: BTreeMap<ServiceName, Arc<ServiceTable>>,
+    denials: access::Denials,
     snapshot: Arc<Snapshot>,
 }
 
@@ -147,6 +149,7 @@ impl Registry {
             callers: Callers::default(),
             notices: Vec::new(),
             tables: BTreeMap::new(),
+            denials: access::Denials::default(),
             snapshot: Arc::new(Snapshot::empty()),
         };
         registry.everything_is_stale();
@@ -176,7 +179,10 @@ impl Registry {
             Event::Announced(link, announcement) => self.announced(link, announcement, at, &mut effects),
             Event::Reported(link, report) => self.reported(link, report, at),
             Event::Unlinked(link) => self.unlinked(link, at),
-            Event::Ingress(ejections, calls) => self.callers.told(None, ejections, &calls, at),
+            Event::Ingress(ejections, calls, denials) => {
+                self.denials.told(&Caller::Ingress, &denials, at);
+                self.callers.told(None, ejections, &calls, at)
+            }
             Event::Tick => self.tick(at),
         };
         self.judge(&touched, at, &mut effects);
@@ -224,8 +230,9 @@ impl Registry {
 
     /// What a person should know.
     #[must_use]
-    pub fn notices(&self) -> &[Notice] {
-        &self.notices
+    pub fn notices(&self) -> Vec<Notice> {
+        let of_access = access::notices(&self.declaration, self.roster.iter());
+        self.notices.iter().cloned().chain(of_access).chain(self.denials.notices()).collect()
     }
 
     /// Callers that leave `id` out, with why; the ingress is called so.
@@ -307,6 +314,10 @@ impl Registry {
     fn reported(&mut self, link: Link, mut report: HealthReport, at: At) -> BTreeSet<InstanceId> {
         let Some(id) = self.links.get(&link).cloned() else { return BTreeSet::new() };
         let Some(found) = self.roster.get_mut(&id) else { return BTreeSet::new() };
+        let denials = std::mem::take(&mut report.denials);
+        if !denials.is_empty() {
+            self.denials.told(&Caller::Service(found.announcement.service.clone()), &denials, at);
+        }
         let mut touched = self.callers.told(Some(id.clone()), std::mem::take(&mut report.ejections), &report.calls, at);
         found.reported(report, at);
         touched.insert(id);
@@ -331,6 +342,7 @@ impl Registry {
         // Whoever judges late heard late: its own lag is given back to all.
         let lag = if gap > 2 * self.tick_ms { gap - self.tick_ms } else { 0 };
         self.last_tick = Some(at.ms);
+        self.denials.tick(at);
         let over: Vec<InstanceId> = self.roster.iter().filter(|found| found.is_over(at)).map(Instance::id).collect();
         over.iter().for_each(|id| drop(self.roster.remove(id)));
         self.roster.forget_claims();

@@ -4,6 +4,7 @@
 //! and `inbound`.
 
 pub(crate) mod accept;
+pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod connection;
@@ -132,6 +133,7 @@ async fn relay(
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
+    station.table.prove(&mut request.fields, client);
     exchange.is_named(&mut request.fields, client.trusted);
     fits?;
     let head = Head::check(&request, body.is_ended())?;
@@ -146,7 +148,7 @@ async fn relay(
     }
 
     // route: which service, under which policy.
-    let way = station.table.route(station, &head, &fields).await?;
+    let way = station.table.route(station, client, &head, &fields).await?;
     exchange.routed(way.route.clone(), way.service.clone());
 
     // admit: a place among the requests in flight.

@@ -8,7 +8,9 @@ use synego_model::{HostPattern, Limits, Network, Protocol, Reason};
 use synego_runtime::logs::AccessLog;
 
 use crate::calls::CallBook;
+use crate::denials::DenialBook;
 use crate::fields::Fields;
+use crate::hop::access;
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
 use crate::hop::station::{Station, To, Way};
@@ -36,6 +38,8 @@ pub struct IngressConfig {
     pub access: AccessLog,
     /// What is called and who is left out, for reports.
     pub calls: CallBook,
+    /// What access refuses.
+    pub denials: DenialBook,
     /// Proxies whose word on the client is believed.
     pub trusted: Vec<Network>,
     /// Peers that must begin each connection with a PROXY header, which tells whose it is; none: nobody may.
@@ -96,6 +100,7 @@ impl Ingress {
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::NoRoute, format!("{name} speaks tcp, which no route can reach")));
         }
+        access::judge_ingress(station, table, route.rules.as_deref(), Some((head.method.as_str(), head.path())))?;
         Ok(Way {
             route: route.label.clone(),
             service: table.name.clone(),

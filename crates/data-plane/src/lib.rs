@@ -29,6 +29,7 @@
 //! configuration files.
 
 mod calls;
+mod denials;
 mod fields;
 mod h1;
 mod h2;
@@ -51,6 +52,8 @@ mod upstreams;
 mod workers;
 
 pub use calls::CallBook;
+pub use denials::DenialBook;
+pub use hop::access::{Gate, Permits};
 pub use inbound::{InboundConfig, InboundTarget};
 pub use ingress::IngressConfig;
 pub use load::LoadMeter;

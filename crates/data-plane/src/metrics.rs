@@ -3,7 +3,7 @@
 mod collect;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,8 +50,13 @@ pub(crate) struct Hub(Arc<Cells>);
 #[derive(Default)]
 struct Cells {
     routes: Mutex<Vec<Arc<RouteCell>>>,
+    /// Calls that access refused or only observed, by hop, callee and caller.
+    denials: Mutex<BTreeMap<Denied, u64>>,
     hops: [HopCell; 3],
 }
+
+/// Hop, callee, caller, and whether the call passed all the same.
+type Denied = (HopKind, Box<str>, Box<str>, bool);
 
 /// Figures of a hop over all workers; they change with connections and failures, not with each request.
 #[derive(Default)]
@@ -153,6 +158,15 @@ impl WorkerMetrics {
         let bucket = LATENCY_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BUCKETS.len());
         cell.buckets.get(bucket).into_iter().for_each(|count| add(count, 1));
         add(&cell.sum_us, duration.as_micros() as u64);
+    }
+
+    /// Access refused a call, or would have.
+    pub(crate) fn denied(&self, hop: HopKind, service: &str, caller: &str, observed: bool) {
+        let mut denials = self.hub.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (hop, service.into(), caller.into(), observed);
+        let full = denials.len() >= MAX_ROUTES && !denials.contains_key(&key);
+        let key = if full { (hop, "other".into(), "other".into(), observed) } else { key };
+        *denials.entry(key).or_default() += 1;
     }
 
     pub(crate) fn retried(&self, hop: HopKind, service: &str, tries: u32) {

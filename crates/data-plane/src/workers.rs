@@ -208,6 +208,11 @@ impl Worker {
             Hop::Inbound(c) => (HopKind::Inbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
         };
         let (node, snapshot, acceptor, log) = (node.clone(), snapshot.clone(), acceptor.clone(), log.clone());
+        let denials = match &hop {
+            Hop::Ingress(config) => config.denials.clone(),
+            Hop::Outbound(config) => config.denials.clone(),
+            Hop::Inbound(config) => config.denials.clone(),
+        };
         let (table, pool, calls) = match hop {
             Hop::Ingress(config) => {
                 let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
@@ -235,6 +240,7 @@ impl Worker {
             acceptor,
             pool,
             calls,
+            denials,
             ending: Ending::follow(server.clone()),
             server,
             cells,

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use synego_model::declaration::Liveness;
+use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{AccessLines, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
+use synego_model::{
+    AccessLines, AccessMode, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name,
+};
 
 use crate::effective::EffectiveValue;
 
@@ -28,7 +30,26 @@ pub struct Manifest {
     pub masters: MasterSpec,
     /// What is written down.
     pub logs: LogsSpec,
+    /// The certificates of the mesh.
+    pub identity: IdentitySpec,
     pub(crate) effective: Vec<EffectiveValue>,
+}
+
+/// The certificates of the mesh; how long one lives stands in the declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentitySpec {
+    /// Whether every hop is mutual TLS.
+    pub mtls: bool,
+    /// Certificate and key (PEM) of the authority to begin with; absolute.
+    pub ca: Option<(PathBuf, PathBuf)>,
+    /// The token for the first enrolment of this machine; absolute.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for IdentitySpec {
+    fn default() -> Self {
+        Self { mtls: true, ca: None, token_file: None }
+    }
 }
 
 /// What is written down, and for how long.
@@ -118,9 +139,11 @@ impl Manifest {
         let declaration = Declaration {
             mesh: mesh_of(folder),
             services: std::collections::BTreeMap::new(),
+            access: AccessMode::default(),
             limits: Limits::default(),
             liveness: Liveness::default(),
             access_lines: AccessLines::default(),
+            life: declaration::LIFE,
         };
         let effective = crate::effective::of_nothing(declaration.mesh.as_str());
         Self {
@@ -142,6 +165,7 @@ impl Manifest {
             },
             masters: masters(),
             logs: LogsSpec::under(folder),
+            identity: IdentitySpec::default(),
             effective,
         }
     }

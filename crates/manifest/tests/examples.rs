@@ -18,6 +18,30 @@ fn read(text: &str) -> Manifest {
 }
 
 #[test]
+fn access_is_read_with_callers_methods_and_paths() {
+    let text = "access: observe\ndefaults: { deny: [reports] }\nservices:\n  users:\n    run: ./users\n    \
+                routes: [/users, { path: /users/keys, allow: [] }]\n    \
+                allow: [ingress, { caller: orders, method: [GET], path: \"/users/:id\" }]\n  \
+                orders: { run: ./orders, routes: [], uses: [users] }\n  \
+                reports: { run: ./reports, routes: [], deny: [] }\n";
+    let outcome = Case::read(text).load();
+    let told: Vec<String> = outcome.diagnostics.iter().map(|found| found.render()).collect();
+    let manifest = outcome.manifest.unwrap_or_else(|| panic!("{told:#?}"));
+    assert_eq!(manifest.declaration.access.word(), "observe");
+    let users = &manifest.declaration.services["users"];
+    let judge = |caller: &str, method: &str, path: &str| {
+        let caller = caller.parse().expect("a caller");
+        users.rules.judge(&caller, Some((method, path))).is_ok()
+    };
+    assert!(judge("ingress", "POST", "/x") && judge("orders", "GET", "/users/7"));
+    assert!(!judge("orders", "POST", "/users/7") && !judge("orders", "GET", "/x") && !judge("reports", "GET", "/x"));
+    assert_eq!(manifest.declaration.services["orders"].rules.deny.len(), 1, "defaults hold where nothing is said");
+    assert!(manifest.declaration.services["reports"].rules.is_empty());
+    let rules: Vec<bool> = users.routes.iter().flatten().map(|route| route.rules.is_empty()).collect();
+    assert_eq!(rules, [true, false], "an empty `allow` is said: nobody");
+}
+
+#[test]
 fn the_smallest_mesh_is_three_lines() {
     let manifest = read("services:\n  hello:\n    run: node server.js\n");
     assert_eq!(manifest.local.len(), 1);

@@ -68,6 +68,8 @@ pub fn settings(config: &MasterConfig) -> Vec<Setting> {
         ("node", config.node.to_string()),
         ("ingress", config.ingress.to_string()),
         ("mesh-api", config.mesh.map_or_else(|| "none".to_owned(), |address| address.to_string())),
+        ("identity", config.identity.as_ref().map_or_else(|| "off".to_owned(), |_| "required".to_owned())),
+        ("store", config.store.as_ref().map_or_else(|| "none".to_owned(), |file| format!("redb:{}", file.display()))),
         ("admin", config.admin.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     ]
     .map(|(name, value)| Setting { name: name.into(), value, origin: "flags and manifest".into(), secret: false })

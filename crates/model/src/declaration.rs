@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessMode;
 use crate::limits::Limits;
 use crate::name::{MeshName, ServiceName};
 use crate::service::ServiceSpec;
@@ -17,12 +18,16 @@ pub struct Declaration {
     pub mesh: MeshName,
     /// Its services.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// What happens to calls that nobody permits.
+    pub access: AccessMode,
     /// Bounds inside the mesh.
     pub limits: Limits,
     /// How masters judge silent sidecars.
     pub liveness: Liveness,
     /// Which exchanges get a line in the access logs of masters and sidecars.
     pub access_lines: AccessLines,
+    /// How long a certificate lives.
+    pub life: Duration,
 }
 
 /// Which exchanges get a line in the access log. Those that failed do, unless none does.
@@ -52,6 +57,9 @@ impl AccessLines {
         }
     }
 }
+
+/// How long a certificate lives when nothing is said (as Linkerd's do).
+pub const LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How masters judge sidecars that say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //! **Invariants.** No I/O, no clock, no randomness, no async. A value that exists is valid: constructors check, fields of
 //! checked types are private. A [`Snapshot`] never changes once built.
 
+pub mod access;
 pub mod declaration;
 pub mod diagnostic;
 pub mod endpoint;
@@ -26,6 +27,7 @@ pub mod service;
 pub mod snapshot;
 pub mod text;
 
+pub use access::{Access, AccessMode, AccessRule, AccessRules, Caller, Denial, RouteAccess};
 pub use declaration::{AccessLines, Declaration, MasterSpec};
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;
@@ -40,7 +42,9 @@ pub use policy::{Balance, BalanceKind, Eject, HashKey, Policy};
 pub use process::{CommandLine, LocalService, ReadySpec, Target};
 pub use protocol::Protocol;
 pub use reason::{Blame, Code, Reason, Retry};
-pub use report::{Announcement, CallFigures, EjectionReport, HealthReport, InstanceLoad};
+pub use report::{
+    Announcement, CallFigures, EjectionReport, HandshakesRefused, HealthReport, IdentityReport, InstanceLoad, PeerSeen,
+};
 pub use route::Route;
 pub use service::ServiceSpec;
 pub use snapshot::{Epoch, ServiceTable, Snapshot};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessRules;
 use crate::name::ServiceName;
 use crate::place::Place;
 use crate::policy::Policy;
@@ -26,6 +27,8 @@ pub struct Route {
     pub service: ServiceName,
     /// How its requests are treated; `None`: as the service says.
     pub policy: Option<Arc<Policy>>,
+    /// Who may call by it, of those that the service lets call.
+    pub rules: AccessRules,
     /// Where it was said, for people: `synego.yaml:12`, `sdk`, `sidecar` or `default`.
     pub origin: String,
 }
@@ -42,6 +45,7 @@ impl Route {
             query: Vec::new(),
             service,
             policy: None,
+            rules: AccessRules::default(),
             origin: origin.into(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::endpoint::Endpoint;
 use crate::limits::Limits;
 use crate::name::{InstanceId, ServiceName};
@@ -25,6 +26,10 @@ pub struct ServiceTable {
     pub protocol: Protocol,
     /// How requests to it are treated.
     pub policy: Arc<Policy>,
+    /// Who may call it, beside the `uses` of its callers.
+    pub access: Arc<Access>,
+    /// Services that have the permission of their own `uses`, by name; known to masters alone.
+    pub callers: Arc<[ServiceName]>,
     /// Its instances that are not gone, by id.
     pub endpoints: Vec<Endpoint>,
 }

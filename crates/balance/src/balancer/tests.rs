@@ -31,6 +31,8 @@ fn table(kind: BalanceKind, endpoints: Vec<Endpoint>) -> ServiceTable {
         name: "users".parse().expect("a name"),
         protocol: Protocol::Http,
         policy: Arc::new(policy),
+        access: Arc::default(),
+        callers: Arc::default(),
         endpoints,
     }
 }

@@ -30,8 +30,9 @@ pub(crate) fn view(registry: &Registry, shared: &Shared, wanted: &[String], at: 
         route: registry.routes().iter().filter(|r| takes(&r.service)).map(|found| route(registry, found)).collect(),
         node: nodes(registry),
         gateway: shared.gateway.borrow().as_ref().map(gateway),
-        warning: notices.iter().chain(registry.notices()).map(warning).collect(),
+        warning: notices.iter().chain(&registry.notices()).map(warning).collect(),
         version: shared.facts.version.clone(),
+        access: registry.declaration().access.word().to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use synego_identity::Acceptor;
 use synego_runtime::lifecycle::{Drain, Stop};
 use synego_runtime::serve::{Profile, serve_connection};
@@ -14,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tonic::service::Routes;
 
 use super::{Ask, Declared, MasterControl, Shared, TICK, now};
+use crate::enrol::Caller;
 use crate::link::{Carrier, MAX_MESSAGE};
 use crate::publish::MeshService;
 use crate::registry::{At, Effect, Event, Pending, Registry};
@@ -38,6 +40,14 @@ impl MasterControl {
         for listener in listeners {
             let accepting = accept(listener, acceptor.clone(), router.clone(), drain.clone(), stop.clone());
             tasks::spawn("mesh-accept", tasks::Kind::Critical, accepting);
+        }
+        if let Some(door) = &self.shared.door {
+            let shared = Arc::clone(&self.shared);
+            let asking = move || {
+                let shared = Arc::clone(&shared);
+                async move { crate::admin::identity::reported(&shared).await }
+            };
+            tasks::spawn("authority", tasks::Kind::Critical, door.authority.clone().run(asking, stop.clone()));
         }
         let mut declared = self.shared.declared.subscribe();
         let began = clock::now();
@@ -66,6 +76,9 @@ impl MasterControl {
 
     fn declared(&mut self, declared: &mut watch::Receiver<Declared>, at: At) {
         let declaration = declared.borrow_and_update().declaration.as_ref().clone();
+        if let Some(door) = &self.shared.door {
+            door.authority.set_life(declaration.life);
+        }
         self.apply(Event::Declared(declaration), at);
     }
 
@@ -89,6 +102,9 @@ impl MasterControl {
                 // People see the routing state beside the instances: it is to be that of the same moment.
                 self.publish();
                 let _gone = reply.send(crate::admin::view(&self.registry, &self.shared, &services, at));
+            }
+            Ask::Identities(reply) => {
+                let _gone = reply.send(crate::admin::identity::known(&self.registry));
             }
         }
     }
@@ -189,7 +205,10 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
         tasks::spawn("mesh-connection", tasks::Kind::Connection, async move {
             let _guard = drain.guard();
             match acceptor.accept(stream).await {
-                Ok((stream, _peer)) => serve_connection(stream, router, &Profile::mesh(), stop).await,
+                Ok((stream, peer)) => {
+                    let router = router.layer(Extension(Caller::Peer(peer)));
+                    serve_connection(stream, router, &Profile::mesh(), stop).await;
+                }
                 Err(error) => tracing::debug!(cause = %error, "link not accepted"),
             }
         });
@@ -197,7 +216,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
 }
 
 fn serve(carrier: Carrier, router: &axum::Router, drain: &Drain, stop: &Stop) {
-    let (router, guard, stop) = (router.clone(), drain.guard(), stop.clone());
+    let (router, guard, stop) = (router.clone().layer(Extension(Caller::InProcess)), drain.guard(), stop.clone());
     tasks::spawn("mesh-in-process", tasks::Kind::Connection, async move {
         let _guard = guard;
         serve_connection(carrier, router, &Profile::mesh(), stop).await;

@@ -38,6 +38,8 @@ impl Stale {
 pub(super) struct Roster {
     instances: BTreeMap<InstanceId, Instance>,
     of_service: BTreeMap<ServiceName, BTreeSet<InstanceId>>,
+    /// By callee: the services that say they call it, and how many of their instances do.
+    callers: BTreeMap<ServiceName, BTreeMap<ServiceName, usize>>,
     /// How many of them say something of routes, be it that there are none.
     saying: usize,
     claims: Claims,
@@ -79,6 +81,11 @@ impl Roster {
     /// Services that somebody announces.
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.of_service.keys()
+    }
+
+    /// Services whose instances say that they call this one.
+    pub(super) fn announced_callers(&self, callee: &ServiceName) -> impl Iterator<Item = &ServiceName> {
+        self.callers.get(callee).into_iter().flat_map(BTreeMap::keys)
     }
 
     /// Who announced which place first.
@@ -127,6 +134,15 @@ impl Roster {
 
     fn enter(&mut self, said: &Announcement) {
         self.stale.service(&said.service);
+        for callee in &said.uses {
+            let callers = self.callers.entry(callee.clone()).or_default();
+            let instances = callers.entry(said.service.clone()).or_default();
+            *instances += 1;
+            if *instances == 1 {
+                // Who may call it is part of its table.
+                self.stale.service(callee);
+            }
+        }
         self.stale.routes |= self.claims.note(said);
         if said.routes.is_some() {
             self.saying += 1;
@@ -139,6 +155,18 @@ impl Roster {
     /// The counterpart of [`Self::enter`], once the instance, or what it announced, is there no more.
     fn leave(&mut self, said: &Announcement) {
         self.stale.service(&said.service);
+        for callee in &said.uses {
+            let Some(callers) = self.callers.get_mut(callee) else { continue };
+            let Some(instances) = callers.get_mut(&said.service) else { continue };
+            *instances -= 1;
+            if *instances == 0 {
+                callers.remove(&said.service);
+                if callers.is_empty() {
+                    self.callers.remove(callee);
+                }
+                self.stale.service(callee);
+            }
+        }
         self.stale.routes |= self.claims.unsaid(said);
         if said.routes.is_some() {
             self.saying -= 1;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use synego_model::{Cause, Declaration, InstanceState, Policy, Protocol, Reason, ServiceName, ServiceTable};
 
-use super::Instance;
 use super::roster::Roster;
+use super::{Instance, access};
 
 /// How a service is as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,8 @@ pub(super) fn table(name: &ServiceName, declaration: &Declaration, roster: &Rost
         name: name.clone(),
         protocol: spec.map_or_else(announced, |spec| spec.protocol),
         policy: spec.map_or_else(|| Arc::new(Policy::default()), |spec| Arc::clone(&spec.policy)),
+        access: Arc::new(access::of(name, declaration)),
+        callers: access::callers(name, declaration, roster),
         endpoints: mine.iter().filter_map(|found| found.endpoint()).collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
+use synego_model::{AccessMode, AccessRules, Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
 
 use super::*;
 
@@ -29,6 +29,7 @@ fn spec(service: &str, instances: u32, routes: Option<&[&str]>) -> ServiceSpec {
         protocol: Protocol::Http,
         routes: routes.map(|places| places.iter().map(route).collect()),
         uses: Vec::new(),
+        rules: AccessRules::default(),
         health: None,
         policy: Arc::new(Policy { timeout: Duration::from_secs(2), ..Policy::default() }),
         instances,
@@ -40,9 +41,11 @@ fn declared(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration {
     Declaration {
         mesh: MeshName::new("shop").expect("a name"),
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
+        access: AccessMode::default(),
         limits: Limits::default(),
         liveness: Liveness::default(),
         access_lines: synego_model::AccessLines::default(),
+        life: synego_model::declaration::LIFE,
     }
 }
 
@@ -88,7 +91,9 @@ fn report(state: InstanceState) -> HealthReport {
         restarts: 0,
         ejections: Vec::new(),
         calls: Vec::new(),
+        denials: Vec::new(),
         snapshot_age_ms: 0,
+        identity: None,
     }
 }
 
@@ -495,4 +500,93 @@ fn a_place_that_instances_share_is_routed_until_the_last_of_them_is_forgotten() 
     registry.apply(Event::Reported(Link(2), report(InstanceState::Draining)), at(40));
     registry.apply(Event::Unlinked(Link(2)), at(50));
     assert_eq!(places(&registry), Vec::<String>::new());
+}
+
+fn uses(spec: ServiceSpec, names: &[&str]) -> ServiceSpec {
+    ServiceSpec { uses: names.iter().map(|used| name(used)).collect(), ..spec }
+}
+
+fn callers(registry: &Registry, service: &str) -> Vec<String> {
+    let table = registry.table(&name(service)).expect("a service");
+    table.callers.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_may_call_is_the_manifests_word_and_that_of_services_which_it_does_not_name() {
+    let mut registry =
+        registry([spec("users", 1, None), uses(spec("orders", 1, Some(&[])), &["users"]), spec("mails", 1, Some(&[]))]);
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+    // A service that the manifest names cannot help itself to more by what its sidecar says.
+    let mails = Announcement { uses: vec![name("users")], ..said("mails-1@vm1", "a") };
+    registry.apply(Event::Linked(Link(1), mails), at(0));
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+    let reports = Announcement { uses: vec![name("users"), name("nobody")], ..said("reports-1@vm1", "a") };
+    registry.apply(Event::Linked(Link(2), reports), at(0));
+    assert_eq!(callers(&registry, "users"), ["orders", "reports"]);
+    let notice = &registry.notices()[0];
+    assert_eq!((notice.code.as_str(), &notice.service), ("undeclared_caller", &Some(name("reports"))));
+    assert!(notice.message.contains("may call users because"), "{}", notice.message);
+    let access = |service: &str| registry.table(&name(service)).expect("a service").access.clone();
+    assert!(access("users").declared && !access("reports").declared);
+    registry.apply(Event::Unlinked(Link(2)), at(0));
+    registry.apply(Event::Tick, at(SHOWN_GONE_MS + 1));
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+}
+
+#[test]
+fn a_changed_use_is_published_and_touches_no_endpoint() {
+    let mut registry = registry([spec("users", 1, None), spec("orders", 1, Some(&[]))]);
+    let before = registry.snapshot().epoch();
+    let changed = declared([spec("users", 1, None), uses(spec("orders", 1, Some(&[])), &["users"])]);
+    let effects = registry.apply(Event::Declared(changed), at(0));
+    assert!(matches!(&effects[..], [Effect::Published { changed, .. }] if changed.contains("users")), "{effects:?}");
+    assert!(registry.snapshot().epoch() > before);
+    let open = Declaration { access: AccessMode::Open, ..declared([spec("users", 1, None)]) };
+    registry.apply(Event::Declared(open), at(0));
+    assert_eq!(registry.table(&name("users")).expect("users").access.mode, AccessMode::Open);
+    assert_eq!(registry.notices()[0].code, "access_open");
+}
+
+#[test]
+fn rules_of_routes_go_by_path_the_more_exact_first() {
+    let mut users = spec("users", 1, Some(&["/", "/users", "a.example.com/users/keys"]));
+    let nobody = AccessRules { allow: Some(Vec::new()), deny: Vec::new() };
+    if let Some(route) = users.routes.as_mut().and_then(|routes| routes.last_mut()) {
+        route.rules = nobody.clone();
+    }
+    let registry = registry([users, spec("orders", 1, Some(&["/orders"]))]);
+    let access = |service: &str| registry.table(&name(service)).expect("a service").access.clone();
+    let paths: Vec<String> = access("users").routes.iter().map(|route| route.path.to_string()).collect();
+    assert_eq!(paths, ["/users/keys", "/users", "/"]);
+    assert!(access("users").routes[0].rules == nobody && access("users").routes[1].rules.is_empty());
+    assert!(access("orders").routes.is_empty(), "without rules nothing travels");
+}
+
+#[test]
+fn refused_calls_are_shown_once_for_caller_and_callee_and_forgotten_after_a_while() {
+    let mut registry = registry([spec("users", 1, None), spec("orders", 1, Some(&[]))]);
+    registry.apply(Event::Linked(Link(1), said("orders-1@vm1", "a")), at(0));
+    registry.apply(Event::Linked(Link(2), said("users-1@vm1", "a")), at(0));
+    let denial = |count, observed| Denial {
+        caller: "orders".parse().expect("a caller"),
+        service: name("users"),
+        observed,
+        count,
+        message: "why".into(),
+    };
+    let told = |count, observed| {
+        let denials = vec![denial(count, observed)];
+        HealthReport { denials, ..report(InstanceState::Ready) }
+    };
+    registry.apply(Event::Reported(Link(1), told(3, true)), at(10));
+    registry.apply(Event::Reported(Link(2), told(2, true)), at(10));
+    let shown = |registry: &Registry| -> Vec<(String, String)> {
+        registry.notices().into_iter().map(|notice| (notice.code, notice.message)).collect()
+    };
+    let observed = "3 calls passed that `access: enforce` would refuse: why";
+    assert_eq!(shown(&registry), [("would_be_denied".to_owned(), observed.to_owned())]);
+    registry.apply(Event::Reported(Link(2), told(1, false)), at(20));
+    assert_eq!(shown(&registry), [("denied".to_owned(), "1 call refused: why".to_owned())]);
+    registry.apply(Event::Tick, at(400_000));
+    assert!(shown(&registry).is_empty());
 }
