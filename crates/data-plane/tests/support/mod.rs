@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use synego_data_plane::*;
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Authority, Connector, Credential, Own, PrivateKey};
 use synego_model::process::ServiceAddress;
 use synego_model::*;
 use synego_runtime::clock;
@@ -44,6 +44,8 @@ pub struct Mesh {
     pub log_dir: tempfile::TempDir,
     access: AccessLog,
     epoch: AtomicU64,
+    /// With it every hop speaks mutual TLS.
+    authority: Option<Authority>,
 }
 
 #[derive(Default)]
@@ -103,7 +105,36 @@ impl Mesh {
             access: AccessLog::open(LineConfig::to(to)).expect("a log"),
             log_dir,
             epoch: AtomicU64::new(0),
+            authority: None,
         }
+    }
+
+    /// A mesh in which everyone proves who it is.
+    pub fn mutual() -> Self {
+        let authority = Authority::create(mesh_name(), now()).expect("an authority");
+        Self { authority: Some(authority), ..Self::start() }
+    }
+
+    /// The certificate of a part of the mesh.
+    pub fn own(&self, role: Role) -> Option<Own> {
+        let authority = self.authority.as_ref()?;
+        let id = Identity { mesh: mesh_name(), role };
+        let key = PrivateKey::generate().expect("a key");
+        let request = key.request().expect("a request");
+        let issued = authority.issue(&request, &id, Duration::from_secs(3600), now()).expect("issued");
+        let own = Own::new(id);
+        own.install(&Credential { chain_der: vec![issued.certificate_der], key }).expect("installed");
+        own.trust(&[authority.root().certificate_der.clone()]).expect("trusted");
+        Some(own)
+    }
+
+    pub fn connector(&self, role: Role) -> Connector {
+        self.own(role).map_or_else(Connector::plain, Connector::mutual)
+    }
+
+    fn acceptor(&self, service: &str) -> Acceptor {
+        let own = self.own(Role::Service(name(service)));
+        own.map_or_else(Acceptor::plain, |own| Acceptor::mutual(own, Admit::Services))
     }
 
     /// A service with this policy and no instance yet.
@@ -160,7 +191,7 @@ impl Mesh {
             protocol,
             target: target.clone(),
             snapshot: self.reader.clone(),
-            acceptor: Acceptor::plain(),
+            acceptor: self.acceptor(service),
             connector: Connector::plain(),
             access: self.access.clone(),
             load: load.clone(),
@@ -209,7 +240,7 @@ impl Mesh {
             name: "master@here".into(),
             snapshot: self.reader.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector(Role::Master),
             access: self.access.clone(),
             calls: self.calls.clone(),
             trusted: Network::loopback(),
@@ -231,7 +262,7 @@ impl Mesh {
             snapshot: self.reader.clone(),
             wanted: self.asked.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector(Role::Service(name(caller))),
             access: self.access.clone(),
             calls: self.calls.clone(),
         };
@@ -252,6 +283,14 @@ impl Mesh {
             workers.shutdown().await;
         }
     }
+}
+
+fn mesh_name() -> MeshName {
+    "shop".parse().expect("a name")
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms())
 }
 
 pub fn name(text: &str) -> ServiceName {
