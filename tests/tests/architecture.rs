@@ -30,6 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tokio-rustls", &["identity"]),
     ("tonic", &["wire", "control-plane", "cli", "sdk"]),
     ("prost", &["wire", "control-plane", "cli", "sdk"]),
+    ("redb", &["control-plane"]),
     ("granit-parser", &["manifest"]),
     ("yaml_serde", &["manifest", "cli"]),
     ("opentelemetry", &["runtime"]),

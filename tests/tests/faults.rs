@@ -76,13 +76,15 @@ struct Daemons {
     // In this order they end: the folder goes last, when nobody writes into it any more.
     sidecars: Vec<(String, Program, u16)>,
     masters: Vec<(Program, [u16; 3])>,
+    /// Instances that have their certificates.
+    enrolled: Vec<String>,
     home: Home,
 }
 
 impl Daemons {
     fn start(masters: usize) -> Self {
         let home = Home::default();
-        let mut daemons = Self { home, masters: Vec::new(), sidecars: Vec::new() };
+        let mut daemons = Self { home, masters: Vec::new(), sidecars: Vec::new(), enrolled: Vec::new() };
         for _ in 0..masters {
             let ports = [ports::free(), ports::free(), ports::free()];
             daemons.start_master(ports);
@@ -100,7 +102,8 @@ impl Daemons {
 
     fn start_master(&mut self, ports: [u16; 3]) {
         let [ingress, mesh, admin] = ports.map(|port| port.to_string());
-        let args = ["--ingress", &ingress, "--mesh", &mesh, "--admin", &admin];
+        let state = self.home.path().join(format!("state/master-{mesh}")).display().to_string();
+        let args = ["--ingress", &ingress, "--mesh", &mesh, "--admin", &admin, "--state", &state];
         self.masters.push((self.home.start("synego-master", &args), ports));
     }
 
@@ -113,6 +116,11 @@ impl Daemons {
         args.extend(["--outbound".to_owned(), outbound.to_string()]);
         for (_, [_, mesh, _]) in &self.masters {
             args.extend(["--master".to_owned(), format!("127.0.0.1:{mesh}")]);
+        }
+        if !self.enrolled.contains(&instance) {
+            let token = self.home.token(self.masters[0].1[2]);
+            args.extend(["--token-file".to_owned(), token.display().to_string()]);
+            self.enrolled.push(instance.clone());
         }
         args.extend(routes.iter().flat_map(|route| ["--route".to_owned(), (*route).to_owned()]));
         args.extend(uses.iter().flat_map(|name| ["--uses".to_owned(), (*name).to_owned()]));
@@ -252,7 +260,8 @@ async fn without_a_master_services_go_on_and_a_sidecar_starts_from_its_snapshot_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_one_of_two_masters_behind_nginx_loses_no_request() {
-    let mut masters = Daemons { home: Home::default(), masters: Vec::new(), sidecars: Vec::new() };
+    let home = Home::default();
+    let mut masters = Daemons { home, masters: Vec::new(), sidecars: Vec::new(), enrolled: Vec::new() };
     let ports: Vec<[u16; 3]> = (0..2).map(|_| [ports::free(), ports::free(), ports::free()]).collect();
     let folder = masters.home.path().join("manifest");
     std::fs::create_dir(&folder).expect("a folder");
@@ -263,19 +272,28 @@ async fn killing_one_of_two_masters_behind_nginx_loses_no_request() {
          run: node users/main.js\n    cwd: {shop}\n    instances: 2\n    routes: [/api/users]\n",
         ports[0][1], ports[1][1]
     );
-    std::fs::write(folder.join("synego.yaml"), manifest).expect("the manifest");
-    for [ingress, mesh, admin] in &ports {
-        let file = folder.join("synego.yaml").display().to_string();
+    std::fs::write(folder.join("synego.yaml"), &manifest).expect("the manifest");
+    // The second master begins with the root of the first one.
+    let root = folder.join("root.pem").display().to_string();
+    let second = format!("{manifest}identity: {{ ca: {{ cert: {root}, key: {root} }} }}\n");
+    std::fs::write(folder.join("second.yaml"), second).expect("the manifest of the second");
+    for ([ingress, mesh, admin], file) in ports.iter().zip(["synego.yaml", "second.yaml"]) {
+        let file = folder.join(file).display().to_string();
         let [ingress, mesh, admin] = [ingress, mesh, admin].map(ToString::to_string);
-        let args = ["--file", &file, "--ingress", &ingress, "--mesh", &mesh, "--admin", &admin];
+        let state = masters.home.path().join(format!("state/master-{mesh}")).display().to_string();
+        let args = ["--file", &file, "--ingress", &ingress, "--mesh", &mesh, "--admin", &admin, "--state", &state];
         let master = masters.home.start("synego-master", &args);
         masters.masters.push((master, ports[0]));
+        if masters.masters.len() == 1 {
+            let _said = masters.home.ask(&["--admin", &format!("127.0.0.1:{admin}"), "ca", "export", "--out", &root]);
+        }
     }
+    let token = masters.home.token(ports[0][2]).display().to_string();
     let logs = masters.home.path().join("logs");
     let up = Program::start(
         "up",
         &synego_testkit::program::binary("synego"),
-        ["up"],
+        ["up", "--token-file", &token],
         &folder,
         &masters.home.variables(),
         &logs,

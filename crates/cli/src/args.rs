@@ -6,7 +6,10 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
-use crate::commands::{apply, check, completions, down, explain, get, init, logs, man, nginx, plan, show, status, up};
+use crate::commands::{
+    apply, ca, check, completions, down, explain, get, identity, init, login, logs, man, nginx, plan, show, status,
+    token, up,
+};
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
 use crate::output::time::parse_duration;
@@ -128,8 +131,12 @@ pub(crate) enum Command {
     Get(get::Args),
     Logs(logs::Args),
     Explain(explain::Args),
+    Login(login::Args),
     Plan(plan::Args),
     Apply(apply::Args),
+    Identity(identity::Args),
+    Token(token::Args),
+    Ca(ca::Args),
     Nginx(nginx::Args),
     Completions(completions::Args),
     Man(man::Args),

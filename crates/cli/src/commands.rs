@@ -1,12 +1,15 @@
 //! One module for each command.
 
 pub(crate) mod apply;
+pub(crate) mod ca;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod identity;
 pub(crate) mod init;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod nginx;
@@ -14,6 +17,7 @@ pub(crate) mod plan;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod version;
 mod watching;
@@ -36,10 +40,14 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Down(args) => down::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Get(args) => get::run(&args, context),
+        Command::Login(args) => login::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Apply(args) => apply::run(&args, context),
+        Command::Identity(args) => identity::run(&args, context),
+        Command::Token(args) => token::run(&args, context),
+        Command::Ca(args) => ca::run(&args, context),
         Command::Nginx(args) => nginx::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),

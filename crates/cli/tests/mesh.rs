@@ -172,7 +172,12 @@ fn a_second_machine_joins_the_mesh_of_the_first() {
     let address = masters["items"][0]["mesh"].as_str().expect("the mesh API").to_owned();
     let other = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
     let joined = Up(&other);
-    other.run(&["up", "-d", "--only", "orders", "--node", "vm2", "--join", &address]).expect_code(0);
+    let join = ["up", "-d", "--only", "orders", "--node", "vm2", "--join", &address];
+    let stranger = other.run(&join).expect_code(1);
+    assert!(stranger.err.contains("synego token create"), "{}", stranger.err);
+    let token = other.path().join("token").display().to_string();
+    place.run(&["token", "create", "--out", &token]).expect_code(0);
+    other.run(&[&join[..], &["--token-file", &token]].concat()).expect_code(0);
     let names = place.run(&["get", "instances", "-o", "name"]).expect_code(0).out;
     assert!(names.contains("orders-1@vm2"), "{names}");
     assert!(other.run(&["logs"]).expect_code(0).err.is_empty());

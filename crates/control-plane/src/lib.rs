@@ -10,18 +10,25 @@
 //! **Invariants.** The data plane never waits for anything here: it gets an `Arc<Snapshot>` and gives a `HealthReport`.
 //! Decisions are made in the registry alone, without I/O, clock or tasks. Whatever comes from outside is checked by
 //! `wire` before it is believed; a broken update leaves the last good one in force. Every queue has a bound, and none
-//! of them can delay a report. Deliberately absent: storage of soft state, and elections among masters.
+//! of them can delay a report. What must outlive a master goes through [`store`]. Deliberately absent: storage of soft
+//! state, and elections among masters.
 
 pub mod admin;
 pub mod attach;
+pub mod authority;
+pub mod credential;
+mod enrol;
 pub mod health;
 mod link;
+mod lockout;
 pub mod master;
 mod metrics;
 mod publish;
 pub mod registry;
 mod report;
+pub mod store;
 mod subscribe;
+mod tokens;
 pub mod uplink;
 
 pub use synego_wire::convert::output::{LogLevel, OutputLine};

@@ -7,12 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use synego_identity::Stream;
+use synego_identity::{Alpn, Connector, Stream};
+use synego_model::Role;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::uplink::MasterAddress;
+
 /// The version of the mesh protocol that this program speaks.
 pub(crate) const PROTOCOL: u32 = 1;
+/// Time for a connection, and for the look-up of its name.
+pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// Largest message, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// Bytes under way between the two ends of a link inside one process.
@@ -29,6 +34,29 @@ pub(crate) enum Carrier {
     Net(Stream),
     /// Memory of this process.
     Memory(DuplexStream),
+}
+
+/// A carrier to a master: in this process, or at the first of its addresses that takes a connection.
+///
+/// # Errors
+/// When none of them does within the limit, or nobody there is a master of the mesh.
+pub(crate) async fn dial(master: &MasterAddress, connector: &Connector) -> io::Result<Carrier> {
+    let address = match master {
+        MasterAddress::InProcess(master) => {
+            return master.carrier().await.ok_or_else(|| io::ErrorKind::NotConnected.into());
+        }
+        MasterAddress::Tcp(address) => address,
+    };
+    let found = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host(address.as_str())).await;
+    let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
+    for address in found {
+        match connector.connect(&address, &Role::Master, Some(Alpn::Http2), CONNECT_WITHIN).await {
+            Ok(stream) => return Ok(Carrier::Net(stream)),
+            Err(error) => last = io::Error::other(error),
+        }
+    }
+    Err(last)
 }
 
 /// Both ends of a link inside this process.

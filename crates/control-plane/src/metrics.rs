@@ -54,11 +54,12 @@ impl MasterMetrics {
     pub(crate) fn registry(&self, registry: &crate::registry::Registry, links: usize) {
         use synego_model::InstanceState::{Degraded, Draining, Gone, Ready, Starting, Unhealthy};
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        for state in [Starting, Ready, Degraded, Unhealthy, Draining, Gone] {
-            let there = registry.instances().filter(|found| found.state == state).count();
-            if let Some(gauges) = &self.instances {
-                gauges.with_label_values(&[state.word()]).set(count(there));
-            }
+        let mut states = [Starting, Ready, Degraded, Unhealthy, Draining, Gone].map(|state| (state, 0));
+        for found in registry.instances() {
+            states.iter_mut().filter(|(state, _)| *state == found.state).for_each(|(_, there)| *there += 1);
+        }
+        for (state, there) in states {
+            self.instances.iter().for_each(|gauges| gauges.with_label_values(&[state.word()]).set(count(there)));
         }
         let set = |gauge: &Option<IntGauge>, value| gauge.iter().for_each(|gauge| gauge.set(value));
         set(&self.services, count(registry.snapshot().services().count()));
@@ -169,5 +170,65 @@ impl AttachMetrics {
     pub(crate) fn line(&self, taken: bool) {
         let counter = if taken { &self.lines } else { &self.lines_dropped };
         counter.iter().for_each(IntCounter::inc);
+    }
+}
+
+/// What the door of a mesh counts.
+#[derive(Debug)]
+pub(crate) struct DoorMetrics {
+    issued: Option<IntCounterVec>,
+    refused: Option<IntCounterVec>,
+}
+
+impl DoorMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let counters = |name: &str, help: &str, label: &str| {
+            registered(metrics, IntCounterVec::new(Opts::new(name, help), &[label]))
+        };
+        Self {
+            issued: counters("synego_ca_issued_total", "Certificates issued, by what for: enrol, renew.", "what"),
+            refused: counters(
+                "synego_ca_refused_total",
+                "Certificates not issued, by cause: token, locked_out, issue.",
+                "cause",
+            ),
+        }
+    }
+
+    pub(crate) fn issued(&self, what: &str) {
+        self.issued.iter().for_each(|counters| counters.with_label_values(&[what]).inc());
+    }
+
+    pub(crate) fn refused(&self, cause: &str) {
+        self.refused.iter().for_each(|counters| counters.with_label_values(&[cause]).inc());
+    }
+}
+
+/// What one keeper of a certificate counts.
+#[derive(Debug)]
+pub(crate) struct CredentialMetrics {
+    ends: Option<IntGauge>,
+    renewed: Option<IntCounterVec>,
+}
+
+impl CredentialMetrics {
+    /// `holder`: whose certificate it is, such as `users-1@vm1`.
+    pub(crate) fn new(metrics: &Metrics, holder: &str) -> Self {
+        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("holder", holder);
+        let ends = opts("synego_identity_not_after_seconds", "When the certificate in force ends; seconds since 1970.");
+        let renewed = opts("synego_identity_renewals_total", "Renewals of the certificate, by outcome: done, failed.");
+        Self {
+            ends: registered(metrics, IntGauge::with_opts(ends)),
+            renewed: registered(metrics, IntCounterVec::new(renewed, &["outcome"])),
+        }
+    }
+
+    pub(crate) fn ends(&self, not_after_unix_ms: u64) {
+        let seconds = i64::try_from(not_after_unix_ms / 1000).unwrap_or(i64::MAX);
+        self.ends.iter().for_each(|gauge| gauge.set(seconds));
+    }
+
+    pub(crate) fn renewed(&self, outcome: &str) {
+        self.renewed.iter().for_each(|counters| counters.with_label_values(&[outcome]).inc());
     }
 }

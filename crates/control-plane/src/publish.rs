@@ -22,8 +22,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::admin::identity::door;
+use crate::authority::InForce;
+use crate::enrol::{Caller, speaks_for};
 use crate::link::PROTOCOL;
-use crate::master::{Ask, Declared, Linked, Shared, settings_of};
+use crate::master::{Ask, Declared, Linked, Shared};
 use crate::registry::{Event, Link};
 
 /// Time for the first message of a link.
@@ -75,8 +78,13 @@ impl pb::mesh_server::Mesh for MeshService {
     type LinkStream = ReceiverStream<Result<pb::FromMaster, Status>>;
 
     async fn link(&self, request: Request<Streaming<pb::FromSidecar>>) -> Result<Response<Self::LinkStream>, Status> {
+        let caller = caller(&request)?;
         let mut from = request.into_inner();
         let joining = self.joining(&mut from).await.inspect_err(|_| self.shared.metrics.refused("join"))?;
+        if self.shared.door.is_some() {
+            let speaks = speaks_for(&caller, &joining.announcement.service);
+            speaks.inspect_err(|_| self.shared.metrics.refused("join"))?;
+        }
         let link = self.shared.new_link();
         // From here on the registry learns of the end, even when the sidecar goes away before it is answered.
         let guard = Guard { shared: Arc::clone(&self.shared), link, id: joining.announcement.id.clone() };
@@ -101,6 +109,7 @@ impl pb::mesh_server::Mesh for MeshService {
             commanded,
             snapshot: self.shared.snapshot.subscribe(),
             declared: self.shared.declared.subscribe(),
+            trust: self.shared.door.as_ref().map(|door| door.authority.watch()),
             settings,
             subscribed: None,
             sent: None,
@@ -110,6 +119,21 @@ impl pb::mesh_server::Mesh for MeshService {
         tasks::spawn("mesh-link", tasks::Kind::Connection, task.run(from, ended, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(outbox)))
     }
+
+    async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::Certificates>, Status> {
+        let caller = caller(&request)?;
+        door(&self.shared)?.enrol(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::Certificates>, Status> {
+        let caller = caller(&request)?;
+        door(&self.shared)?.renew(&caller, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// Who asks, as the connection was accepted.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::internal("the connection has no caller"))
 }
 
 fn joined(shared: &Shared, settings: &SidecarSettings) -> pb::Joined {
@@ -160,6 +184,8 @@ struct LinkTask {
     commanded: mpsc::Receiver<pb::Command>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     declared: watch::Receiver<Declared>,
+    /// Whom to trust; `None`: the mesh runs without certificates.
+    trust: Option<watch::Receiver<Arc<InForce>>>,
     /// Settings that the sidecar has.
     settings: SidecarSettings,
     /// What the sidecar wants to know; `None`: nothing, another master tells it.
@@ -178,6 +204,9 @@ impl LinkTask {
         mut ended: oneshot::Receiver<&'static str>,
         stop: Stop,
     ) {
+        if let Some(trust) = &mut self.trust {
+            trust.mark_changed();
+        }
         let last = loop {
             let due = self.due;
             tokio::select! {
@@ -190,8 +219,16 @@ impl LinkTask {
                     Ok(None) | Err(_) => break None,
                 },
                 Ok(why) = &mut ended => break Some(status::refusal(Reason::InstanceTaken, why)),
-                Ok(()) = self.snapshot.changed(), if self.subscribed.is_some() => self.schedule(),
+                // Who may call this service is part of the snapshot, so every link looks. Once an update is due it takes along
+                // all that comes until then.
+                Ok(()) = self.snapshot.changed(), if due.is_none() => self.schedule(),
                 Ok(()) = self.declared.changed() => self.schedule(),
+                () = turned(&mut self.trust), if self.to.capacity() > 0 => {
+                    let told = self.trust.as_mut().map(|trust| trust.borrow_and_update().trust());
+                    if let Some(told) = told {
+                        self.send(Down::Trust(told));
+                    }
+                }
                 () = sleep_until(due), if due.is_some() => self.send_due(),
                 Some(command) = self.commanded.recv(), if self.to.capacity() > 0 => {
                     self.send(Down::Command(command));
@@ -217,8 +254,9 @@ impl LinkTask {
                 let before = &self.announcement;
                 let next = announced(&said, &before.node, &before.zone, &before.incarnation)
                     .map_err(|invalid| self.refuse(&invalid))?;
-                if next.id != before.id {
-                    return Err(status::refusal(Reason::InvalidMessage, "instance: changed while the link stands"));
+                if next.id != before.id || next.service != before.service {
+                    let message = "instance, service: changed while the link stands";
+                    return Err(status::refusal(Reason::InvalidMessage, message));
                 }
                 self.announcement = next.clone();
                 Event::Announced(link, next)
@@ -277,14 +315,15 @@ impl LinkTask {
     fn send_due(&mut self) {
         self.due = None;
         self.last_sent = Some(clock::now());
-        let settings = settings_of(&self.declared.borrow_and_update().declaration, &self.announcement.service);
+        self.declared.mark_unchanged();
+        let now = Arc::clone(&self.snapshot.borrow_and_update());
+        let settings = self.guard.shared.settings(&self.announcement.service);
         if settings != self.settings {
             if !self.send(Down::Settings((&settings).into())) {
                 return;
             }
             self.settings = settings;
         }
-        let now = Arc::clone(&self.snapshot.borrow_and_update());
         let Some(names) = &self.subscribed else { return };
         let (kind, message) = match &self.sent {
             None => ("snapshot", Some(Down::Snapshot(table::snapshot(&now, names)))),
@@ -304,6 +343,17 @@ impl LinkTask {
             self.due = Some(clock::now() + COALESCE);
         }
         sent
+    }
+}
+
+async fn turned(trust: &mut Option<watch::Receiver<Arc<InForce>>>) {
+    match trust {
+        Some(trust) => {
+            if trust.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

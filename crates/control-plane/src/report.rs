@@ -5,8 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_identity::Alpn;
-use synego_model::{Announcement, Reason, Role, ServiceName};
+use synego_model::{Announcement, Reason, ServiceName};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::tasks;
 use synego_wire::convert::policy::SidecarSettings;
@@ -21,11 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::OutputLine;
-use crate::link::{self, Carrier, MAX_MESSAGE, PROTOCOL};
+use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
 use crate::uplink::{MasterAddress, OutputSource, Shared, UplinkConfig};
 
-/// Time for a connection, and for the answer to a join.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Time for the answer to a join.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 /// First and longest wait before the next attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -56,7 +54,12 @@ pub(crate) enum Heard {
     /// It ended or could not be made.
     Down { index: usize, cause: String },
     /// What the manifest says.
-    Settings(SidecarSettings),
+    Settings {
+        /// All of it.
+        settings: SidecarSettings,
+        /// Whether it came with a new link, so that its master may not know all sidecars yet.
+        fresh: bool,
+    },
     /// All that is subscribed.
     Snapshot { index: usize, message: pb::Snapshot },
     /// What changed.
@@ -91,7 +94,7 @@ impl LinkError {
         let Self::Refused(refusal) = self else { return false };
         matches!(
             status::reason(refusal),
-            Some(Reason::InvalidMessage | Reason::WrongMesh | Reason::ProtocolUnsupported)
+            Some(Reason::InvalidMessage | Reason::WrongMesh | Reason::ProtocolUnsupported | Reason::Denied)
         )
     }
 }
@@ -154,7 +157,7 @@ impl LinkTask {
         *stood = true;
         tracing::info!(master = joined.master, "linked to the master");
         if let Some(settings) = &joined.settings {
-            self.settings(settings).await;
+            self.settings(settings, true).await;
         }
         let up = Heard::Up { index: self.facts.index, joined, acks: to.clone() };
         let _ending = self.news.send(up).await;
@@ -215,7 +218,8 @@ impl LinkTask {
     async fn make(
         &mut self,
     ) -> Result<(mpsc::Sender<pb::FromSidecar>, Streaming<pb::FromMaster>, pb::Joined), LinkError> {
-        let carrier = self.carrier().await.map_err(LinkError::Connect)?;
+        let dialed = link::dial(&self.facts.master, &self.facts.config.connector).await;
+        let carrier = dialed.map_err(LinkError::Connect)?;
         let channel = tokio::time::timeout(CONNECT_WITHIN, link::channel(carrier)).await;
         let channel = channel.map_err(|_| LinkError::Connect(io::ErrorKind::TimedOut.into()))?;
         let channel = channel.map_err(|error| LinkError::Connect(io::Error::other(error)))?;
@@ -242,26 +246,6 @@ impl LinkTask {
         Ok((to, from, joined))
     }
 
-    async fn carrier(&self) -> io::Result<Carrier> {
-        let address = match &self.facts.master {
-            MasterAddress::InProcess(master) => {
-                return master.carrier().await.ok_or_else(|| io::ErrorKind::NotConnected.into());
-            }
-            MasterAddress::Tcp(address) => address,
-        };
-        let found = tokio::time::timeout(CONNECT_WITHIN, tokio::net::lookup_host(address.as_str())).await;
-        let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address"));
-        for address in found {
-            match self.facts.config.connector.connect(&address, &Role::Master, Some(Alpn::Http2), CONNECT_WITHIN).await
-            {
-                Ok(stream) => return Ok(Carrier::Net(stream)),
-                Err(error) => last = io::Error::other(error),
-            }
-        }
-        Err(last)
-    }
-
     fn join(&mut self) -> pb::Join {
         let announcement = self.announcement.borrow_and_update().clone();
         let config = &self.facts.config;
@@ -281,10 +265,10 @@ impl LinkTask {
         (&joining).into()
     }
 
-    async fn settings(&self, settings: &pb::SidecarSettings) {
+    async fn settings(&self, settings: &pb::SidecarSettings, fresh: bool) {
         match SidecarSettings::try_from(settings) {
             Ok(settings) => {
-                let _ending = self.news.send(Heard::Settings(settings)).await;
+                let _ending = self.news.send(Heard::Settings { settings, fresh }).await;
             }
             Err(invalid) => {
                 self.facts.shared.metrics.refused();
@@ -298,7 +282,14 @@ impl LinkTask {
         let heard = match message.is {
             Some(Down::Snapshot(message)) => Heard::Snapshot { index, message },
             Some(Down::Delta(message)) => Heard::Delta { index, message },
-            Some(Down::Settings(settings)) => return self.settings(&settings).await,
+            Some(Down::Settings(settings)) => return self.settings(&settings, false).await,
+            Some(Down::Trust(trust)) => {
+                if let Some(credential) = &self.facts.config.credential {
+                    credential.heard(&trust);
+                    self.facts.shared.urgent.notify_one();
+                }
+                return;
+            }
             Some(Down::Command(command)) => return self.command(command, to, followed),
             // A second answer, or a message of a newer protocol.
             Some(Down::Joined(_)) | None => return,

@@ -19,6 +19,7 @@ pub use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::convert::table::MAX_SERVICES;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::credential::CredentialHandle;
 pub use crate::master::InProcessMaster;
 use crate::metrics::UplinkMetrics;
 pub use crate::{LogLevel, OutputLine};
@@ -71,6 +72,8 @@ pub struct UplinkConfig {
     pub masters: Vec<MasterAddress>,
     /// Who opens connections.
     pub connector: Connector,
+    /// The certificate that the sidecar speaks with; `None`: the mesh runs without.
+    pub credential: Option<CredentialHandle>,
     /// Where the last snapshot is kept; `None`: nowhere.
     pub snapshot_file: Option<PathBuf>,
     /// What is announced; a change is told at once.

@@ -199,6 +199,14 @@ impl pb::mesh_server::Mesh for Scripted {
         let all = tokio_stream::once(joined).chain(script);
         Ok(Response::new(Box::pin(all.map(|message| Ok(pb::FromMaster { is: Some(message) })))))
     }
+
+    async fn enrol(&self, _: Request<pb::EnrolRequest>) -> Result<Response<pb::Certificates>, Status> {
+        Err(Status::unavailable("not in the script"))
+    }
+
+    async fn renew(&self, _: Request<pb::RenewRequest>) -> Result<Response<pb::Certificates>, Status> {
+        Err(Status::unavailable("not in the script"))
+    }
 }
 
 async fn heard(from: &mut mpsc::Receiver<Up>) -> Up {
@@ -238,6 +246,7 @@ async fn a_broken_update_is_refused_and_the_last_good_one_stays() {
         protocol: pb::Protocol::Http1.into(),
         policy: Some((&Policy::default()).into()),
         endpoint: vec![endpoint.clone()],
+        access: None,
     };
     let good = pb::Snapshot { epoch: 5, service: vec![table.clone()] };
     say.send_modify(|all| all.push(Down::Snapshot(good)));

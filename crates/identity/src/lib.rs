@@ -11,6 +11,7 @@
 mod accept;
 mod authority;
 mod connect;
+mod digest;
 mod keys;
 mod listen;
 mod metrics;
@@ -22,11 +23,13 @@ mod stream;
 mod svid;
 mod tally;
 mod tls;
+mod token;
 mod verify;
 
 pub use accept::{AcceptError, Acceptor, Admit, HANDSHAKE, Peer};
 pub use authority::{Authority, AuthorityError, IssueError, Issued, Root};
 pub use connect::{ConnectError, Connector};
+pub use digest::Digest;
 pub use keys::{BadFingerprint, Fingerprint, KeyError, PrivateKey, RequestError, key_of_request};
 pub use listen::{listen, listen_shared};
 pub use metrics::count_handshakes;
@@ -38,3 +41,4 @@ pub use stream::Stream;
 pub use svid::{Presented, Unread};
 pub use tally::PeerSeen;
 pub use tls::TlsStream;
+pub use token::{BadToken, JoinToken, TokenHash};

@@ -270,6 +270,7 @@ impl Assembly<'_> {
                     gateway: read.gateway,
                     masters: read.masters,
                     logs: read.logs,
+                    identity: read.identity,
                     effective,
                     root: self.root,
                 })

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use synego_model::declaration::Liveness;
+use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
+use synego_model::{
+    AccessLines, AccessMode, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name,
+};
 
 use crate::effective::EffectiveValue;
 
@@ -28,7 +30,26 @@ pub struct Manifest {
     pub masters: MasterSpec,
     /// What is written down.
     pub logs: LogsSpec,
+    /// The certificates of the mesh.
+    pub identity: IdentitySpec,
     pub(crate) effective: Vec<EffectiveValue>,
+}
+
+/// The certificates of the mesh; how long one lives stands in the declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentitySpec {
+    /// Whether every hop is mutual TLS.
+    pub mtls: bool,
+    /// Certificate and key (PEM) of the authority to begin with; absolute.
+    pub ca: Option<(PathBuf, PathBuf)>,
+    /// The token for the first enrolment of this machine; absolute.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for IdentitySpec {
+    fn default() -> Self {
+        Self { mtls: true, ca: None, token_file: None }
+    }
 }
 
 /// What is written down, and for how long.
@@ -44,8 +65,6 @@ pub struct LogsSpec {
     pub keep: Duration,
     /// How much they may take together; bytes.
     pub max_size: u64,
-    /// Which exchanges get a line.
-    pub access: Access,
 }
 
 impl LogsSpec {
@@ -58,7 +77,6 @@ impl LogsSpec {
             format: LogFormat::Json,
             keep: Duration::from_secs(14 * 86_400),
             max_size: 1 << 30,
-            access: Access::All,
         }
     }
 }
@@ -113,20 +131,6 @@ pub enum LogFormat {
     Text,
 }
 
-/// Which exchanges get a line in the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Every one.
-    All,
-    /// Those that failed.
-    Errors,
-    /// None.
-    Off,
-    /// Those that failed, and this share of the rest in percent, 0 to 100.
-    Share(u32),
-}
-
 impl Manifest {
     /// What holds in `folder` without any manifest: a mesh of the folder's name, a master and a gateway at their usual
     /// addresses, no service.
@@ -135,8 +139,11 @@ impl Manifest {
         let declaration = Declaration {
             mesh: mesh_of(folder),
             services: std::collections::BTreeMap::new(),
+            access: AccessMode::default(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+            access_lines: AccessLines::default(),
+            life: declaration::LIFE,
         };
         let effective = crate::effective::of_nothing(declaration.mesh.as_str());
         Self {
@@ -146,13 +153,19 @@ impl Manifest {
             local: Vec::new(),
             gateway: GatewaySpec {
                 engine: None,
-                listen: vec![Listen { name: "http".into(), protocol: ListenProtocol::Http, address: any(8080) }],
+                listen: vec![Listen {
+                    name: "http".into(),
+                    protocol: ListenProtocol::Http,
+                    address: any(8080),
+                    proxy_protocol: Vec::new(),
+                }],
                 hosts: Vec::new(),
                 static_places: Vec::new(),
                 spa_places: Vec::new(),
             },
             masters: masters(),
             logs: LogsSpec::under(folder),
+            identity: IdentitySpec::default(),
             effective,
         }
     }

@@ -82,10 +82,12 @@ pub(crate) struct Manifest {
     pub(crate) mesh: Option<String>,
     pub(crate) include: Option<Vec<String>>,
     pub(crate) nodes: Option<String>,
+    pub(crate) access: Option<String>,
     pub(crate) masters: Option<Masters>,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<Limits>,
     pub(crate) telemetry: Option<Telemetry>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) defaults: Option<Defaults>,
     pub(crate) services: Option<BTreeMap<String, Service>>,
 }
@@ -98,9 +100,27 @@ pub(crate) struct Masters {
     pub(crate) mesh: Option<String>,
     pub(crate) admin: Option<String>,
     pub(crate) join: Option<Vec<String>>,
+    pub(crate) token_file: Option<String>,
     pub(crate) report: Option<Time>,
     pub(crate) suspect: Option<Time>,
     pub(crate) gone: Option<Time>,
+}
+
+/// `identity`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Identity {
+    pub(crate) mtls: Option<String>,
+    pub(crate) life: Option<Time>,
+    pub(crate) ca: Option<Ca>,
+}
+
+/// `identity.ca`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ca {
+    pub(crate) cert: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// `gateway`.
@@ -121,6 +141,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Listen {
     pub(crate) address: Option<String>,
     pub(crate) protocol: Option<String>,
+    pub(crate) proxy_protocol: Option<Vec<String>>,
 }
 
 /// One of `gateway.static`.
@@ -198,6 +219,8 @@ pub(crate) struct Defaults {
     pub(crate) ready: Option<Ready>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
 }
 
 /// One of `services`.
@@ -221,6 +244,17 @@ pub(crate) struct Service {
     pub(crate) ready: Option<Ready>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
+}
+
+/// One of `allow` or `deny`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Caller {
+    pub(crate) caller: Option<String>,
+    pub(crate) method: Option<Vec<String>>,
+    pub(crate) path: Option<String>,
 }
 
 /// One text or several.
@@ -259,6 +293,8 @@ pub(crate) struct Route {
     pub(crate) headers: Option<BTreeMap<String, String>>,
     pub(crate) query: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
 }
 
 /// `health`.

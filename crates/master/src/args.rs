@@ -33,6 +33,18 @@ pub struct Args {
     /// Where people reach it [default: as the manifest says, else 3002]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
+    /// Folder of what it keeps: the store, the key of the authority [default: that of the mesh]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// What it keeps in a store: redb:FILE, for one master [default: redb:store.redb in the folder of state]
+    #[arg(long, env = "SYNEGO_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+    /// File of the key that seals the authority's roots; made if it is not there [default: ca.key in the folder of state]
+    #[arg(long, env = "SYNEGO_KEY_FILE", value_name = "FILE", conflicts_with = "key_command")]
+    pub key_file: Option<PathBuf>,
+    /// Command that prints that key instead: 64 hexadecimal digits
+    #[arg(long, env = "SYNEGO_KEY_COMMAND", value_name = "COMMAND")]
+    pub key_command: Option<String>,
     /// Print the settings in force and end
     #[arg(long)]
     pub check: bool,

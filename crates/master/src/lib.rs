@@ -5,11 +5,13 @@
 
 pub mod args;
 pub mod config;
+pub mod identity;
 mod master;
 mod planner;
 pub mod start;
 
-pub use config::MasterConfig;
+pub use config::{MasterConfig, SOCKET, STORE};
+pub use identity::{IdentityConfig, KeySource};
 pub use master::Master;
 pub use planner::ManifestPlanner;
 pub use synego_control_plane::master::{

@@ -1,17 +1,22 @@
 //! Builds a master from the leaves up, serves, and drains it: the one place where the two planes meet.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
-    InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
+    Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
+use synego_control_plane::store::RedbStore;
 use synego_data_plane::{
-    CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
+    CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
+    snapshot_channel,
 };
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Connector};
+use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -19,6 +24,7 @@ use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
 
 use crate::config::MasterConfig;
+use crate::identity;
 use crate::planner::ManifestPlanner;
 
 /// Time for the requests that are in flight at the stop.
@@ -39,9 +45,11 @@ pub struct Master {
     waiting: Option<SocketAddr>,
     snapshots: SnapshotWriter,
     calls: CallBook,
+    denials: DenialBook,
     readiness: Readiness,
     host: Host,
     addresses: Addresses,
+    keeper: Option<Keeper>,
 }
 
 struct Addresses {
@@ -58,23 +66,63 @@ struct Ingress {
     snapshot: SnapshotReader,
     access: AccessLog,
     calls: CallBook,
+    denials: DenialBook,
     hosts: Vec<HostPattern>,
+    connector: Connector,
 }
 
 impl Ingress {
-    /// Serves behind Nginx, which runs on this machine, or `facing` the world itself.
-    fn serve(&self, address: SocketAddr, facing: bool) -> anyhow::Result<Server> {
+    /// Serves behind Nginx, which runs on this machine.
+    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
+        self.serve_as(address, Network::loopback(), Vec::new(), Vec::new())
+    }
+
+    /// Serves facing the world itself.
+    fn serve_world(&self, listen: &Listen) -> anyhow::Result<Server> {
+        self.serve_as(listen.address, Vec::new(), listen.proxy_protocol.clone(), self.hosts.clone())
+    }
+
+    fn serve_as(
+        &self,
+        address: SocketAddr,
+        trusted: Vec<Network>,
+        introduced_by: Vec<Network>,
+        hosts: Vec<HostPattern>,
+    ) -> anyhow::Result<Server> {
         let hop = Hop::Ingress(IngressConfig {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector.clone(),
             access: self.access.clone(),
             calls: self.calls.clone(),
-            trusted: if facing { Vec::new() } else { Network::loopback() },
-            hosts: if facing { self.hosts.clone() } else { Vec::new() },
+            denials: self.denials.clone(),
+            trusted,
+            introduced_by,
+            hosts,
         });
         self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
+    }
+}
+
+/// Opens the store.
+async fn open_store(file: Option<PathBuf>) -> anyhow::Result<Option<Arc<RedbStore>>> {
+    let Some(file) = file else { return Ok(None) };
+    let opened = tasks::spawn_blocking("store-open", move || RedbStore::open(&file));
+    Ok(Some(Arc::new(opened.await??)))
+}
+
+/// A token must not cross a network as it is.
+fn within_the_machine(address: &BindAddr) -> anyhow::Result<()> {
+    match address {
+        BindAddr::Tcp(address) if !address.ip().is_loopback() => anyhow::bail!(
+            "the admin API at {address} would take tokens over the network without TLS: keep it on the loopback, \
+             `masters: {{ admin: {} }}`, and reach it from elsewhere by `ssh -L {}:127.0.0.1:{} HOST`",
+            address.port(),
+            address.port(),
+            address.port()
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -90,28 +138,40 @@ impl Master {
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
+        let store = open_store(config.store.clone()).await?;
+        let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
+            Some((identity, store)) => {
+                let (authority, keeper) = identity::open(identity, store, &config.manifest, &name, host).await?;
+                (Some(authority), Some(keeper))
+            }
+            None => (None, None),
+        };
+        let credential = keeper.as_ref().map(Keeper::handle);
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
-        let calls = CallBook::default();
+        let (calls, denials) = (CallBook::default(), DenialBook::default());
         let ingress = Ingress {
             workers: workers.clone(),
             name: name.as_str().into(),
             snapshot,
             access,
             calls: calls.clone(),
+            denials: denials.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
+            connector: credential.as_ref().map_or_else(Connector::plain, |own| Connector::mutual(own.own())),
         };
+        workers.log_lines(config.manifest.declaration.access_lines);
         let mut servers = Vec::new();
         // A free port must be known now; a fixed one may wait until the sidecars have reported.
         let waits = config.settle && config.ingress.port() != 0;
         let mut own = config.ingress;
         if !waits {
-            let server = ingress.serve(config.ingress, false)?;
+            let server = ingress.serve(config.ingress)?;
             own = server.local_addr();
             servers.push(server);
         }
         let mut public = Vec::new();
-        for address in &config.public {
-            let server = ingress.serve(*address, true)?;
+        for listen in &config.public {
+            let server = ingress.serve_world(listen)?;
             public.push(server.local_addr());
             servers.push(server);
         }
@@ -121,7 +181,15 @@ impl Master {
         };
         let mut admin = Vec::new();
         for address in &config.admin {
+            within_the_machine(address)?;
             admin.push(admin::bind(address).await.with_context(|| format!("admin API {address}"))?);
+        }
+        if let Some(socket) = &config.socket {
+            // Two masters of one mesh may run here: the first one has the socket.
+            match admin::bind(&BindAddr::Unix(socket.clone())).await {
+                Ok(listener) => admin.push(listener),
+                Err(error) => tracing::warn!(cause = %error, "no admin socket: ask by TCP"),
+            }
         }
         let addresses = Addresses {
             ingress: own,
@@ -144,6 +212,10 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            logins: store.map_or_else(LoginBook::default, |store| LoginBook::new(store)),
+            audit: config.audit.map(Audit::to).unwrap_or_default(),
+            authority,
+            credential,
             metrics: host.metrics(),
         });
         Ok(Self {
@@ -156,9 +228,11 @@ impl Master {
             waiting: waits.then_some(own),
             snapshots,
             calls,
+            denials,
             readiness: host.readiness(),
             host: host.clone(),
             addresses,
+            keeper,
         })
     }
 
@@ -216,30 +290,44 @@ impl Master {
             }
         });
         tasks::spawn("ingress-report", Kind::Critical, {
-            let (handle, calls, life) = (self.handle.clone(), self.calls.clone(), life.clone());
+            let (handle, calls, denials) = (self.handle.clone(), self.calls.clone(), self.denials.clone());
+            let life = life.clone();
             async move {
                 let mut every = tokio::time::interval(REPORT_EVERY);
                 loop {
                     tokio::select! {
-                        _ = every.tick() => handle.ingress_report(calls.ejections(), calls.take_figures()),
+                        _ = every.tick() => {
+                            handle.ingress_report(calls.ejections(), calls.take_figures(), denials.take());
+                        }
                         () = life.stopped() => return,
                     }
                 }
             }
+        });
+        tasks::spawn("access-lines", Kind::Connection, {
+            let (handle, workers) = (self.handle.clone(), self.ingress.workers.clone());
+            async move { handle.follow_access_lines(|lines| workers.log_lines(lines)).await }
         });
         let router = self.handle.admin_router().merge(admin::router(self.host.metrics(), self.readiness.clone()));
         let api = tasks::spawn("admin", Kind::Critical, {
             let life = life.clone();
             async move { admin::serve(self.admin, router, life).await }
         });
+        let door = self
+            .keeper
+            .as_ref()
+            .map_or_else(Acceptor::plain, |keeper| Acceptor::mutual(keeper.handle().own(), Admit::MasterDoor));
+        if let Some(keeper) = self.keeper {
+            tasks::spawn("identity", Kind::Critical, keeper.run(life.clone()));
+        }
         let control = tasks::spawn("control", Kind::Critical, {
             let listeners = self.mesh.into_iter().collect();
             let life = life.clone();
-            async move { self.control.run(listeners, Acceptor::plain(), life).await }
+            async move { self.control.run(listeners, door, life).await }
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;
-            self.servers.push(self.ingress.serve(address, false)?);
+            self.servers.push(self.ingress.serve(address)?);
         }
         drop(guard);
         stop.stopped().await;

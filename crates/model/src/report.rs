@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Denial;
 use crate::health::{Cause, InstanceState};
 use crate::name::{InstanceId, NodeName, ServiceName};
 use crate::protocol::Protocol;
@@ -63,8 +64,57 @@ pub struct HealthReport {
     pub ejections: Vec<EjectionReport>,
     /// What its outbound did since the last report, by callee.
     pub calls: Vec<CallFigures>,
+    /// Calls that access refused, or would have, since the last report.
+    pub denials: Vec<Denial>,
     /// Age of the snapshot in force; milliseconds.
     pub snapshot_age_ms: u64,
+    /// Who the sidecar is by its certificate, and whom it trusts; `None`: the mesh runs without certificates.
+    pub identity: Option<IdentityReport>,
+}
+
+/// Who a part of the mesh is by its certificate, and whom it trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IdentityReport {
+    /// Its id, such as `spiffe://shop/svc/users`.
+    pub id: String,
+    /// Number of its certificate, in hexadecimal digits.
+    pub serial: String,
+    /// Fingerprint of the root that issued it, in hexadecimal digits.
+    pub issuer: String,
+    /// Until when it is valid: milliseconds since 1970-01-01 UTC.
+    pub not_after_unix_ms: u64,
+    /// When it will be renewed: milliseconds since 1970-01-01 UTC; 0: not known.
+    pub renew_unix_ms: u64,
+    /// Why the last renewal failed; empty: it did not.
+    pub renewal_error: String,
+    /// Fingerprints of the roots that it trusts.
+    pub trusted: Vec<String>,
+    /// Who it has met.
+    pub peers: Vec<PeerSeen>,
+    /// Handshakes that it refused, by cause.
+    pub refused: Vec<HandshakesRefused>,
+}
+
+/// One identity that was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSeen {
+    /// Its id.
+    pub id: String,
+    /// Handshakes since the start.
+    pub handshakes: u64,
+    /// When the last one was: milliseconds since 1970-01-01 UTC.
+    pub last_unix_ms: u64,
+}
+
+/// Handshakes that were refused for one cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandshakesRefused {
+    /// The cause, a closed word.
+    pub cause: String,
+    /// How many since the start.
+    pub handshakes: u64,
+    /// At which end the sidecar stood: `accepting` or `connecting`.
+    pub side: String,
 }
 
 /// How much is going on in an instance, measured at its inbound unless said otherwise.

@@ -12,9 +12,10 @@ use clap::Parser;
     disable_version_flag = true,
     after_help = "Examples:\n  \
         beside a process that runs already:\n    \
-        synego-sidecar --service users --port 9001 --master 127.0.0.1:3001\n  \
+        synego-sidecar --service users --port 9001 --master 127.0.0.1:3001 --token-file t\n  \
         as the parent of the process, which is told where to listen in PORT:\n    \
-        synego-sidecar --service users --route /users --uses orders --master 127.0.0.1:3001 -- node users.js"
+        synego-sidecar --service users --route /users --uses orders --master m1:3001 --token-file t -- node users.js\n\n\
+        A token (`synego token create` where a master runs) is needed the first time only."
 )]
 pub struct Args {
     /// Name of the service
@@ -62,6 +63,12 @@ pub struct Args {
     /// Mesh address of a master; may be repeated
     #[arg(long = "master", env = "SYNEGO_MASTER", value_name = "ADDR", value_delimiter = ',')]
     pub masters: Vec<String>,
+    /// File of the join token, for the first time; - reads it from stdin
+    #[arg(long, env = "SYNEGO_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Whether every hop is mutual TLS: required or off; as in the manifest of the masters
+    #[arg(long, env = "SYNEGO_MTLS", default_value = "required", value_name = "MODE")]
+    pub mtls: String,
     /// Where peers reach the instance
     #[arg(long, default_value = "4000", value_name = "ADDR")]
     pub inbound: String,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::uplink::MasterAddress;
 use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_model::{
@@ -46,6 +47,12 @@ pub struct SidecarConfig {
     pub health: Option<HealthSpec>,
     /// The masters, in order of preference.
     pub masters: Vec<MasterAddress>,
+    /// Whether every hop is mutual TLS.
+    pub mtls: bool,
+    /// File of the join token, for the first time.
+    pub token_file: Option<PathBuf>,
+    /// The certificate that it speaks with; without one, and with `mtls`, it cannot be bound.
+    pub credential: Option<CredentialHandle>,
     /// Where peers reach the instance.
     pub inbound: SocketAddr,
     /// What peers are told instead of `inbound`; `None`: found out.
@@ -145,6 +152,9 @@ impl SidecarConfig {
             );
         }
         let admin = problems.bind("--admin", &args.admin, false);
+        if !["required", "off"].contains(&args.mtls.as_str()) {
+            problems.add("--mtls", &args.mtls, "expected required or off");
+        }
         let advertise =
             args.advertise.as_deref().and_then(|text| problems.required(Some(text), "--advertise", str::parse));
         let health = args.health.as_deref().map(|path| HealthSpec::of(Probe::Http(path.to_owned())));
@@ -195,6 +205,9 @@ impl SidecarConfig {
                 process,
                 health,
                 masters,
+                mtls: args.mtls != "off",
+                token_file: args.token_file.clone(),
+                credential: None,
                 inbound,
                 advertise,
                 outbound,

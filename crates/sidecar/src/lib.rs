@@ -22,5 +22,8 @@ pub use config::{ProcessConfig, SidecarConfig};
 pub use environment::url_variable;
 pub use instance::View;
 pub use sidecar::{Ended, Shared, Sidecar};
+pub use synego_control_plane::credential::{
+    CredentialError, CredentialHandle, Keeper, KeeperConfig, Source, open as enrol,
+};
 pub use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
 pub use synego_data_plane::{Workers, WorkersConfig, WorkersHandle};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use synego_runtime::{Host, HostConfig};
+use synego_runtime::{Host, HostConfig, tasks};
 use synego_sidecar::args::Args;
 use synego_sidecar::{Shared, Sidecar, SidecarConfig, Workers, WorkersConfig, start};
 
@@ -36,7 +36,15 @@ fn main() -> ExitCode {
     })
 }
 
-async fn run(config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode> {
+async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode> {
+    // Its links need it to the end of the drain.
+    let (end, life) = host.stop().outliving();
+    if let Some(keeper) = start::credential(&config, host).await? {
+        let credential = keeper.handle();
+        config.mesh = Some(credential.identity().mesh);
+        config.credential = Some(credential);
+        tasks::spawn("identity", tasks::Kind::Critical, keeper.run(life));
+    }
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
     let output = start::output(&config)?;
@@ -44,6 +52,7 @@ async fn run(config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode> {
     let sidecar = Sidecar::bind(config, shared, output).await?;
     tracing::info!(inbound = %sidecar.inbound(), outbound = %sidecar.outbound(), "bound");
     let ended = sidecar.serve(host.stop()).await;
+    end.stop();
     workers.shutdown().await;
     Ok(ended.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.exit_code())))
 }

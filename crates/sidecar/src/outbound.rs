@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use synego_control_plane::uplink::UplinkHandle;
-use synego_data_plane::{CallBook, Hop, OutboundConfig, Server, SnapshotReader, Wanted};
-use synego_identity::{Acceptor, Connector};
+use synego_data_plane::{CallBook, DenialBook, Hop, OutboundConfig, Permits, Server, SnapshotReader, Wanted};
+use synego_identity::Acceptor;
 use synego_model::ServiceName;
 
 use crate::config::SidecarConfig;
-use crate::sidecar::Shared;
+use crate::sidecar::{Shared, peers};
 
 /// The outbound's listeners: one that picks by name, one of its own for each used service.
 pub(crate) struct Outbound<'a> {
@@ -19,6 +20,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) name: Arc<str>,
     pub(crate) snapshot: SnapshotReader,
     pub(crate) calls: CallBook,
+    pub(crate) permits: Arc<ArcSwap<Permits>>,
+    pub(crate) denials: DenialBook,
     pub(crate) link: Arc<OnceLock<UplinkHandle>>,
 }
 
@@ -31,9 +34,11 @@ impl Outbound<'_> {
             snapshot: self.snapshot.clone(),
             wanted: Arc::new(Names(self.link.clone())),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: peers(self.config),
             access: self.shared.access.clone(),
             calls: self.calls.clone(),
+            permits: self.permits.clone(),
+            denials: self.denials.clone(),
         });
         self.shared.workers.serve(address, hop).with_context(|| format!("outbound {address}"))
     }

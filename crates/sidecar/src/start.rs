@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
 use synego_control_plane::uplink::MasterAddress;
-use synego_model::text;
+use synego_model::{InstanceId, Role, text};
+use synego_runtime::Host;
 use synego_runtime::config::Setting;
 use synego_runtime::logs::{AccessLog, Format, LineConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
@@ -76,6 +78,27 @@ pub fn access(config: &SidecarConfig) -> anyhow::Result<AccessLog> {
     Ok(log.for_the_process())
 }
 
+/// The certificate of the sidecar: kept from before, or enrolled for now; `None`: the mesh runs without. Masters that do
+/// not answer are asked until the process ends.
+///
+/// # Errors
+/// Above all without a token for the first time, or when the kept certificate has ended.
+pub async fn credential(config: &SidecarConfig, host: &Host) -> anyhow::Result<Option<Keeper>> {
+    if !config.mtls {
+        return Ok(None);
+    }
+    let of = KeeperConfig {
+        mesh: config.mesh.clone(),
+        role: Role::Service(config.service.clone()),
+        holder: InstanceId::new(&config.instance, &config.node).to_string(),
+        source: Source::Masters(config.masters.clone()),
+        file: config.state_dir.as_ref().map(|folder| folder.join(format!("identity-{}", config.instance))),
+        token_file: config.token_file.clone(),
+        metrics: host.metrics(),
+    };
+    Ok(credential::open(vec![of], None, &host.stop()).await?.into_iter().next())
+}
+
 /// The settings in force, for `--check`.
 #[must_use]
 pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
@@ -100,6 +123,7 @@ pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
         ("routes", optional(config.routes.as_ref().map(|routes| routes.join(", ")))),
         ("uses", uses.join(", ")),
         ("masters", masters.join(", ")),
+        ("mtls", if config.mtls { "required" } else { "off" }.to_owned()),
         ("inbound", config.inbound.to_string()),
         ("outbound", config.outbound.to_string()),
         ("admin", optional(config.admin.map(|address| address.to_string()))),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -49,6 +49,41 @@ impl Home {
             ("SYNEGO_NODE".into(), "vm1".into()),
             ("NO_COLOR".into(), "1".into()),
         ])
+    }
+
+    /// Runs `synego` with these arguments, to its end.
+    #[must_use]
+    pub fn synego(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(binary("synego"));
+        command.args(args).current_dir(self.path()).envs(self.variables()).stdin(Stdio::null());
+        command.output().expect("synego runs")
+    }
+
+    /// What `synego` prints once it succeeds: a master may still be on its way.
+    ///
+    /// # Panics
+    /// When it has not succeeded within 20 s, with what it said last.
+    #[must_use]
+    pub fn ask(&self, args: &[&str]) -> String {
+        let begun = Instant::now();
+        loop {
+            let output = self.synego(args);
+            if output.status.success() {
+                return String::from_utf8_lossy(&output.stdout).into_owned();
+            }
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(begun.elapsed() < Duration::from_secs(20), "synego {args:?}: {said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A join token of the master whose admin API is at this port, in a file of its own.
+    #[must_use]
+    pub fn token(&self, admin: u16) -> PathBuf {
+        let file = self.path().join(format!("state/token-{}", ports::free()));
+        let out = file.display().to_string();
+        let _said = self.ask(&["--admin", &format!("127.0.0.1:{admin}"), "token", "create", "--out", &out]);
+        file
     }
 
     /// Starts one of our programs.

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
+pub mod access;
 pub mod attach;
+pub mod identity;
 pub mod output;
 pub mod policy;
 pub mod report;

@@ -1,5 +1,6 @@
 //! `synego up` (`synego start`): master, sidecars, services and Nginx of this machine, from one manifest.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap_complete::ArgValueCompleter;
@@ -18,7 +19,8 @@ Examples:
   synego up                       run all of it; Ctrl-C drains and ends
   synego up -d                    in the background; returns when all is ready
   synego up --only users          one service and what comes with it
-  synego up --join vm1:3001       this machine's services join the mesh of vm1";
+  synego up --join vm1:3001 --token-file t
+                                  this machine's services join the mesh of vm1";
 
 /// Run this machine's part of the mesh: master, sidecars, services and Nginx
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,9 @@ pub(crate) struct Args {
     /// Join the mesh of this master (its mesh address) instead of running one
     #[arg(long, value_name = "ADDR")]
     join: Vec<String>,
+    /// File of the join token, for the first time; - reads it from stdin
+    #[arg(long, env = "SYNEGO_TOKEN_FILE", hide_env = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    token_file: Option<PathBuf>,
     /// Only these services
     #[arg(long, value_name = "SERVICE", add = ArgValueCompleter::new(complete::services))]
     only: Vec<String>,
@@ -51,6 +56,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         // A session of its own: the terminal that started it may close.
         let _ = rustix::process::setsid();
     }
+    let token_file = args.token_file.or_else(|| manifest.identity.token_file.clone());
     let join = if args.join.is_empty() { manifest.masters.join.clone() } else { args.join };
     if args.detach && !args.in_background {
         return detach::run(context, &manifest, &args.only, !join.is_empty());
@@ -62,6 +68,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         only: args.only,
         no_build: args.no_build,
         join,
+        token_file,
         background: args.in_background,
     };
     let host = HostConfig { logs, ..HostConfig::new("synego") };

@@ -1,15 +1,16 @@
 //! Assembles master, sidecars, services and Nginx of this machine in one process, and takes them apart again.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use synego_manifest::{Access, Manifest};
-use synego_master::{DownAsked, DownOutcome, DownStep, Master, MasterConfig, MasterHandle};
+use synego_manifest::Manifest;
+use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
-use synego_runtime::logs::{AccessLog, LineConfig, LineWriter, To};
+use synego_runtime::logs::{LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
 use synego_sidecar::{MasterAddress, Shared, Workers, WorkersConfig};
@@ -19,7 +20,8 @@ use tokio::task::JoinHandle;
 use super::console::{self, Console, Line};
 use super::edge::{self, Edge, Nginx};
 use super::gateway::{self, Gateway};
-use super::instances::{DRAIN, Gone, Ground, Instances};
+use super::identity;
+use super::instances::{self, DRAIN, Gone, Ground, Instances};
 use super::lock::Lock;
 use super::ready::Judge;
 use crate::client::Mesh;
@@ -43,6 +45,8 @@ pub(crate) struct Wanted {
     pub(crate) no_build: bool,
     /// Masters elsewhere that this machine joins.
     pub(crate) join: Vec<String>,
+    /// File of the join token.
+    pub(crate) token_file: Option<PathBuf>,
     /// Whether nobody looks on: see [`super::detach`].
     pub(crate) background: bool,
 }
@@ -85,13 +89,14 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
         .map_err(|error| cannot("cannot start the workers", &error))?;
-    let access = access_log(manifest)?;
-    workers.handle().log_share(access_share(manifest.logs.access));
+    // Whatever the manifest says of lines now, since that may change while the mesh runs.
+    let access = log_file(manifest, "access")?;
+    workers.handle().log_lines(manifest.declaration.access_lines);
     let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
     let master = match wanted.join.is_empty() {
-        true => Some(own_master(&wanted, &front, &node, &runtime_dir, &shared, host).await?),
+        true => Some(own_master(&wanted, &front, &node, (&runtime_dir, &state_dir), &shared, host).await?),
         false => None,
     };
     let masters = match &master {
@@ -101,7 +106,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let handle = master.as_ref().map(Master::handle);
     let far = wanted.join.iter().any(|address| !is_loopback(address))
         || (wanted.join.is_empty() && !manifest.masters.mesh.ip().is_loopback());
-    let ground = Ground {
+    let mut ground = Ground {
         shared,
         node: node.clone(),
         masters,
@@ -110,6 +115,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         runtime_dir: runtime_dir.clone(),
         state_dir: state_dir.clone(),
         no_build: wanted.no_build,
+        credentials: BTreeMap::new(),
         lines,
     };
     let ingress = master.as_ref().map(Master::ingress);
@@ -124,10 +130,23 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
             }
         })
     });
+    // Links need their certificates to the end of the drain.
+    let (end_identity, identity_life) = host.stop().outliving();
+    let identities = identity::Wanted {
+        manifest,
+        services: instances::services(manifest, &wanted.only)?,
+        node: &node,
+        masters: ground.masters.clone(),
+        folder: (!wanted.join.is_empty()).then(|| state_dir.clone()),
+        token_file: wanted.token_file.clone(),
+    };
+    ground.credentials = identity::open(identities, host, &identity_life).await?;
     let instances = Instances::start(manifest, &wanted.only, &ground, &host.stop())?;
     let local_admin = match &handle {
         Some(_) => None,
-        None => Some(super::joined::serve(manifest, &node, &instances, &runtime_dir, host).await?),
+        None => Some(
+            super::joined::serve(manifest, &node, &instances, ground.credentials.clone(), &runtime_dir, host).await?,
+        ),
     };
     let nginx = match &front {
         Gateway::Nginx(binary) => {
@@ -155,7 +174,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
-    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
+    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), others: Vec::new() };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
@@ -167,6 +186,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
 
     let parts = Parts { nginx, instances, end_master, served, local_admin };
     parts.end(&mut console, &mut shown, down).await;
+    end_identity.stop();
     if !wanted.background {
         context.screen.note("ended");
     }
@@ -193,7 +213,7 @@ async fn own_master(
     wanted: &Wanted,
     front: &Gateway,
     node: &NodeName,
-    runtime_dir: &std::path::Path,
+    (runtime_dir, state_dir): (&Path, &Path),
     shared: &Shared,
     host: &Host,
 ) -> Result<Master, Failure> {
@@ -205,7 +225,11 @@ async fn own_master(
         public: front.public(&wanted.manifest),
         mesh: Some(masters.mesh),
         admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
+        identity: IdentityConfig::of(&wanted.manifest, state_dir),
         settle: false,
+        store: Some(state_dir.join(STORE)),
+        socket: None,
+        audit: Some(log_file(&wanted.manifest, "audit")?),
     };
     Master::bind(config, &shared.workers, shared.access.clone(), host).await.map_err(|error| {
         Failure::new("the master cannot start")
@@ -218,22 +242,6 @@ async fn own_master(
 fn node(context: &Context) -> Result<NodeName, Failure> {
     let name = context.globals.node.clone().unwrap_or_else(synego_runtime::config::host_name);
     NodeName::new(&name).map_err(|error| Failure::misuse(format!("--node: {error}")))
-}
-
-fn access_log(manifest: &Manifest) -> Result<AccessLog, Failure> {
-    if manifest.logs.access == Access::Off {
-        return Ok(AccessLog::discard());
-    }
-    log_file(manifest, "access")
-}
-
-/// How many in a hundred exchanges that did not fail are logged.
-fn access_share(access: Access) -> u8 {
-    match access {
-        Access::All => 100,
-        Access::Errors | Access::Off => 0,
-        Access::Share(percent) => u8::try_from(percent).unwrap_or(100),
-    }
 }
 
 fn edge_log(manifest: &Manifest) -> Result<LineWriter, Failure> {

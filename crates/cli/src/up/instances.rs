@@ -15,7 +15,7 @@ use synego_model::{InstanceId, InstanceName, LocalService, NodeName, Route, Serv
 use synego_runtime::logs::{LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper};
-use synego_sidecar::{Ended, MasterAddress, ProcessConfig, Shared, SidecarConfig};
+use synego_sidecar::{CredentialHandle, Ended, MasterAddress, ProcessConfig, Shared, SidecarConfig};
 use synego_supervise::OutputSink;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -48,6 +48,8 @@ pub(crate) struct Ground {
     pub(crate) state_dir: PathBuf,
     /// Whether `build` is left out.
     pub(crate) no_build: bool,
+    /// The certificate of each service; none where the mesh runs without.
+    pub(crate) credentials: BTreeMap<ServiceName, CredentialHandle>,
     /// Where lines are shown.
     pub(crate) lines: mpsc::Sender<Line>,
 }
@@ -227,6 +229,15 @@ impl Running {
     }
 }
 
+/// Names of the services that are started and have instances here.
+///
+/// # Errors
+/// When `only` names none.
+pub(crate) fn services(manifest: &Manifest, only: &[String]) -> Result<Vec<ServiceName>, Failure> {
+    let chosen = chosen(manifest, only)?.into_iter().filter(|local| local.instances() > 0);
+    Ok(chosen.map(|local| local.spec.name.clone()).collect())
+}
+
 /// The services that are started.
 fn chosen<'a>(manifest: &'a Manifest, only: &[String]) -> Result<Vec<&'a LocalService>, Failure> {
     let names: Vec<&str> = manifest.local.iter().map(|local| local.spec.name.as_str()).collect();
@@ -293,6 +304,9 @@ fn config(
         process,
         health: spec.health.clone(),
         masters: ground.masters.clone(),
+        mtls: manifest.identity.mtls,
+        token_file: None,
+        credential: ground.credentials.get(&spec.name).cloned(),
         inbound: SocketAddr::new(everywhere, 0),
         advertise: None,
         outbound: SocketAddr::new(loopback, 0),

@@ -9,10 +9,11 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use synego_manifest::Manifest;
 use synego_master::{DownAsked, DownOutcome, DownStep};
-use synego_model::{LocalService, NodeName};
+use synego_model::{LocalService, NodeName, ServiceName};
 use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
+use synego_sidecar::CredentialHandle;
 use synego_supervise::OutputSink;
 use synego_wire::pb::{self, InstanceState};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -57,6 +58,7 @@ pub(crate) async fn serve(
     manifest: &Manifest,
     node: &NodeName,
     instances: &Instances,
+    credentials: BTreeMap<ServiceName, CredentialHandle>,
     runtime_dir: &Path,
     host: &Host,
 ) -> Result<Served, Failure> {
@@ -67,6 +69,7 @@ pub(crate) async fn serve(
         services: manifest.local.clone(),
         pictures: instances.pictures(),
         sinks: Arc::new(instances.sinks()),
+        credentials,
         asks,
     };
     let address = BindAddr::Unix(runtime_dir.join(SOCKET));
@@ -87,6 +90,7 @@ struct Local {
     services: Vec<LocalService>,
     pictures: watch::Receiver<BTreeMap<String, Picture>>,
     sinks: Arc<BTreeMap<String, OutputSink>>,
+    credentials: BTreeMap<ServiceName, CredentialHandle>,
     asks: mpsc::Sender<DownAsked>,
 }
 
@@ -208,7 +212,32 @@ impl pb::admin_server::Admin for Local {
     }
 
     async fn apply(&self, _request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyResult>, Status> {
-        Err(Status::failed_precondition("this machine runs no master: apply to one that does, `--admin HOST:3002`"))
+        Err(elsewhere())
+    }
+
+    async fn who_am_i(&self, _request: Request<pb::WhoAmIRequest>) -> Result<Response<pb::WhoAmIAnswer>, Status> {
+        // Only the socket leads here, and it lets in nobody but its user.
+        Ok(Response::new(pb::WhoAmIAnswer {
+            mesh: self.mesh.clone(),
+            who: "the user of this process".to_owned(),
+            role: pb::AdminRole::Write.into(),
+            expires_unix_ms: 0,
+        }))
+    }
+
+    async fn issue_login(&self, _request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn list_logins(&self, _request: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn revoke_login(
+        &self,
+        _request: Request<pb::RevokeLoginRequest>,
+    ) -> Result<Response<pb::RevokedLogin>, Status> {
+        Err(elsewhere())
     }
 
     type LogsStream = Answers<pb::LogsBatch>;
@@ -230,6 +259,53 @@ impl pb::admin_server::Admin for Local {
         Ok(Response::new(lines(chosen, request.recent.min(MOST_LINES), request.follow)))
     }
 
+    async fn identity(&self, request: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityAnswer>, Status> {
+        let wanted = request.into_inner().instance;
+        let takes = |id: &str| {
+            wanted.is_empty() || wanted.iter().any(|name| name == id || id.split('@').next() == Some(name.as_str()))
+        };
+        let pictures = self.pictures.borrow();
+        let own = pictures.iter().filter(|(id, _)| takes(id)).map(|(id, picture)| pb::InstanceIdentity {
+            instance: id.clone(),
+            identity: self.credentials.get(&picture.service).map(|credential| (&credential.report()).into()),
+        });
+        Ok(Response::new(pb::IdentityAnswer {
+            mesh: self.mesh.clone(),
+            epoch: 0,
+            instance: own.collect(),
+            root: Vec::new(),
+            unix_ms: synego_runtime::clock::unix_ms(),
+        }))
+    }
+
+    async fn token_create(&self, _: Request<pb::TokenCreateRequest>) -> Result<Response<pb::TokenCreated>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn token_list(&self, _: Request<pb::TokenListRequest>) -> Result<Response<pb::TokenListAnswer>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn token_revoke(&self, _: Request<pb::TokenRevokeRequest>) -> Result<Response<pb::TokenView>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn ca_status(&self, _: Request<pb::CaStatusRequest>) -> Result<Response<pb::CaView>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn ca_rotate(&self, _: Request<pb::CaRotateRequest>) -> Result<Response<pb::CaView>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn ca_export(&self, _: Request<pb::CaExportRequest>) -> Result<Response<pb::CaPem>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn ca_import(&self, _: Request<pb::CaPem>) -> Result<Response<pb::CaView>, Status> {
+        Err(elsewhere())
+    }
+
     type DownStream = Answers<pb::DownProgress>;
 
     async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
@@ -245,6 +321,10 @@ impl pb::admin_server::Admin for Local {
         });
         Ok(Response::new(Box::pin(progress)))
     }
+}
+
+fn elsewhere() -> Status {
+    Status::failed_precondition("this machine runs no master: ask one that does, `--admin HOST:3002`")
 }
 
 fn service_of(id: &str, services: &BTreeMap<String, String>) -> String {

@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::Extension;
 use synego_identity::Acceptor;
 use synego_runtime::lifecycle::{Drain, Stop};
 use synego_runtime::serve::{Profile, serve_connection};
@@ -14,12 +15,17 @@ use tokio::time::MissedTickBehavior;
 use tonic::service::Routes;
 
 use super::{Ask, Declared, MasterControl, Shared, TICK, now};
+use crate::enrol::Caller;
 use crate::link::{Carrier, MAX_MESSAGE};
 use crate::publish::MeshService;
-use crate::registry::{At, Effect, Event, Registry};
+use crate::registry::{At, Effect, Event, Pending, Registry};
 
 /// Time that links get to end by themselves.
 const LINGER: Duration = Duration::from_secs(1);
+/// Shortest time between two snapshots: changes that come together are published together.
+const COALESCE: Duration = Duration::from_millis(20);
+/// The same where only figures of load changed, which each sidecar reports once a second.
+const COALESCE_LOAD: Duration = Duration::from_millis(500);
 /// A wait after an accept that failed for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,14 +41,24 @@ impl MasterControl {
             let accepting = accept(listener, acceptor.clone(), router.clone(), drain.clone(), stop.clone());
             tasks::spawn("mesh-accept", tasks::Kind::Critical, accepting);
         }
+        if let Some(door) = &self.shared.door {
+            let shared = Arc::clone(&self.shared);
+            let asking = move || {
+                let shared = Arc::clone(&shared);
+                async move { crate::admin::identity::reported(&shared).await }
+            };
+            tasks::spawn("authority", tasks::Kind::Critical, door.authority.clone().run(asking, stop.clone()));
+        }
         let mut declared = self.shared.declared.subscribe();
         let began = clock::now();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let due = self.publish_at();
             tokio::select! {
                 biased;
                 () = stop.stopped() => break,
+                () = sleep_until(due), if due.is_some() => self.publish(),
                 Ok(()) = declared.changed() => self.declared(&mut declared, now(began)),
                 _ = ticks.tick() => {
                     self.apply(Event::Tick, now(began));
@@ -60,6 +76,9 @@ impl MasterControl {
 
     fn declared(&mut self, declared: &mut watch::Receiver<Declared>, at: At) {
         let declaration = declared.borrow_and_update().declaration.as_ref().clone();
+        if let Some(door) = &self.shared.door {
+            door.authority.set_life(declaration.life);
+        }
         self.apply(Event::Declared(declaration), at);
     }
 
@@ -80,22 +99,24 @@ impl MasterControl {
                 }
             }
             Ask::View(services, reply) => {
+                // People see the routing state beside the instances: it is to be that of the same moment.
+                self.publish();
                 let _gone = reply.send(crate::admin::view(&self.registry, &self.shared, &services, at));
+            }
+            Ask::Identities(reply) => {
+                let _gone = reply.send(crate::admin::identity::known(&self.registry));
             }
         }
     }
 
-    /// Takes an event in and does what follows; returns why a link was refused, if one was.
+    /// Takes an event in and does what follows, but for the snapshot; returns why a link was refused, if one was.
     fn apply(&mut self, event: Event, at: At) -> Option<String> {
-        let effects = self.registry.apply(event, at);
-        let told = !effects.is_empty();
+        let effects = self.registry.take(event, at);
+        self.untold |= !effects.is_empty();
         let mut refusal = None;
         for effect in effects {
             match effect {
-                Effect::Published { snapshot, changed } => {
-                    tracing::debug!(epoch = snapshot.epoch().0, services = changed.len(), "snapshot published");
-                    self.shared.snapshot.send_replace(snapshot);
-                }
+                Effect::Published { .. } => {}
                 Effect::Superseded(link) => self.shared.links.end(link, "another sidecar speaks for it now"),
                 Effect::Refused(_, why) => refusal = Some(why),
                 Effect::Turned { id, from, to, cause } => {
@@ -105,11 +126,32 @@ impl MasterControl {
                 }
             }
         }
-        if told {
-            self.tell_services(&self.registry);
-        }
         self.shared.turned.send_modify(|turns| *turns += 1);
         refusal
+    }
+
+    /// When what changed is to be published: at once after a while of silence, else with what comes meanwhile.
+    fn publish_at(&self) -> Option<Instant> {
+        let wait = match self.registry.pending() {
+            Some(Pending::Load) if !self.untold => COALESCE_LOAD,
+            None if !self.untold => return None,
+            _ => COALESCE,
+        };
+        Some(self.published.map_or_else(clock::now, |last| last + wait))
+    }
+
+    /// Puts in force what was taken in since the last time.
+    fn publish(&mut self) {
+        let published = self.registry.publish();
+        if let Some(Effect::Published { snapshot, changed }) = &published {
+            tracing::debug!(epoch = snapshot.epoch().0, services = changed.len(), "snapshot published");
+            self.shared.snapshot.send_replace(Arc::clone(snapshot));
+        }
+        if published.is_some() || std::mem::take(&mut self.untold) {
+            self.untold = false;
+            self.published = Some(clock::now());
+            self.tell_services(&self.registry);
+        }
     }
 
     fn tell_services(&self, registry: &Registry) {
@@ -121,6 +163,12 @@ impl MasterControl {
             }
             turned
         });
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 
@@ -157,7 +205,10 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
         tasks::spawn("mesh-connection", tasks::Kind::Connection, async move {
             let _guard = drain.guard();
             match acceptor.accept(stream).await {
-                Ok((stream, _peer)) => serve_connection(stream, router, &Profile::mesh(), stop).await,
+                Ok((stream, peer)) => {
+                    let router = router.layer(Extension(Caller::Peer(peer)));
+                    serve_connection(stream, router, &Profile::mesh(), stop).await;
+                }
                 Err(error) => tracing::debug!(cause = %error, "link not accepted"),
             }
         });
@@ -165,7 +216,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
 }
 
 fn serve(carrier: Carrier, router: &axum::Router, drain: &Drain, stop: &Stop) {
-    let (router, guard, stop) = (router.clone(), drain.guard(), stop.clone());
+    let (router, guard, stop) = (router.clone().layer(Extension(Caller::InProcess)), drain.guard(), stop.clone());
     tasks::spawn("mesh-in-process", tasks::Kind::Connection, async move {
         let _guard = guard;
         serve_connection(carrier, router, &Profile::mesh(), stop).await;

@@ -40,6 +40,8 @@ pub struct Mesh {
     pub reader: SnapshotReader,
     state: Mutex<State>,
     pub calls: CallBook,
+    pub denials: DenialBook,
+    pub permits: Arc<ArcSwap<Permits>>,
     pub asked: Arc<Asked>,
     pub log_dir: tempfile::TempDir,
     access: AccessLog,
@@ -101,6 +103,8 @@ impl Mesh {
             reader,
             state: Mutex::default(),
             calls: CallBook::default(),
+            denials: DenialBook::default(),
+            permits: Arc::default(),
             asked: Arc::default(),
             access: AccessLog::open(LineConfig::to(to)).expect("a log"),
             log_dir,
@@ -137,10 +141,29 @@ impl Mesh {
         own.map_or_else(Acceptor::plain, |own| Acceptor::mutual(own, Admit::Services))
     }
 
+    /// What callers and the ingress are told of who may call a service.
+    pub fn access(&self, service: &str, access: Access) -> &Self {
+        let access = Arc::new(access);
+        self.change(|state| state.tables.get_mut(service).expect("a service").access = access)
+    }
+
+    /// A route with rules of its own.
+    pub fn ruled_route(&self, place: &str, service: &str, rules: AccessRules) -> &Self {
+        let route = Route::new(place.parse().expect("a place"), name(service), "test");
+        self.change(|state| state.routes.push(Route { rules, ..route }))
+    }
+
     /// A service with this policy and no instance yet.
     pub fn service(&self, service: &str, protocol: Protocol, policy: Policy) -> &Self {
         let name = name(service);
-        let table = ServiceTable { name: name.clone(), protocol, policy: Arc::new(policy), endpoints: Vec::new() };
+        let table = ServiceTable {
+            name: name.clone(),
+            protocol,
+            policy: Arc::new(policy),
+            access: Arc::default(),
+            callers: Arc::default(),
+            endpoints: Vec::new(),
+        };
         self.change(|state| drop(state.tables.insert(name, table)))
     }
 
@@ -166,6 +189,8 @@ impl Mesh {
                     name: name.clone(),
                     protocol: Protocol::Http,
                     policy: policy.clone(),
+                    access: Arc::default(),
+                    callers: Arc::default(),
                     endpoints: Vec::new(),
                 };
                 self.state.lock().expect("lock").tables.insert(name, table);
@@ -195,6 +220,7 @@ impl Mesh {
             connector: Connector::plain(),
             access: self.access.clone(),
             load: load.clone(),
+            denials: self.denials.clone(),
         };
         let inbound = self.handle.serve(any(), Hop::Inbound(config)).expect("a port");
         self.endpoint(service, &id, inbound.local_addr(), InstanceState::Ready);
@@ -243,7 +269,9 @@ impl Mesh {
             connector: self.connector(Role::Master),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            denials: self.denials.clone(),
             trusted: Network::loopback(),
+            introduced_by: Vec::new(),
             hosts: Vec::new(),
         };
         change(&mut config);
@@ -265,6 +293,8 @@ impl Mesh {
             connector: self.connector(Role::Service(name(caller))),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            permits: self.permits.clone(),
+            denials: self.denials.clone(),
         };
         self.handle.serve(any(), Hop::Outbound(config)).expect("a port")
     }
@@ -285,6 +315,14 @@ impl Mesh {
     }
 }
 
+pub fn name(text: &str) -> ServiceName {
+    text.parse().expect("a name")
+}
+
+pub fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
 fn mesh_name() -> MeshName {
     "shop".parse().expect("a name")
 }
@@ -293,12 +331,14 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms())
 }
 
-pub fn name(text: &str) -> ServiceName {
-    text.parse().expect("a name")
-}
-
-pub fn any() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+impl Instance {
+    /// Who may call it from now on.
+    pub fn admits(&self, access: &Access, callers: &[&str]) {
+        let callers: Vec<ServiceName> = callers.iter().map(|caller| name(caller)).collect();
+        let gate = Arc::new(Gate::new(access, &callers));
+        let target = InboundTarget::clone(&self.target.load());
+        self.target.store(Arc::new(InboundTarget { gate, ..target }));
+    }
 }
 
 /// Waits until something holds; the test fails when it does not within ten seconds.

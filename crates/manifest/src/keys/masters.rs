@@ -79,8 +79,7 @@ pub(super) static MASTERS: Section = Section {
             ),
             key("nodes", &super::mesh::SELECTOR, "", Own, "nodes: [vm1, vm2, vm3]", "machines that run a master")
                 .later(),
-            key("token_file", &FILE, "", Own, "token_file: /etc/shop/token", "the token for the first enrolment")
-                .later(),
+            key("token_file", &FILE, "", Own, "token_file: /etc/shop/token", "the token for the first enrolment"),
             key(
                 "store",
                 &Shape::Either(&[&Shape::Word { what: "store", built: &["redb"], later: &[] }, &Shape::Map(&STORE)]),

@@ -112,7 +112,14 @@ static IDENTITY: Section = Section::of(
             "life: 24h",
             "how long a certificate lives",
         ),
-        key("ca", &Shape::Map(&CA), "", Own, "ca: { cert: ./ca.pem, key: ./ca.key }", "an authority of your own"),
+        key(
+            "ca",
+            &Shape::Map(&CA),
+            "",
+            Own,
+            "ca: { cert: ./ca.pem, key: ./ca.key }",
+            "an authority of your own to begin with; later ones by `synego ca import`",
+        ),
     ],
 );
 
@@ -183,10 +190,9 @@ static KEYS: &[Key] = &[
         "enforce",
         Live,
         "access: observe",
-        "what happens to calls outside `uses`",
-    )
-    .later(),
-    key("identity", &Shape::Map(&IDENTITY), "", Own, "identity: { life: 24h }", "certificates of the mesh").later(),
+        "what happens to calls that `uses`, `allow` and `deny` do not permit",
+    ),
+    key("identity", &Shape::Map(&IDENTITY), "", Own, "identity: { life: 24h }", "certificates of the mesh"),
     key("masters", &Shape::Map(&MASTERS), "", Live, "masters: [m1:3001, m2:3001]", "who leads, and where"),
     key("gateway", &Shape::Map(&GATEWAY), "", Effect::Edge, "gateway: { listen: 8080 }", "what faces the world"),
     key("limits", &Shape::Map(&LIMITS), "", Live, "limits: { target: 16KiB }", "bounds inside the mesh"),

@@ -43,6 +43,8 @@ pub enum Reason {
     ClientTooSlow = 35,
     /// The mesh itself failed; a fault of ours. \[500\]
     Internal = 36,
+    /// The body is of a type that the called API does not speak. \[415\]
+    UnsupportedType = 37,
     /// The body does not have the form that the handler declares. \[400\]
     InvalidBody = 50,
     /// The handler's waiting line is full. \[503\]
@@ -75,6 +77,12 @@ pub enum Reason {
     ManifestRefused = 75,
     /// The change needs more than a live change may do; the text says what. \[409\]
     NotLive = 76,
+    /// Nobody knows who asks: no token, or one that is not good. \[401\]
+    Unauthenticated = 77,
+    /// The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. \[403\]
+    TokenRefused = 78,
+    /// The other side has no certificate of this mesh, or none that is still valid. \[401\]
+    NotEnrolled = 79,
     /// The process has not said or shown yet that it is ready. \[503\]
     Starting = 90,
     /// The probe fails. \[503\]
@@ -131,6 +139,7 @@ impl Reason {
             Self::MethodNotAllowed => "REASON_METHOD_NOT_ALLOWED",
             Self::ClientTooSlow => "REASON_CLIENT_TOO_SLOW",
             Self::Internal => "REASON_INTERNAL",
+            Self::UnsupportedType => "REASON_UNSUPPORTED_TYPE",
             Self::InvalidBody => "REASON_INVALID_BODY",
             Self::QueueFull => "REASON_QUEUE_FULL",
             Self::QueueTimeout => "REASON_QUEUE_TIMEOUT",
@@ -147,6 +156,9 @@ impl Reason {
             Self::EpochConflict => "REASON_EPOCH_CONFLICT",
             Self::ManifestRefused => "REASON_MANIFEST_REFUSED",
             Self::NotLive => "REASON_NOT_LIVE",
+            Self::Unauthenticated => "REASON_UNAUTHENTICATED",
+            Self::TokenRefused => "REASON_TOKEN_REFUSED",
+            Self::NotEnrolled => "REASON_NOT_ENROLLED",
             Self::Starting => "REASON_STARTING",
             Self::ProbeFailed => "REASON_PROBE_FAILED",
             Self::ProcessExited => "REASON_PROCESS_EXITED",
@@ -186,6 +198,7 @@ impl Reason {
             "REASON_METHOD_NOT_ALLOWED" => Some(Self::MethodNotAllowed),
             "REASON_CLIENT_TOO_SLOW" => Some(Self::ClientTooSlow),
             "REASON_INTERNAL" => Some(Self::Internal),
+            "REASON_UNSUPPORTED_TYPE" => Some(Self::UnsupportedType),
             "REASON_INVALID_BODY" => Some(Self::InvalidBody),
             "REASON_QUEUE_FULL" => Some(Self::QueueFull),
             "REASON_QUEUE_TIMEOUT" => Some(Self::QueueTimeout),
@@ -202,6 +215,9 @@ impl Reason {
             "REASON_EPOCH_CONFLICT" => Some(Self::EpochConflict),
             "REASON_MANIFEST_REFUSED" => Some(Self::ManifestRefused),
             "REASON_NOT_LIVE" => Some(Self::NotLive),
+            "REASON_UNAUTHENTICATED" => Some(Self::Unauthenticated),
+            "REASON_TOKEN_REFUSED" => Some(Self::TokenRefused),
+            "REASON_NOT_ENROLLED" => Some(Self::NotEnrolled),
             "REASON_STARTING" => Some(Self::Starting),
             "REASON_PROBE_FAILED" => Some(Self::ProbeFailed),
             "REASON_PROCESS_EXITED" => Some(Self::ProcessExited),
@@ -1663,7 +1679,7 @@ pub mod from_sidecar {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromMaster {
     /// Exactly one is set.
-    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5, 6")]
     pub is: ::core::option::Option<from_master::Is>,
 }
 /// Nested message and enum types in `FromMaster`.
@@ -1686,6 +1702,9 @@ pub mod from_master {
         /// What a person asked of this instance.
         #[prost(message, tag = "5")]
         Command(super::Command),
+        /// Whom to trust from now on; after `Joined`, and at each change.
+        #[prost(message, tag = "6")]
+        Trust(super::Trust),
     }
 }
 /// Who this sidecar is and what stands behind it.
@@ -1795,6 +1814,31 @@ pub struct Report {
     /// Age of the snapshot in force; milliseconds.
     #[prost(uint64, tag = "8")]
     pub snapshot_age_ms: u64,
+    /// Calls that access refused since the last report, or would have; at most 1,000.
+    #[prost(message, repeated, tag = "9")]
+    pub denial: ::prost::alloc::vec::Vec<Denial>,
+    /// Who the sidecar is by its certificate, and whom it trusts; not set: the mesh runs without certificates.
+    #[prost(message, optional, tag = "10")]
+    pub identity: ::core::option::Option<IdentityReport>,
+}
+/// Calls of one caller to one service that access refused, or would have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Denial {
+    /// Name of the caller, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Name of the callee.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Whether they passed all the same, since the mesh only observes.
+    #[prost(bool, tag = "3")]
+    pub observed: bool,
+    /// How many.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// Why, with the line that would change it; at most 1 KiB.
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
 }
 /// How much is going on in an instance, measured at its inbound unless said otherwise.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1880,7 +1924,7 @@ pub struct Taken {
     pub refused: ::prost::alloc::string::String,
 }
 /// The link is accepted.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Joined {
     /// The version of this protocol that both speak from now on.
     #[prost(uint32, tag = "1")]
@@ -1905,7 +1949,7 @@ pub struct Joined {
     pub settings: ::core::option::Option<SidecarSettings>,
 }
 /// What the manifest says about the sidecar's own service; all of it, each time.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SidecarSettings {
     /// Whether the manifest names the service at all; false: what the sidecar was started with holds.
     #[prost(bool, tag = "1")]
@@ -1919,6 +1963,133 @@ pub struct SidecarSettings {
     /// Services it may call.
     #[prost(string, repeated, tag = "4")]
     pub uses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it; not set by masters that know of no access.
+    #[prost(message, optional, tag = "5")]
+    pub access: ::core::option::Option<Access>,
+    /// Services that have the permission to call it by their own `uses`; at most 10,000.
+    #[prost(string, repeated, tag = "6")]
+    pub caller: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
+    #[prost(message, optional, tag = "10")]
+    pub access_lines: ::core::option::Option<AccessLines>,
+}
+/// Which exchanges get a line in the access log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessLines {
+    /// None does, not even one that failed.
+    #[prost(bool, tag = "1")]
+    pub off: bool,
+    /// How many in a hundred of those that did not fail, 0 to 100; of those that failed all do.
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+/// Who may call a service, beside the `uses` of its callers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Access {
+    /// What happens to calls that nobody permits.
+    #[prost(enumeration = "access::Mode", tag = "1")]
+    pub mode: i32,
+    /// Whether the manifest names the service; one that it does not name may be called by every service of the mesh.
+    #[prost(bool, tag = "2")]
+    pub declared: bool,
+    /// The rules of the service.
+    #[prost(message, optional, tag = "3")]
+    pub rules: ::core::option::Option<AccessRules>,
+    /// All of its routes, where one of them has rules; at most 256.
+    #[prost(message, repeated, tag = "4")]
+    pub route: ::prost::alloc::vec::Vec<RouteAccess>,
+}
+/// Nested message and enum types in `Access`.
+pub mod access {
+    /// What happens to calls that nobody permits.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        /// Not said: ENFORCE.
+        Unspecified = 0,
+        /// They are refused.
+        Enforce = 1,
+        /// They pass and are reported.
+        Observe = 2,
+        /// They pass.
+        Open = 3,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "MODE_UNSPECIFIED",
+                Self::Enforce => "MODE_ENFORCE",
+                Self::Observe => "MODE_OBSERVE",
+                Self::Open => "MODE_OPEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "MODE_ENFORCE" => Some(Self::Enforce),
+                "MODE_OBSERVE" => Some(Self::Observe),
+                "MODE_OPEN" => Some(Self::Open),
+                _ => None,
+            }
+        }
+    }
+}
+/// `allow` and `deny`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessRules {
+    /// Who may call, of those that use the service; at most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub allow: ::prost::alloc::vec::Vec<AccessRule>,
+    /// Whether `allow` was said at all: an empty list that was said is nobody.
+    #[prost(bool, tag = "2")]
+    pub allow_said: bool,
+    /// Who may not; it wins. At most 256.
+    #[prost(message, repeated, tag = "3")]
+    pub deny: ::prost::alloc::vec::Vec<AccessRule>,
+}
+/// One entry of `allow` or `deny`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessRule {
+    /// Name of a service, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Methods in upper case; none: all. At most 16.
+    #[prost(string, repeated, tag = "2")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The path and all below it; empty: every path.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+}
+/// What a route says of access, and where.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteAccess {
+    /// Its path.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Whether the path must be equal.
+    #[prost(bool, tag = "2")]
+    pub exact: bool,
+    /// Its methods; none: all. At most 16.
+    #[prost(string, repeated, tag = "3")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its rules.
+    #[prost(message, optional, tag = "4")]
+    pub rules: ::core::option::Option<AccessRules>,
 }
 /// How an instance's health is probed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1983,6 +2154,9 @@ pub struct ServiceTable {
     /// Its instances that are not gone.
     #[prost(message, repeated, tag = "5")]
     pub endpoint: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Who may call it, beside the caller's own `uses`; not set by masters that know of no access.
+    #[prost(message, optional, tag = "6")]
+    pub access: ::core::option::Option<Access>,
 }
 /// Where an instance is reached.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2046,6 +2220,9 @@ pub struct ServiceDelta {
     /// Ids of instances that left.
     #[prost(string, repeated, tag = "6")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it now; not set: unchanged.
+    #[prost(message, optional, tag = "7")]
+    pub access: ::core::option::Option<Access>,
 }
 /// What happens to a request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2239,6 +2416,135 @@ pub struct OutputLine {
     #[prost(string, tag = "8")]
     pub fields_json: ::prost::alloc::string::String,
 }
+/// One that asks for a certificate.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Applicant {
+    /// Name of its service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Its instance, such as `users-1@vm1`, or the machine, `@vm1`, when several instances share the certificate.
+    #[prost(string, tag = "2")]
+    pub holder: ::prost::alloc::string::String,
+    /// A PKCS#10 request in DER, at most 16 KiB. Only its public key is taken, and the proof that its sender holds the key.
+    #[prost(bytes = "vec", tag = "3")]
+    pub request: ::prost::alloc::vec::Vec<u8>,
+}
+/// A machine that wants to belong to the mesh.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EnrolRequest {
+    /// The text of the join token.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Name of the mesh; empty: whichever this master serves.
+    #[prost(string, tag = "2")]
+    pub mesh: ::prost::alloc::string::String,
+    /// Who asks; 1 to 256, with one key each.
+    #[prost(message, repeated, tag = "3")]
+    pub applicant: ::prost::alloc::vec::Vec<Applicant>,
+}
+/// One that has a certificate and wants the next.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    /// Who asks; its service is that of its certificate. Inside one process there is none: the word of the process is taken.
+    #[prost(message, optional, tag = "1")]
+    pub applicant: ::core::option::Option<Applicant>,
+}
+/// Certificates for those who asked, in their order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Certificates {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// One for each.
+    #[prost(message, repeated, tag = "2")]
+    pub certificate: ::prost::alloc::vec::Vec<Certificate>,
+    /// Whom to trust from now on.
+    #[prost(message, optional, tag = "3")]
+    pub trust: ::core::option::Option<Trust>,
+}
+/// One certificate.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Certificate {
+    /// DER, the holder's own first, then those between it and a root.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Since when it is valid: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "2")]
+    pub not_before_unix_ms: u64,
+    /// Until when it is valid: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "3")]
+    pub not_after_unix_ms: u64,
+}
+/// Whom to trust; all of it, each time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trust {
+    /// The roots, DER; at most 8.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub root: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Fingerprint of the root that issues now: 64 hexadecimal digits.
+    #[prost(string, tag = "2")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Whether a certificate of another root is to be renewed at once, instead of at half its life.
+    #[prost(bool, tag = "3")]
+    pub renew_now: bool,
+}
+/// Who a sidecar is by its certificate, and whom it trusts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct IdentityReport {
+    /// Its id, such as `spiffe://shop/svc/users`.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Number of its certificate, in hexadecimal digits.
+    #[prost(string, tag = "2")]
+    pub serial: ::prost::alloc::string::String,
+    /// Fingerprint of the root that issued it: 64 hexadecimal digits.
+    #[prost(string, tag = "3")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Until when it is valid: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "4")]
+    pub not_after_unix_ms: u64,
+    /// When it will be renewed: milliseconds since 1970-01-01 UTC; 0: not known.
+    #[prost(uint64, tag = "5")]
+    pub renew_unix_ms: u64,
+    /// Why the last renewal failed; empty: it did not.
+    #[prost(string, tag = "6")]
+    pub renewal_error: ::prost::alloc::string::String,
+    /// Fingerprints of the roots that it trusts.
+    #[prost(string, repeated, tag = "7")]
+    pub trusted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who it has met; at most 64.
+    #[prost(message, repeated, tag = "8")]
+    pub peer: ::prost::alloc::vec::Vec<PeerSeen>,
+    /// Handshakes that it refused; at most 64.
+    #[prost(message, repeated, tag = "9")]
+    pub refused: ::prost::alloc::vec::Vec<HandshakesRefused>,
+}
+/// One identity that was met.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerSeen {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Handshakes since the sidecar started.
+    #[prost(uint64, tag = "2")]
+    pub handshakes: u64,
+    /// When the last one was: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "3")]
+    pub last_unix_ms: u64,
+}
+/// Handshakes that were refused for one cause.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandshakesRefused {
+    /// The cause, a closed word.
+    #[prost(string, tag = "1")]
+    pub cause: ::prost::alloc::string::String,
+    /// How many since the sidecar started.
+    #[prost(uint64, tag = "2")]
+    pub handshakes: u64,
+    /// At which end the sidecar stood: `accepting` or `connecting`.
+    #[prost(string, tag = "3")]
+    pub side: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod mesh_client {
     #![allow(
@@ -2355,6 +2661,48 @@ pub mod mesh_client {
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Mesh", "Link"));
             self.inner.streaming(req, path, codec).await
         }
+        /// The first certificates of a machine, for a join token; the only call that is taken without a certificate. The same
+        /// token with the same keys is answered again, so that an answer that was lost costs nothing. Refusals:
+        /// PERMISSION_DENIED (`token_refused`, final; `wrong_mesh`, final), RESOURCE_EXHAUSTED (`rate_limited`),
+        /// INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE (try again).
+        pub async fn enrol(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnrolRequest>,
+        ) -> std::result::Result<tonic::Response<super::Certificates>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Mesh/Enrol");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Mesh", "Enrol"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A new certificate for whom the caller proves to be by its present one. Refusals: UNAUTHENTICATED (`not_enrolled`,
+        /// final), PERMISSION_DENIED (`wrong_mesh`, final), INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::Certificates>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Mesh/Renew");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Mesh", "Renew"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2383,6 +2731,20 @@ pub mod mesh_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::FromSidecar>>,
         ) -> std::result::Result<tonic::Response<Self::LinkStream>, tonic::Status>;
+        /// The first certificates of a machine, for a join token; the only call that is taken without a certificate. The same
+        /// token with the same keys is answered again, so that an answer that was lost costs nothing. Refusals:
+        /// PERMISSION_DENIED (`token_refused`, final; `wrong_mesh`, final), RESOURCE_EXHAUSTED (`rate_limited`),
+        /// INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE (try again).
+        async fn enrol(
+            &self,
+            request: tonic::Request<super::EnrolRequest>,
+        ) -> std::result::Result<tonic::Response<super::Certificates>, tonic::Status>;
+        /// A new certificate for whom the caller proves to be by its present one. Refusals: UNAUTHENTICATED (`not_enrolled`,
+        /// final), PERMISSION_DENIED (`wrong_mesh`, final), INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::Certificates>, tonic::Status>;
     }
     /// Served by a master to sidecars.
     #[derive(Debug)]
@@ -2505,6 +2867,92 @@ pub mod mesh_server {
                     };
                     Box::pin(fut)
                 }
+                "/synego.v1.Mesh/Enrol" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnrolSvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::EnrolRequest>
+                    for EnrolSvc<T> {
+                        type Response = super::Certificates;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnrolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::enrol(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnrolSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Mesh/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: Mesh>(pub Arc<T>);
+                    impl<T: Mesh> tonic::server::UnaryService<super::RenewRequest>
+                    for RenewSvc<T> {
+                        type Response = super::Certificates;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Mesh>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2544,6 +2992,91 @@ pub mod mesh_server {
     impl<T> tonic::server::NamedService for MeshServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIAnswer {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// In words: the name of a token, or the user at the Unix socket.
+    #[prost(string, tag = "2")]
+    pub who: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When its token ends: milliseconds since 1970-01-01 UTC; 0: it has none.
+    #[prost(uint64, tag = "4")]
+    pub expires_unix_ms: u64,
+}
+/// A token that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueLoginRequest {
+    /// For whom, for people: 1 to 63 visible characters.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do: READ or WRITE.
+    #[prost(enumeration = "AdminRole", tag = "2")]
+    pub role: i32,
+    /// Seconds that it is good: 60 to 31,536,000; 0: 2,592,000, thirty days.
+    #[prost(uint32, tag = "3")]
+    pub ttl_s: u32,
+}
+/// A token, told once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedLogin {
+    /// The secret.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// What is kept of it.
+    #[prost(message, optional, tag = "2")]
+    pub login: ::core::option::Option<LoginView>,
+}
+/// What is kept of a token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginView {
+    /// By which it is revoked; says nothing of the secret.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// For whom.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When it was made: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "4")]
+    pub created_unix_ms: u64,
+    /// When it ends: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "5")]
+    pub expires_unix_ms: u64,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLoginsRequest {}
+/// Tokens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoginList {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub login: ::prost::alloc::vec::Vec<LoginView>,
+}
+/// Which token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeLoginRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// It is worthless now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedLogin {
+    /// What it was.
+    #[prost(message, optional, tag = "1")]
+    pub login: ::core::option::Option<LoginView>,
 }
 /// What to look at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2591,6 +3124,9 @@ pub struct MeshView {
     /// `synego` version of the master.
     #[prost(string, tag = "11")]
     pub version: ::prost::alloc::string::String,
+    /// What happens to calls that nobody permits: `enforce`, `observe` or `open`; empty: not known.
+    #[prost(string, tag = "12")]
+    pub access: ::prost::alloc::string::String,
 }
 /// One master.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2966,6 +3502,242 @@ pub struct DownProgress {
     #[prost(uint32, tag = "4")]
     pub open_requests: u32,
 }
+/// A join token that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenCreateRequest {
+    /// The one service that it is for; empty: any.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// For how long it can be used; milliseconds, 60,000 to 86,400,000; 0: 600,000.
+    #[prost(uint32, tag = "2")]
+    pub ttl_ms: u32,
+}
+/// A join token, told once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenCreated {
+    /// Its text.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// What is kept of it.
+    #[prost(message, optional, tag = "2")]
+    pub view: ::core::option::Option<TokenView>,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenListRequest {}
+/// All join tokens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TokenListAnswer {
+    /// By the time of their making.
+    #[prost(message, repeated, tag = "1")]
+    pub token: ::prost::alloc::vec::Vec<TokenView>,
+}
+/// Which join token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenRevokeRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// What is kept of a join token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenView {
+    /// Its id: not a secret.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The one service that it is for; empty: any.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// When it was made: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "3")]
+    pub created_unix_ms: u64,
+    /// Until when it can be used: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "4")]
+    pub expires_unix_ms: u64,
+    /// When it was used: milliseconds since 1970-01-01 UTC; 0: not yet.
+    #[prost(uint64, tag = "5")]
+    pub used_unix_ms: u64,
+    /// By whom: the holders of the certificates, or empty.
+    #[prost(string, repeated, tag = "6")]
+    pub used_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaStatusRequest {}
+/// What shall become of a rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaRotateRequest {
+    /// Renew every certificate at once, instead of waiting for one life; also for a rotation that goes on already.
+    #[prost(bool, tag = "1")]
+    pub fast: bool,
+    /// Go back to the old root.
+    #[prost(bool, tag = "2")]
+    pub abort: bool,
+}
+/// Which root; nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaExportRequest {}
+/// A root and its key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaPem {
+    /// The certificate, PEM.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    /// Its private key, PEM (PKCS#8).
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+}
+/// The certificate authority at one moment.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CaView {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// The roots, oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub root: ::prost::alloc::vec::Vec<RootView>,
+    /// `idle`, `add`, `trust`, `issue`, `expire` or `remove`: the step that is being taken.
+    #[prost(string, tag = "3")]
+    pub step: ::prost::alloc::string::String,
+    /// Its number, from 1; 0: there is no rotation.
+    #[prost(uint32, tag = "4")]
+    pub step_number: u32,
+    /// How many steps there are.
+    #[prost(uint32, tag = "5")]
+    pub steps: u32,
+    /// When this step began: milliseconds since 1970-01-01 UTC; 0: there is no rotation.
+    #[prost(uint64, tag = "6")]
+    pub since_unix_ms: u64,
+    /// When it ends at the latest: milliseconds since 1970-01-01 UTC; 0: not known.
+    #[prost(uint64, tag = "7")]
+    pub until_unix_ms: u64,
+    /// How many have done what this step waits for, of how many.
+    #[prost(uint32, tag = "8")]
+    pub done: u32,
+    /// How many hold a certificate.
+    #[prost(uint32, tag = "9")]
+    pub of: u32,
+    /// Who has not; at most 100.
+    #[prost(message, repeated, tag = "10")]
+    pub waiting: ::prost::alloc::vec::Vec<WaitingView>,
+    /// Whether certificates are renewed at once.
+    #[prost(bool, tag = "11")]
+    pub fast: bool,
+    /// How long a certificate lives; milliseconds.
+    #[prost(uint64, tag = "12")]
+    pub life_ms: u64,
+    /// Now, as the master sees it: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "13")]
+    pub unix_ms: u64,
+    /// Whether the rotation goes back to the old root.
+    #[prost(bool, tag = "14")]
+    pub aborting: bool,
+}
+/// One root.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootView {
+    /// SHA-256 of its public key, 64 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// Number of its certificate.
+    #[prost(string, tag = "2")]
+    pub serial: ::prost::alloc::string::String,
+    /// Until when it is valid: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "3")]
+    pub not_after_unix_ms: u64,
+    /// Whether new certificates are of it.
+    #[prost(bool, tag = "4")]
+    pub issues: bool,
+    /// When it was added: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "5")]
+    pub added_unix_ms: u64,
+}
+/// One for whom a rotation waits.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WaitingView {
+    /// The instance, such as `users-1@vm1`.
+    #[prost(string, tag = "1")]
+    pub holder: ::prost::alloc::string::String,
+    /// Why: what it has not done, or since when it is gone.
+    #[prost(string, tag = "2")]
+    pub cause: ::prost::alloc::string::String,
+    /// When its certificate ends: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "3")]
+    pub not_after_unix_ms: u64,
+}
+/// Which instances.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRequest {
+    /// Ids, with or without their machine; empty: all.
+    #[prost(string, repeated, tag = "1")]
+    pub instance: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Who they are.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct IdentityAnswer {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// Version of the routing state.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// By id.
+    #[prost(message, repeated, tag = "3")]
+    pub instance: ::prost::alloc::vec::Vec<InstanceIdentity>,
+    /// The roots, oldest first.
+    #[prost(message, repeated, tag = "4")]
+    pub root: ::prost::alloc::vec::Vec<RootView>,
+    /// Now, as the master sees it: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "5")]
+    pub unix_ms: u64,
+}
+/// One instance and who it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InstanceIdentity {
+    /// Its id, such as `users-1@vm1`, or the name of a master.
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// As it said last; not set: it has said nothing of a certificate.
+    #[prost(message, optional, tag = "2")]
+    pub identity: ::core::option::Option<IdentityReport>,
+}
+/// What one who asks may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AdminRole {
+    /// Not said: WRITE where a token is wanted.
+    Unspecified = 0,
+    /// See how the mesh is, nothing more: who comes without a token from the same machine.
+    Look = 1,
+    /// See everything, lines of output included; plan changes.
+    Read = 2,
+    /// Change everything.
+    Write = 3,
+}
+impl AdminRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ADMIN_ROLE_UNSPECIFIED",
+            Self::Look => "ADMIN_ROLE_LOOK",
+            Self::Read => "ADMIN_ROLE_READ",
+            Self::Write => "ADMIN_ROLE_WRITE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ADMIN_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ADMIN_ROLE_LOOK" => Some(Self::Look),
+            "ADMIN_ROLE_READ" => Some(Self::Read),
+            "ADMIN_ROLE_WRITE" => Some(Self::Write),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -3163,6 +3935,254 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Down"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Who asks, and what it may do.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/WhoAmI");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        pub async fn issue_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/IssueLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "IssueLogin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tokens that are good, without their secrets.
+        pub async fn list_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/ListLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "ListLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        pub async fn revoke_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/RevokeLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "RevokeLogin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A new join token; its text is told this once and kept nowhere.
+        pub async fn token_create(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TokenCreateRequest>,
+        ) -> std::result::Result<tonic::Response<super::TokenCreated>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/TokenCreate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "TokenCreate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The join tokens that can still be used, and those of the last day.
+        pub async fn token_list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TokenListRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TokenListAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/TokenList",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "TokenList"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a join token. NOT_FOUND: there is none of this id.
+        pub async fn token_revoke(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TokenRevokeRequest>,
+        ) -> std::result::Result<tonic::Response<super::TokenView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/TokenRevoke",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "TokenRevoke"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// How the certificate authority is, and what its rotation waits for.
+        pub async fn ca_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CaStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/CaStatus");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "CaStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins, hastens or gives up a rotation. FAILED_PRECONDITION: there is nothing to do so with; the text says why.
+        pub async fn ca_rotate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CaRotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/CaRotate");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "CaRotate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Certificate and key of the root that issues, as PEM.
+        pub async fn ca_export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CaExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaPem>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/CaExport");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "CaExport"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Goes over to a root from elsewhere: at once while nobody holds a certificate, else by a rotation.
+        pub async fn ca_import(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CaPem>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/CaImport");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "CaImport"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who each instance is by its certificate.
+        pub async fn identity(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityAnswer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/Identity");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Identity"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3222,6 +4242,66 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::DownRequest>,
         ) -> std::result::Result<tonic::Response<Self::DownStream>, tonic::Status>;
+        /// Who asks, and what it may do.
+        async fn who_am_i(
+            &self,
+            request: tonic::Request<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status>;
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        async fn issue_login(
+            &self,
+            request: tonic::Request<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status>;
+        /// The tokens that are good, without their secrets.
+        async fn list_logins(
+            &self,
+            request: tonic::Request<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status>;
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        async fn revoke_login(
+            &self,
+            request: tonic::Request<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status>;
+        /// A new join token; its text is told this once and kept nowhere.
+        async fn token_create(
+            &self,
+            request: tonic::Request<super::TokenCreateRequest>,
+        ) -> std::result::Result<tonic::Response<super::TokenCreated>, tonic::Status>;
+        /// The join tokens that can still be used, and those of the last day.
+        async fn token_list(
+            &self,
+            request: tonic::Request<super::TokenListRequest>,
+        ) -> std::result::Result<tonic::Response<super::TokenListAnswer>, tonic::Status>;
+        /// Ends a join token. NOT_FOUND: there is none of this id.
+        async fn token_revoke(
+            &self,
+            request: tonic::Request<super::TokenRevokeRequest>,
+        ) -> std::result::Result<tonic::Response<super::TokenView>, tonic::Status>;
+        /// How the certificate authority is, and what its rotation waits for.
+        async fn ca_status(
+            &self,
+            request: tonic::Request<super::CaStatusRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status>;
+        /// Begins, hastens or gives up a rotation. FAILED_PRECONDITION: there is nothing to do so with; the text says why.
+        async fn ca_rotate(
+            &self,
+            request: tonic::Request<super::CaRotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status>;
+        /// Certificate and key of the root that issues, as PEM.
+        async fn ca_export(
+            &self,
+            request: tonic::Request<super::CaExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::CaPem>, tonic::Status>;
+        /// Goes over to a root from elsewhere: at once while nobody holds a certificate, else by a rotation.
+        async fn ca_import(
+            &self,
+            request: tonic::Request<super::CaPem>,
+        ) -> std::result::Result<tonic::Response<super::CaView>, tonic::Status>;
+        /// Who each instance is by its certificate.
+        async fn identity(
+            &self,
+            request: tonic::Request<super::IdentityRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityAnswer>, tonic::Status>;
     }
     /// Served by a master to people and tools.
     #[derive(Debug)]
@@ -3520,6 +4600,522 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/WhoAmI" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhoAmISvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::WhoAmIRequest>
+                    for WhoAmISvc<T> {
+                        type Response = super::WhoAmIAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhoAmIRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::who_am_i(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/IssueLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct IssueLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::IssueLoginRequest>
+                    for IssueLoginSvc<T> {
+                        type Response = super::IssuedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IssueLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::issue_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IssueLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/ListLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLoginsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ListLoginsRequest>
+                    for ListLoginsSvc<T> {
+                        type Response = super::LoginList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::list_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/RevokeLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RevokeLoginRequest>
+                    for RevokeLoginSvc<T> {
+                        type Response = super::RevokedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::revoke_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/TokenCreate" => {
+                    #[allow(non_camel_case_types)]
+                    struct TokenCreateSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::TokenCreateRequest>
+                    for TokenCreateSvc<T> {
+                        type Response = super::TokenCreated;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TokenCreateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::token_create(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TokenCreateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/TokenList" => {
+                    #[allow(non_camel_case_types)]
+                    struct TokenListSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::TokenListRequest>
+                    for TokenListSvc<T> {
+                        type Response = super::TokenListAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TokenListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::token_list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TokenListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/TokenRevoke" => {
+                    #[allow(non_camel_case_types)]
+                    struct TokenRevokeSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::TokenRevokeRequest>
+                    for TokenRevokeSvc<T> {
+                        type Response = super::TokenView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TokenRevokeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::token_revoke(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TokenRevokeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/CaStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct CaStatusSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::CaStatusRequest>
+                    for CaStatusSvc<T> {
+                        type Response = super::CaView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CaStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::ca_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CaStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/CaRotate" => {
+                    #[allow(non_camel_case_types)]
+                    struct CaRotateSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::CaRotateRequest>
+                    for CaRotateSvc<T> {
+                        type Response = super::CaView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CaRotateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::ca_rotate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CaRotateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/CaExport" => {
+                    #[allow(non_camel_case_types)]
+                    struct CaExportSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::CaExportRequest>
+                    for CaExportSvc<T> {
+                        type Response = super::CaPem;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CaExportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::ca_export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CaExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/CaImport" => {
+                    #[allow(non_camel_case_types)]
+                    struct CaImportSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::CaPem>
+                    for CaImportSvc<T> {
+                        type Response = super::CaView;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CaPem>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::ca_import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CaImportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/Identity" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentitySvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::IdentityRequest>
+                    for IdentitySvc<T> {
+                        type Response = super::IdentityAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::identity(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

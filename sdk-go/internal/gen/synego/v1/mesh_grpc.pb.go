@@ -25,7 +25,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Mesh_Link_FullMethodName = "/synego.v1.Mesh/Link"
+	Mesh_Link_FullMethodName  = "/synego.v1.Mesh/Link"
+	Mesh_Enrol_FullMethodName = "/synego.v1.Mesh/Enrol"
+	Mesh_Renew_FullMethodName = "/synego.v1.Mesh/Renew"
 )
 
 // MeshClient is the client API for Mesh service.
@@ -38,6 +40,14 @@ type MeshClient interface {
 	// INVALID_ARGUMENT (`invalid_message`, final), PERMISSION_DENIED (`wrong_mesh`, final), FAILED_PRECONDITION
 	// (`protocol_unsupported`, final), UNAVAILABLE (try again).
 	Link(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromSidecar, FromMaster], error)
+	// The first certificates of a machine, for a join token; the only call that is taken without a certificate. The same
+	// token with the same keys is answered again, so that an answer that was lost costs nothing. Refusals:
+	// PERMISSION_DENIED (`token_refused`, final; `wrong_mesh`, final), RESOURCE_EXHAUSTED (`rate_limited`),
+	// INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE (try again).
+	Enrol(ctx context.Context, in *EnrolRequest, opts ...grpc.CallOption) (*Certificates, error)
+	// A new certificate for whom the caller proves to be by its present one. Refusals: UNAUTHENTICATED (`not_enrolled`,
+	// final), PERMISSION_DENIED (`wrong_mesh`, final), INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE.
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*Certificates, error)
 }
 
 type meshClient struct {
@@ -61,6 +71,26 @@ func (c *meshClient) Link(ctx context.Context, opts ...grpc.CallOption) (grpc.Bi
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Mesh_LinkClient = grpc.BidiStreamingClient[FromSidecar, FromMaster]
 
+func (c *meshClient) Enrol(ctx context.Context, in *EnrolRequest, opts ...grpc.CallOption) (*Certificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Certificates)
+	err := c.cc.Invoke(ctx, Mesh_Enrol_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *meshClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*Certificates, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Certificates)
+	err := c.cc.Invoke(ctx, Mesh_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MeshServer is the server API for Mesh service.
 // All implementations must embed UnimplementedMeshServer
 // for forward compatibility.
@@ -71,6 +101,14 @@ type MeshServer interface {
 	// INVALID_ARGUMENT (`invalid_message`, final), PERMISSION_DENIED (`wrong_mesh`, final), FAILED_PRECONDITION
 	// (`protocol_unsupported`, final), UNAVAILABLE (try again).
 	Link(grpc.BidiStreamingServer[FromSidecar, FromMaster]) error
+	// The first certificates of a machine, for a join token; the only call that is taken without a certificate. The same
+	// token with the same keys is answered again, so that an answer that was lost costs nothing. Refusals:
+	// PERMISSION_DENIED (`token_refused`, final; `wrong_mesh`, final), RESOURCE_EXHAUSTED (`rate_limited`),
+	// INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE (try again).
+	Enrol(context.Context, *EnrolRequest) (*Certificates, error)
+	// A new certificate for whom the caller proves to be by its present one. Refusals: UNAUTHENTICATED (`not_enrolled`,
+	// final), PERMISSION_DENIED (`wrong_mesh`, final), INVALID_ARGUMENT (`invalid_message`, final), UNAVAILABLE.
+	Renew(context.Context, *RenewRequest) (*Certificates, error)
 	mustEmbedUnimplementedMeshServer()
 }
 
@@ -83,6 +121,12 @@ type UnimplementedMeshServer struct{}
 
 func (UnimplementedMeshServer) Link(grpc.BidiStreamingServer[FromSidecar, FromMaster]) error {
 	return status.Error(codes.Unimplemented, "method Link not implemented")
+}
+func (UnimplementedMeshServer) Enrol(context.Context, *EnrolRequest) (*Certificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method Enrol not implemented")
+}
+func (UnimplementedMeshServer) Renew(context.Context, *RenewRequest) (*Certificates, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedMeshServer) mustEmbedUnimplementedMeshServer() {}
 func (UnimplementedMeshServer) testEmbeddedByValue()              {}
@@ -112,13 +156,58 @@ func _Mesh_Link_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Mesh_LinkServer = grpc.BidiStreamingServer[FromSidecar, FromMaster]
 
+func _Mesh_Enrol_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnrolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Enrol(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Enrol_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Enrol(ctx, req.(*EnrolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Mesh_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MeshServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Mesh_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MeshServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Mesh_ServiceDesc is the grpc.ServiceDesc for Mesh service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Mesh_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "synego.v1.Mesh",
 	HandlerType: (*MeshServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Enrol",
+			Handler:    _Mesh_Enrol_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _Mesh_Renew_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Link",
