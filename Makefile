@@ -28,6 +28,9 @@ test: ## set up, build, lint and test everything in every language
 check: ## format, lints, architecture: reads only
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path bench/load/Cargo.toml --check
+	cargo clippy --quiet --manifest-path bench/load/Cargo.toml --target-dir target --all-targets -- -D warnings
+	cargo fmt --manifest-path bench/pingora/Cargo.toml --check
 	cd sdk-go && test -z "$$(gofmt -l .)" && go vet ./...
 	cd examples/shop/orders && test -z "$$(gofmt -l .)" && go vet ./...
 	npm run --silent --workspace sdk-node check
@@ -40,10 +43,10 @@ fix: ## format, and apply what the linters can
 gen: setup ## write generated code anew: protobuf in three languages, the JSON Schema, the reference pages
 	@scripts/gen
 
-bench: ## measure the data plane beside Nginx, HAProxy and Envoy, into bench/RESULTS.md
+bench: ## measure the data plane beside Nginx, HAProxy, Envoy and Pingora, into bench/RESULTS.md
 	@scripts/bench
 
-count: ## count the instructions of the data plane's steps, and fail when one rose by more than 5 %
+count: ## count the instructions of the steps of both planes, and fail when one rose by more than 5 %
 	@scripts/count
 
 fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECONDS (60) for each target

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""Counts the instructions of each step of the data plane under valgrind, and holds them against bench/budget.json.
+"""Counts the instructions of the steps of both planes under valgrind, and holds them against bench/budget.json.
 
 Run by scripts/count. Standard library only. Exits with 1 when a step rose by more than 5 % or has no budget, with 2 when
 nothing could be counted.
@@ -112,18 +112,22 @@ def why(program: Path, step: str, lines: int) -> None:
         print(f"{number / RUNS:>9.0f}  {number / RUNS / total:>5.1%}  {function}")
 
 
-def names(program: Path, only: str | None) -> list[str]:
+def programs(all_programs: list[Path]) -> dict[str, Path]:
+    """Each step, and the program that takes it."""
+    return {step: program for program in all_programs for step in output([str(program), "list"]).split()}
+
+
+def chosen(known: dict[str, Path], only: str | None) -> list[str]:
     """The steps to count: all, or those that begin with one of some words."""
-    known = output([str(program), "list"]).split()
-    chosen = [step for step in known if only is None or step.startswith(tuple(only.split(",")))]
-    if not chosen:
+    steps = [step for step in known if only is None or step.startswith(tuple(only.split(",")))]
+    if not steps:
         raise Failed(f"no step begins with {only}; there are {', '.join(known)}")
-    return chosen
+    return steps
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/count", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--program", type=Path, action="append", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--only", metavar="WORDS", help="steps that begin with one of these, such as h1,route/10")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--accept", action="store_true", help="write what is counted into bench/budget.json")
@@ -134,13 +138,15 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    program = options.program.resolve()
+    known = programs([program.resolve() for program in options.program])
     if options.why:
-        why(program, options.why, options.lines)
+        if options.why not in known:
+            raise Failed(f"no step is {options.why}; there are {', '.join(known)}")
+        why(known[options.why], options.why, options.lines)
         return 0
-    steps = names(program, options.only)
+    steps = chosen(known, options.only)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        counts = dict(zip(steps, pool.map(lambda step: round(count(program, step)), steps)))
+        counts = dict(zip(steps, pool.map(lambda step: round(count(known[step], step)), steps)))
     kept = json.loads(BUDGET.read_text()) if BUDGET.exists() else {"tools": {}, "steps": {}}
     print_table(kept["steps"], counts)
     here = tools()

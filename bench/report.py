@@ -138,9 +138,17 @@ def machine(options) -> dict[str, str]:
         "Nginx": version([peers.nginx_binary() or "nginx", "-v"]),
         "HAProxy": version(["haproxy", "-v"]),
         **({"Envoy": version([options.envoy, "--version"])} if options.envoy else {}),
+        **({"Pingora": locked("pingora")} if (options.binaries / "bench-pingora").exists() else {}),
         "wrk": version(["wrk", "-v"]),
         "h2load": version(["h2load", "--version"]),
     }
+
+
+def locked(package: str) -> str:
+    """The version of a package that a program of ours is built with."""
+    lock = (Path(__file__).parent / "pingora" / "Cargo.lock").read_text()
+    found = re.search(rf'name = "{package}"\nversion = "([^"]+)"', lock)
+    return found[1] if found else "?"
 
 
 def version(command: list[object]) -> str:

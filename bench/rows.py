@@ -12,7 +12,7 @@ from processes import Failed, Rig, free_port, takes_connections, wait_until
 
 SYNEGO = ["synego-ingress", "synego-inbound", "synego-outbound"]
 # In the order of the tables; the first three are no peers but bounds.
-ROWS = ["direct", "tcp-copy", "haproxy-tcp", "nginx", "haproxy", "envoy", *SYNEGO]
+ROWS = ["direct", "tcp-copy", "haproxy-tcp", "nginx", "haproxy", "envoy", "pingora", *SYNEGO]
 # Time until a row answers; a master that starts gives sidecars time to report before it opens its ingress.
 READY = 20.0
 # Whatever the environment says of proxies.
@@ -61,6 +61,9 @@ class Stage:
         """Why a row cannot be had on this machine, or nothing."""
         if name == "envoy":
             return "" if self.envoy and Path(self.envoy).exists() else "ENVOY_BIN does not name its binary"
+        if name == "pingora":
+            built = (self.binaries / "bench-pingora").exists()
+            return "" if built else "BENCH_PINGORA=1 builds it, and it is not built"
         if name.startswith("synego"):
             program = "synego-master" if name == "synego-ingress" else "synego-sidecar"
             return "" if (self.binaries / program).exists() else f"{self.binaries / program} is not built"
@@ -115,6 +118,8 @@ class Stage:
             command: list[object] = [self.binaries / "bench-load", "copy", "--listen", port, "--upstream", upstream]
         elif name == "nginx":
             command = peers.nginx_peer(home, port, upstream, spoken)
+        elif name == "pingora":
+            command = [self.binaries / "bench-pingora", "grpc" if spoken == "grpc" else "http", port, upstream]
         elif name == "envoy":
             command = peers.envoy(self.envoy, home, port, upstream, spoken)
         else:
@@ -144,7 +149,7 @@ class Stage:
         return row
 
     def master(self, home: Path, cpu: int, ingress: int, mesh: int, reports: str = "1s") -> Popen:
-        """A master. Like the peers it logs no request that succeeds; the sidecars have no such switch."""
+        """A master. Like the peers, it and the sidecars that link to it log no request that succeeds."""
         (home / "synego.yaml").write_text(
             f"mesh: bench\nmasters: {{ report: {reports}, suspect: 30s, gone: 60s }}\n"
             "telemetry: { logs: { level: warn, access: errors } }\nidentity: { mtls: off }\nservices: {}\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -B
-"""Measures Synego's three hops beside Nginx, HAProxy and Envoy in one run. See README.md.
+"""Measures Synego's three hops beside Nginx, HAProxy, Envoy and Pingora in one run. See README.md.
 
 Standard library only. Loads nothing but 127.0.0.1, for bounded times, and ends all that it started.
 """

@@ -7,8 +7,10 @@ use rand::Rng;
 use synego_model::{Balance, BalanceKind, Eject, Endpoint, InstanceId, ServiceTable};
 
 use crate::eject::{self, Ejected, Failure};
+use crate::levels::Levels;
 use crate::pick;
 use crate::record::{Record, Slot};
+use crate::ring::Ring;
 
 /// Why no instance was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,12 +76,18 @@ pub struct Balancer {
     out: Vec<u32>,
     candidates: Vec<u32>,
     cursor: u32,
+    /// All that take requests, where picks are by key.
+    ring: Ring,
+    /// Those that take requests and are not left out, where the fewest requests in flight decide among many.
+    levels: Levels,
 }
 
 /// With more instances than this only a few are drawn and looked at, where the way to pick allows it.
 const MANY: usize = 16;
 /// How often is drawn for one that fits, before all are looked at.
 const DRAWS: usize = 4;
+/// How far a key goes along the ring for one that fits, before all are looked at.
+const STEPS: usize = 1024;
 
 impl Balancer {
     /// No instances yet; `in_flight_limit`: requests at once to one of them, ≥ 1.
@@ -97,6 +105,8 @@ impl Balancer {
             out: Vec::new(),
             candidates: Vec::new(),
             cursor: u32::MAX,
+            ring: Ring::default(),
+            levels: Levels::default(),
         }
     }
 
@@ -117,7 +127,9 @@ impl Balancer {
                 record.renew();
                 record.slow_until = slow_until;
             }
-            record.endpoint.clone_from(endpoint);
+            if record.endpoint != *endpoint {
+                record.endpoint.clone_from(endpoint);
+            }
             record.listed = true;
         }
         self.forget_unlisted();
@@ -125,6 +137,27 @@ impl Balancer {
         let takes = |record: &Record| record.listed && record.endpoint.state.takes_requests();
         let takers = self.records.iter().enumerate().filter(|(_, record)| takes(record));
         self.takers = takers.map(|(index, _)| index as u32).collect();
+        self.prepare(now);
+    }
+
+    /// Makes ready what picks look at, from those that take requests.
+    fn prepare(&mut self, now: Instant) {
+        let Self { takers, records, ring, levels, .. } = self;
+        match self.balance.kind {
+            BalanceKind::Hash(_) => {
+                let record = |index: &u32| records.get(*index as usize).map(|record| (*index, &record.endpoint.id));
+                ring.update(takers.iter().filter_map(record));
+            }
+            _ => ring.clear(),
+        }
+        levels.clear();
+        if self.balance.kind == BalanceKind::Least && takers.len() > MANY {
+            for index in takers {
+                if let Some(record) = records.get(*index as usize).filter(|record| !record.is_ejected(now)) {
+                    levels.put(*index, record.in_flight);
+                }
+            }
+        }
     }
 
     /// One instance for a request.
@@ -154,14 +187,28 @@ impl Balancer {
 
     /// Whether so many are left out that nobody is.
     fn is_panic(&mut self, now: Instant) -> bool {
-        let Self { records, out, .. } = self;
-        out.retain(|index| records.get(*index as usize).is_some_and(|record| record.is_ejected(now)));
+        if self.out.is_empty() {
+            return false;
+        }
+        let Self { records, out, levels, takers, .. } = self;
+        let counts = self.balance.kind == BalanceKind::Least && takers.len() > MANY;
+        out.retain(|index| {
+            let record = records.get(*index as usize);
+            let is_out = record.is_some_and(|record| record.is_ejected(now));
+            if let Some(record) = record.filter(|_| counts && !is_out && takers.binary_search(index).is_ok()) {
+                levels.put(*index, record.in_flight);
+            }
+            is_out
+        });
         let out = out.iter().filter(|index| self.takers.binary_search(index).is_ok()).count();
         (self.takers.len() - out) * 100 < self.takers.len() * self.balance.panic_percent as usize
     }
 
     /// Picks without a look at all; `None`: that takes one.
     fn pick_quickly(&mut self, key: Option<u64>, look: &Look<'_>, rng: &mut impl Rng) -> Option<u32> {
+        if let (BalanceKind::Hash(_), Some(key)) = (&self.balance.kind, key) {
+            return self.ring.from(key).take(STEPS).find(|index| look.fits(self, *index) == Fit::Well);
+        }
         if self.takers.len() <= MANY {
             return None;
         }
@@ -178,6 +225,13 @@ impl Balancer {
                 let picked = after.iter().chain(before).copied().find(|index| look.fits(self, *index) == Fit::Well)?;
                 self.cursor = picked;
                 Some(picked)
+            }
+            // Those that are left out are on no level, and count when nobody is.
+            (BalanceKind::Least, _) if !look.panic => {
+                let mut levels = std::mem::take(&mut self.levels);
+                let picked = levels.fewest(rng, |index| look.fits(self, index) == Fit::Well);
+                self.levels = levels;
+                picked
             }
             (BalanceKind::Least, _) | (BalanceKind::Hash(_), Some(_)) => None,
         }
@@ -232,6 +286,8 @@ impl Balancer {
             record.in_flight += 1;
             record.waiting += 1;
             record.silent_since.get_or_insert(now);
+            let in_flight = record.in_flight;
+            self.levels.moved(slot.index, in_flight);
         }
     }
 
@@ -283,7 +339,9 @@ impl Balancer {
     pub fn end(&mut self, slot: Slot) {
         let Some(record) = self.record_mut(slot) else { return };
         record.in_flight = record.in_flight.saturating_sub(1);
-        if !record.listed && record.in_flight == 0 {
+        let (in_flight, is_over) = (record.in_flight, !record.listed && record.in_flight == 0);
+        self.levels.moved(slot.index, in_flight);
+        if is_over {
             self.forget_unlisted();
         }
     }
@@ -305,7 +363,9 @@ impl Balancer {
 
     fn blame(&mut self, slot: Slot, failure: Failure, now: Instant, rng: &mut impl Rng) -> Option<Ejected> {
         let policy = self.eject.clone()?;
-        let due = eject::count(self.record_mut(slot)?, failure, &policy);
+        if !eject::count(self.record_mut(slot)?, failure, &policy) {
+            return None;
+        }
         let others = self.records.iter().filter(|record| record.listed && record.endpoint.state.takes_requests());
         let (mut listed, mut out, mut usable) = (0, 0, 0);
         let this = self.record(slot)?;
@@ -315,12 +375,13 @@ impl Balancer {
             out += usize::from(is_out);
             usable += usize::from(!is_out && record.endpoint.id != this.endpoint.id);
         }
-        if !due || this.is_ejected(now) || !eject::may_eject(&policy, listed, out, usable) {
+        if this.is_ejected(now) || !eject::may_eject(&policy, listed, out, usable) {
             return None;
         }
         if !self.out.contains(&slot.index) {
             self.out.push(slot.index);
         }
+        self.levels.remove(slot.index);
         Some(eject::eject(self.record_mut(slot)?, failure, &policy, now, rng))
     }
 

@@ -11,8 +11,10 @@ mod balancer;
 mod budget;
 mod eject;
 mod ewma;
+mod levels;
 mod pick;
 mod record;
+mod ring;
 
 pub use balancer::{Balancer, PickError};
 pub use budget::{RetryBudget, backoff_ceiling};

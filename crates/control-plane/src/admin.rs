@@ -1,8 +1,11 @@
 //! The admin API: what people and tools ask of a master.
 
 mod apply;
+mod audit;
 mod down;
+mod gate;
 pub(crate) mod identity;
+mod logins;
 mod logs;
 mod view;
 
@@ -10,18 +13,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use synego_model::Reason;
 use synego_runtime::tasks;
-use synego_wire::pb;
+use synego_wire::{pb, status};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+pub use audit::Audit;
+pub use logins::LoginBook;
+
 pub use apply::{ApplyAsked, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal};
 pub use down::{DownAsked, DownOutcome, DownStep};
 pub(crate) use view::view;
 
+use self::gate::Asker;
 use crate::link::MAX_MESSAGE;
 use crate::master::{Ask, Shared};
 
@@ -31,11 +39,12 @@ const EVERY_MS: (u32, u32, u32) = (100, 60_000, 1_000);
 /// The admin API as a router, for the server of the admin port.
 pub(crate) fn router(shared: Arc<Shared>) -> axum::Router {
     let health = shared.health.router();
+    let gate = axum::middleware::from_fn_with_state(Arc::clone(&shared), gate::pass);
     let server = pb::admin_server::AdminServer::new(AdminService { shared })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     // Without tonic's fallback: on a port of several APIs an unknown path is a plain 404.
-    Routes::new(server).prepare().into_axum_router().reset_fallback().merge(health)
+    Routes::new(server).prepare().into_axum_router().reset_fallback().route_layer(gate).merge(health)
 }
 
 struct AdminService {
@@ -66,7 +75,8 @@ impl pb::admin_server::Admin for AdminService {
     }
 
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyResult>, Status> {
-        apply::apply(&self.shared, request.into_inner()).await.map(Response::new)
+        let asker = request.extensions().get::<Asker>().cloned();
+        apply::apply(&self.shared, asker.as_ref(), request.into_inner()).await.map(Response::new)
     }
 
     type LogsStream = Answers<pb::LogsBatch>;
@@ -79,6 +89,32 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
         down::down(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn who_am_i(&self, request: Request<pb::WhoAmIRequest>) -> Result<Response<pb::WhoAmIAnswer>, Status> {
+        let asker = request.extensions().get::<Asker>();
+        let asker = asker.ok_or_else(|| status::refusal(Reason::Internal, "nobody said who asks"))?;
+        Ok(Response::new(pb::WhoAmIAnswer {
+            mesh: self.shared.declared.borrow().declaration.mesh.to_string(),
+            who: asker.who.clone(),
+            role: pb::AdminRole::from(asker.right).into(),
+            expires_unix_ms: asker.expires_unix_ms,
+        }))
+    }
+
+    async fn issue_login(&self, request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
+        self.shared.logins.issue(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_logins(&self, _: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
+        self.shared.logins.list().await.map(Response::new)
+    }
+
+    async fn revoke_login(
+        &self,
+        request: Request<pb::RevokeLoginRequest>,
+    ) -> Result<Response<pb::RevokedLogin>, Status> {
+        self.shared.logins.revoke(&request.into_inner().id).await.map(Response::new)
     }
 
     async fn token_create(

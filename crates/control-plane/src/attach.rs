@@ -204,7 +204,7 @@ impl AttachServer {
                 () = stop.stopped() => break,
                 _ = ticks.tick() => shared.change(|book, at| book.tick(at, peer::lives)),
                 accepted = listener.accept() => match accepted {
-                    Ok(stream) => {
+                    Ok((stream, _)) => {
                         let peer = peer::Peer { pid: pid_of(&stream) };
                         let router = router.clone().layer(axum::Extension(peer));
                         let (guard, stop) = (drain.guard(), stop.clone());

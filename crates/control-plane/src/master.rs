@@ -12,7 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
-use synego_model::{Announcement, CallFigures, Cause, Declaration, EjectionReport, Engine, InstanceState, Snapshot};
+use synego_identity::Digest;
+use synego_model::{
+    Access, AccessLines, Announcement, CallFigures, Cause, Declaration, Denial, EjectionReport, Engine, InstanceState,
+    Snapshot,
+};
 use synego_runtime::clock;
 use synego_runtime::telemetry::Metrics;
 use synego_wire::convert::policy::SidecarSettings;
@@ -21,7 +25,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::identity::Known;
 pub use crate::admin::{
-    ApplyAsked, DownAsked, DownOutcome, DownStep, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal,
+    ApplyAsked, Audit, DownAsked, DownOutcome, DownStep, LoginBook, ManifestText, NoPlanner, Planned, PlannedChange,
+    Planner, Refusal,
 };
 use crate::authority::AuthorityHandle;
 use crate::credential::CredentialHandle;
@@ -50,6 +55,10 @@ pub struct MasterConfig {
     pub facts: MasterFacts,
     /// Who understands manifests for `apply`.
     pub planner: Arc<dyn Planner>,
+    /// The tokens by which people are known over TCP.
+    pub logins: LoginBook,
+    /// Where changes are written down.
+    pub audit: Audit,
     /// Who issues the certificates of the mesh; `None`: it runs without.
     pub authority: Option<AuthorityHandle>,
     /// The master's own certificate.
@@ -124,6 +133,8 @@ pub(crate) struct Shared {
     pub(crate) credential: Option<CredentialHandle>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
+    pub(crate) logins: LoginBook,
+    pub(crate) audit: Audit,
     pub(crate) metrics: MasterMetrics,
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(crate) services: watch::Sender<Arc<Vec<ServiceStatus>>>,
@@ -152,19 +163,39 @@ impl Shared {
         self.downs_taken.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
+    /// By which what is declared now is told from what was before.
+    pub(crate) fn digest(&self) -> String {
+        let declaration = Arc::clone(&self.declared.borrow().declaration);
+        serde_json::to_vec(&*declaration).map_or_else(|error| error.to_string(), |text| Digest::of(&text).short())
+    }
+
     pub(crate) fn settings(&self, service: &synego_model::ServiceName) -> SidecarSettings {
-        settings_of(&self.declared.borrow().declaration, service)
+        let mut settings = settings_of(&self.declared.borrow().declaration, service);
+        if let Some(table) = self.snapshot.borrow().service(service.as_str()) {
+            settings.access = Some(table.access.as_ref().clone());
+            settings.callers = table.callers.to_vec();
+        }
+        settings
     }
 }
 
-/// What a manifest says about the sidecars of `service`.
+/// What a manifest says about the sidecars of `service`, but for who may call it.
 pub(crate) fn settings_of(declaration: &Declaration, service: &synego_model::ServiceName) -> SidecarSettings {
-    declaration.services.get(service).map_or_else(SidecarSettings::default, |spec| SidecarSettings {
-        declared: true,
-        policy: spec.policy.as_ref().clone(),
-        health: spec.health.clone(),
-        uses: spec.uses.clone(),
-    })
+    let of_all = SidecarSettings {
+        access_lines: Some(declaration.access_lines),
+        access: Some(Access::undeclared(declaration.access)),
+        ..SidecarSettings::default()
+    };
+    match declaration.services.get(service) {
+        None => of_all,
+        Some(spec) => SidecarSettings {
+            declared: true,
+            policy: spec.policy.as_ref().clone(),
+            health: spec.health.clone(),
+            uses: spec.uses.clone(),
+            ..of_all
+        },
+    }
 }
 
 /// The control plane of one master, to be [`run`](MasterControl::run).
@@ -173,6 +204,10 @@ pub struct MasterControl {
     pub(crate) registry: Registry,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) carriers: mpsc::Receiver<Carrier>,
+    /// When the last snapshot was published; `None`: not yet.
+    published: Option<std::time::Instant>,
+    /// Whether those who watch services were not told of all changes yet.
+    untold: bool,
 }
 
 impl MasterControl {
@@ -194,6 +229,8 @@ impl MasterControl {
             credential: config.credential,
             asks,
             links: Arc::default(),
+            logins: config.logins,
+            audit: config.audit,
             metrics: MasterMetrics::new(&config.metrics),
             snapshot: watch::Sender::new(Arc::clone(registry.snapshot())),
             services: watch::Sender::new(Arc::new(registry.services())),
@@ -209,7 +246,7 @@ impl MasterControl {
             next_link: AtomicU64::new(1),
         });
         let handle = MasterHandle { shared: Arc::clone(&shared) };
-        (Self { shared, registry, asks: asked, carriers: carried }, handle)
+        (Self { shared, registry, asks: asked, carriers: carried, published: None, untold: false }, handle)
     }
 }
 
@@ -255,10 +292,10 @@ impl MasterHandle {
         self.shared.turned.send_modify(|turns| *turns += 1);
     }
 
-    /// Tells what this master's own ingress sees as a caller: which instances it leaves out, and what it called since
-    /// the last time. To be told each second; one that finds the registry busy is dropped.
-    pub fn ingress_report(&self, ejections: Vec<EjectionReport>, calls: Vec<CallFigures>) {
-        let _full = self.shared.asks.try_send(Ask::Event(Box::new(Event::Ingress(ejections, calls))));
+    /// Tells what this master's own ingress sees as a caller: which instances it leaves out, what it called and what
+    /// access refused since the last time. To be told each second; one that finds the registry busy is dropped.
+    pub fn ingress_report(&self, ejections: Vec<EjectionReport>, calls: Vec<CallFigures>, denials: Vec<Denial>) {
+        let _full = self.shared.asks.try_send(Ask::Event(Box::new(Event::Ingress(ejections, calls, denials))));
     }
 
     /// Puts another declaration in force.
@@ -268,6 +305,19 @@ impl MasterHandle {
             declared.revision += 1;
             declared.declaration = declaration;
         });
+    }
+
+    /// Which exchanges get a line in the access log: hands over what is declared, and again whenever that changes.
+    /// Ends with the control plane.
+    pub async fn follow_access_lines(&self, mut take: impl FnMut(AccessLines)) {
+        let mut declared = self.shared.declared.subscribe();
+        loop {
+            let lines = declared.borrow_and_update().declaration.access_lines;
+            take(lines);
+            if declared.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// What is declared, as it is now.

@@ -54,11 +54,12 @@ impl MasterMetrics {
     pub(crate) fn registry(&self, registry: &crate::registry::Registry, links: usize) {
         use synego_model::InstanceState::{Degraded, Draining, Gone, Ready, Starting, Unhealthy};
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        for state in [Starting, Ready, Degraded, Unhealthy, Draining, Gone] {
-            let there = registry.instances().filter(|found| found.state == state).count();
-            if let Some(gauges) = &self.instances {
-                gauges.with_label_values(&[state.word()]).set(count(there));
-            }
+        let mut states = [Starting, Ready, Degraded, Unhealthy, Draining, Gone].map(|state| (state, 0));
+        for found in registry.instances() {
+            states.iter_mut().filter(|(state, _)| *state == found.state).for_each(|(_, there)| *there += 1);
+        }
+        for (state, there) in states {
+            self.instances.iter().for_each(|gauges| gauges.with_label_values(&[state.word()]).set(count(there)));
         }
         let set = |gauge: &Option<IntGauge>, value| gauge.iter().for_each(|gauge| gauge.set(value));
         set(&self.services, count(registry.snapshot().services().count()));

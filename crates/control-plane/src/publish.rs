@@ -26,7 +26,7 @@ use crate::admin::identity::door;
 use crate::authority::InForce;
 use crate::enrol::{Caller, speaks_for};
 use crate::link::PROTOCOL;
-use crate::master::{Ask, Declared, Linked, Shared, settings_of};
+use crate::master::{Ask, Declared, Linked, Shared};
 use crate::registry::{Event, Link};
 
 /// Time for the first message of a link.
@@ -219,7 +219,9 @@ impl LinkTask {
                     Ok(None) | Err(_) => break None,
                 },
                 Ok(why) = &mut ended => break Some(status::refusal(Reason::InstanceTaken, why)),
-                Ok(()) = self.snapshot.changed(), if self.subscribed.is_some() => self.schedule(),
+                // Who may call this service is part of the snapshot, so every link looks. Once an update is due it takes along
+                // all that comes until then.
+                Ok(()) = self.snapshot.changed(), if due.is_none() => self.schedule(),
                 Ok(()) = self.declared.changed() => self.schedule(),
                 () = turned(&mut self.trust), if self.to.capacity() > 0 => {
                     let told = self.trust.as_mut().map(|trust| trust.borrow_and_update().trust());
@@ -313,14 +315,15 @@ impl LinkTask {
     fn send_due(&mut self) {
         self.due = None;
         self.last_sent = Some(clock::now());
-        let settings = settings_of(&self.declared.borrow_and_update().declaration, &self.announcement.service);
+        self.declared.mark_unchanged();
+        let now = Arc::clone(&self.snapshot.borrow_and_update());
+        let settings = self.guard.shared.settings(&self.announcement.service);
         if settings != self.settings {
             if !self.send(Down::Settings((&settings).into())) {
                 return;
             }
             self.settings = settings;
         }
-        let now = Arc::clone(&self.snapshot.borrow_and_update());
         let Some(names) = &self.subscribed else { return };
         let (kind, message) = match &self.sent {
             None => ("snapshot", Some(Down::Snapshot(table::snapshot(&now, names)))),

@@ -1,13 +1,21 @@
 //! What a master knows and decides: who is alive and how, which routes hold, and the snapshot that follows from it.
 //!
-//! Pure: [`Registry::apply`] takes an event and the time, and returns what changed. It merges what the manifest declares
-//! with what sidecars announce and report. Reports are soft state: nothing of it is ever written down.
+//! Pure: [`Registry::take`] takes an event and the time, and returns what changed; [`Registry::publish`] makes the snapshot
+//! that follows, of one event or of many. It merges what the manifest declares with what sidecars announce and report.
+//! Reports are soft state: nothing of it is ever written down.
+//!
+//! **What it costs.** A report that tells callers nothing new: a few comparisons, however large the mesh. A snapshot: the
+//! tables of the services in which something changed; all others, and the routes unless they changed, are shared with the
+//! snapshot before. Time that goes on: a look at each instance's next moment.
 //!
 //! **Invariants.** An instance has one incarnation at a time. An instance that is gone is in no table. Epochs grow with
 //! each change and only then. Silence is judged by the time of the last tick, from which the judge's own lateness has
 //! been taken off: a master that stood still for a while blames nobody for it.
 
+mod access;
+mod callers;
 mod instance;
+mod roster;
 mod routes;
 mod service;
 
@@ -15,17 +23,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use synego_model::{
-    Announcement, CallFigures, Cause, Declaration, EjectionReport, Epoch, HealthReport, InstanceId, InstanceState,
-    Reason, Route, ServiceName, ServiceTable, Snapshot,
+    Announcement, CallFigures, Caller, Cause, Declaration, Denial, EjectionReport, Epoch, HealthReport, InstanceId,
+    InstanceState, Route, ServiceName, ServiceTable, Snapshot,
 };
 
-pub use instance::{Ejection, Instance};
+pub use callers::Ejection;
+pub use instance::Instance;
 pub use service::ServiceStatus;
+
+use callers::Callers;
+use instance::Shown;
+use roster::Roster;
 
 /// How long an instance that is gone is still shown with its cause, in milliseconds.
 const SHOWN_GONE_MS: u64 = 60_000;
-/// How long a caller counts as one after its last request, in milliseconds.
-const CALLER_MS: u64 = 10_000;
 /// Most instances of a mesh.
 const MAX_INSTANCES: usize = 10_000;
 
@@ -56,7 +67,7 @@ pub enum Event {
     /// A link ended.
     Unlinked(Link),
     /// What this master's own ingress sees as a caller.
-    Ingress(Vec<EjectionReport>, Vec<CallFigures>),
+    Ingress(Vec<EjectionReport>, Vec<CallFigures>, Vec<Denial>),
     /// Time went on.
     Tick,
 }
@@ -99,6 +110,15 @@ pub struct Notice {
     pub service: Option<ServiceName>,
 }
 
+/// How soon callers should know what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// Only how busy instances are.
+    Load,
+    /// Who is there, in what state, or how it is reached and treated.
+    Change,
+}
+
 /// The knowledge of one master.
 #[derive(Debug)]
 pub struct Registry {
@@ -106,11 +126,13 @@ pub struct Registry {
     /// Time between ticks when nothing is late, in milliseconds.
     tick_ms: u64,
     last_tick: Option<u64>,
-    instances: BTreeMap<InstanceId, Instance>,
+    roster: Roster,
     links: HashMap<Link, InstanceId>,
-    claims: routes::Claims,
-    ingress: instance::Caller,
+    callers: Callers,
     notices: Vec<Notice>,
+    /// The services of the snapshot in force.
+    tables: BTreeMap<ServiceName, Arc<ServiceTable>>,
+    denials: access::Denials,
     snapshot: Arc<Snapshot>,
 }
 
@@ -122,44 +144,60 @@ impl Registry {
             declaration,
             tick_ms,
             last_tick: None,
-            instances: BTreeMap::new(),
+            roster: Roster::default(),
             links: HashMap::new(),
-            claims: routes::Claims::default(),
-            ingress: instance::Caller::default(),
+            callers: Callers::default(),
             notices: Vec::new(),
+            tables: BTreeMap::new(),
+            denials: access::Denials::default(),
             snapshot: Arc::new(Snapshot::empty()),
         };
+        registry.everything_is_stale();
         let _first = registry.publish();
         registry
     }
 
-    /// Takes one event in.
+    /// Takes one event in, and publishes what follows from it.
     pub fn apply(&mut self, event: Event, at: At) -> Vec<Effect> {
+        let mut effects = self.take(event, at);
+        effects.extend(self.publish());
+        effects
+    }
+
+    /// Takes one event in. What it changes for callers is [`Self::pending`] until [`Self::publish`].
+    pub fn take(&mut self, event: Event, at: At) -> Vec<Effect> {
         let mut effects = Vec::new();
         // Without a tick yet, the first event starts the clock.
         self.last_tick.get_or_insert(at.ms);
-        let mut shape_changed = !matches!(event, Event::Reported(..) | Event::Ingress(..) | Event::Tick);
         let touched = match event {
             Event::Declared(declaration) => {
                 self.declaration = declaration;
+                self.everything_is_stale();
                 self.everyone()
             }
             Event::Linked(link, announcement) => self.linked(link, announcement, at, &mut effects),
             Event::Announced(link, announcement) => self.announced(link, announcement, at, &mut effects),
             Event::Reported(link, report) => self.reported(link, report, at),
             Event::Unlinked(link) => self.unlinked(link, at),
-            Event::Ingress(ejections, calls) => self.ingress.told(ejections, &calls, at),
-            Event::Tick => {
-                shape_changed = self.tick(at);
-                self.everyone()
+            Event::Ingress(ejections, calls, denials) => {
+                self.denials.told(&Caller::Ingress, &denials, at);
+                self.callers.told(None, ejections, &calls, at)
             }
+            Event::Tick => self.tick(at),
         };
         self.judge(&touched, at, &mut effects);
-        // Nearly all events are reports that change nothing for callers: they cost one comparison each.
-        if shape_changed || !touched.iter().all(|id| self.is_published(id)) {
-            effects.extend(self.publish());
-        }
         effects
+    }
+
+    /// Whether something changed for callers since the last snapshot, as far as can be told without making one.
+    #[must_use]
+    pub fn pending(&self) -> Option<Pending> {
+        let stale = &self.roster.stale;
+        if stale.urgent || stale.routes {
+            Some(Pending::Change)
+        } else {
+            (!stale.services.is_empty()).then_some(Pending::Load)
+        }
     }
 
     /// The routing state in force.
@@ -176,32 +214,48 @@ impl Registry {
 
     /// All instances, by id; those that are gone only for a while.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        self.instances.values()
+        self.roster.iter()
+    }
+
+    /// The instances of one service, by id.
+    pub fn instances_of(&self, service: &ServiceName) -> impl Iterator<Item = &Instance> {
+        self.roster.of(service)
     }
 
     /// The instance that a link speaks for.
     #[must_use]
     pub fn of_link(&self, link: Link) -> Option<&Instance> {
-        self.instances.get(self.links.get(&link)?)
+        self.roster.get(self.links.get(&link)?)
     }
 
     /// What a person should know.
     #[must_use]
-    pub fn notices(&self) -> &[Notice] {
-        &self.notices
+    pub fn notices(&self) -> Vec<Notice> {
+        let of_access = access::notices(&self.declaration, self.roster.iter());
+        self.notices.iter().cloned().chain(of_access).chain(self.denials.notices()).collect()
     }
 
     /// Callers that leave `id` out, with why; the ingress is called so.
     #[must_use]
     pub fn ejected_by(&self, id: &InstanceId, at: At) -> Vec<(String, Ejection)> {
-        let callers = self.instances.values().filter(|found| found.state != InstanceState::Gone);
-        let callers = callers.map(|found| (found.announcement.id.to_string(), &found.caller));
-        let all = callers.chain([("ingress".to_owned(), &self.ingress)]);
-        all.filter_map(|(name, caller)| Some((name, caller.ejection_of(id, at)?.clone()))).collect()
+        let name = |who: &Option<InstanceId>| who.as_ref().map_or_else(|| "ingress".to_owned(), ToString::to_string);
+        self.callers.of(id, &self.roster, at).map(|(who, ejection)| (name(who), ejection.clone())).collect()
     }
 
     fn everyone(&self) -> BTreeSet<InstanceId> {
-        self.instances.keys().cloned().collect()
+        self.roster.ids().cloned().collect()
+    }
+
+    /// The services that are declared or that someone announces.
+    fn known(&self) -> BTreeSet<&ServiceName> {
+        self.declaration.services.keys().chain(self.roster.services()).collect()
+    }
+
+    fn everything_is_stale(&mut self) {
+        let all: Vec<ServiceName> = self.known().into_iter().chain(self.tables.keys()).cloned().collect();
+        let stale = &mut self.roster.stale;
+        all.iter().for_each(|name| stale.service(name));
+        (stale.routes, stale.urgent) = (true, true);
     }
 
     fn linked(
@@ -212,11 +266,11 @@ impl Registry {
         effects: &mut Vec<Effect>,
     ) -> BTreeSet<InstanceId> {
         let id = announcement.id.clone();
-        let refusal = match self.instances.get(&id) {
+        let refusal = match self.roster.get(&id) {
             Some(found) if found.link.is_some() && found.superseded.contains(&announcement.incarnation) => {
                 Some(format!("{id} is another sidecar since {} started", found.announcement.incarnation))
             }
-            None if self.instances.len() >= MAX_INSTANCES => {
+            None if self.roster.len() >= MAX_INSTANCES => {
                 Some(format!("the mesh has {MAX_INSTANCES} instances already"))
             }
             _ => None,
@@ -225,18 +279,19 @@ impl Registry {
             effects.push(Effect::Refused(link, refusal));
             return BTreeSet::new();
         }
-        let mut fresh = Instance::new(announcement, link, at);
-        if let Some(former) = self.instances.remove(&id) {
+        let mut touched = BTreeSet::from([id.clone()]);
+        if let Some(former) = self.roster.put(Instance::new(announcement, link, at)) {
             if let Some(old) = former.link {
                 self.links.remove(&old);
                 effects.push(Effect::Superseded(old));
             }
-            fresh.follow(former);
+            touched.extend(self.callers.left(&Some(id.clone())));
+            if let Some(fresh) = self.roster.get_mut(&id) {
+                fresh.follow(former);
+            }
         }
-        self.claims.note(&fresh.announcement);
-        self.links.insert(link, id.clone());
-        self.instances.insert(id.clone(), fresh);
-        BTreeSet::from([id])
+        self.links.insert(link, id);
+        touched
     }
 
     fn announced(
@@ -252,117 +307,108 @@ impl Registry {
             touched.extend(self.linked(link, announcement, at, effects));
             return touched;
         }
-        self.claims.note(&announcement);
-        if let Some(found) = self.instances.get_mut(&id) {
-            found.announcement = announcement;
-        }
+        self.roster.announce(announcement);
         BTreeSet::from([id])
     }
 
-    fn reported(&mut self, link: Link, report: HealthReport, at: At) -> BTreeSet<InstanceId> {
+    fn reported(&mut self, link: Link, mut report: HealthReport, at: At) -> BTreeSet<InstanceId> {
         let Some(id) = self.links.get(&link).cloned() else { return BTreeSet::new() };
-        let Some(found) = self.instances.get_mut(&id) else { return BTreeSet::new() };
-        let mut touched = found.reported(report, at);
+        let Some(found) = self.roster.get_mut(&id) else { return BTreeSet::new() };
+        let denials = std::mem::take(&mut report.denials);
+        if !denials.is_empty() {
+            self.denials.told(&Caller::Service(found.announcement.service.clone()), &denials, at);
+        }
+        let mut touched = self.callers.told(Some(id.clone()), std::mem::take(&mut report.ejections), &report.calls, at);
+        found.reported(report, at);
         touched.insert(id);
         touched
     }
 
     fn unlinked(&mut self, link: Link, at: At) -> BTreeSet<InstanceId> {
         let Some(id) = self.links.remove(&link) else { return BTreeSet::new() };
-        let Some(found) = self.instances.get_mut(&id) else { return BTreeSet::new() };
-        let mut touched = found.unlinked(at);
+        let Some(found) = self.roster.get_mut(&id) else { return BTreeSet::new() };
+        found.unlinked(at);
         if found.ended_on_purpose() {
-            self.instances.remove(&id);
+            self.roster.remove(&id);
         }
+        let mut touched = self.callers.left(&Some(id.clone()));
         touched.insert(id);
         touched
     }
 
-    /// Lets time pass; returns whether an instance was forgotten.
-    fn tick(&mut self, at: At) -> bool {
+    /// Lets time pass; returns those of whom it may have made something else.
+    fn tick(&mut self, at: At) -> BTreeSet<InstanceId> {
         let gap = at.ms.saturating_sub(self.last_tick.unwrap_or(at.ms));
         // Whoever judges late heard late: its own lag is given back to all.
         let lag = if gap > 2 * self.tick_ms { gap - self.tick_ms } else { 0 };
         self.last_tick = Some(at.ms);
-        for found in self.instances.values_mut() {
-            found.forgive(lag, at);
+        self.denials.tick(at);
+        let over: Vec<InstanceId> = self.roster.iter().filter(|found| found.is_over(at)).map(Instance::id).collect();
+        over.iter().for_each(|id| drop(self.roster.remove(id)));
+        self.roster.forget_claims();
+        if lag > 0 {
+            self.roster.iter_mut().for_each(|found| found.forgive(lag, at));
+            return self.everyone();
         }
-        let before = self.instances.len();
-        self.instances.retain(|_, found| !found.is_over(at));
-        self.claims.keep_those_of(self.instances.values());
-        self.instances.len() != before
+        let due = self.roster.iter().filter(|found| found.is_due(at)).map(Instance::id);
+        due.chain(self.callers.all_left_out().cloned()).collect()
     }
 
-    /// Draws the state of the `touched` instances anew.
+    /// Draws the state of the `touched` instances anew, and notes what callers do not see as it is now.
     fn judge(&mut self, touched: &BTreeSet<InstanceId>, at: At, effects: &mut Vec<Effect>) {
-        let heard_until = self.last_tick.unwrap_or(at.ms);
+        let (liveness, heard_until) = (self.declaration.liveness, self.last_tick.unwrap_or(at.ms));
+        let mut ejected = self.callers.left_out_by_most(touched, &self.roster, at);
         for id in touched {
-            let Some(found) = self.instances.get(id) else { continue };
-            let ejected = self.ejected_by_most(found, at);
-            let Some(found) = self.instances.get_mut(id) else { continue };
+            let Some(found) = self.roster.get_mut(id) else { continue };
             let before = found.shown;
-            let (state, cause) = found.judged(self.declaration.liveness, heard_until, ejected, at);
+            let (state, cause) = found.judged(liveness, heard_until, ejected.remove(id), at);
             found.turn(state, cause, at);
+            found.note_due(liveness, heard_until);
+            let name = &found.announcement.service;
+            let shown = self.tables.get(name).and_then(|table| table.endpoint(id));
+            let (shown, name) = (found.is_shown_by(shown), name.clone());
             if before != Some(state) {
                 let cause = found.cause.clone();
                 effects.push(Effect::Turned { id: id.clone(), from: before, to: state, cause });
             }
-        }
-    }
-
-    /// Why most of its callers leave an instance out, if they do.
-    fn ejected_by_most(&self, found: &Instance, at: At) -> Option<Cause> {
-        let service = &found.announcement.service;
-        let callers = self.instances.values().filter(|caller| caller.state != InstanceState::Gone);
-        let callers = callers.map(|caller| &caller.caller).chain([&self.ingress]);
-        let callers = callers.filter(|caller| caller.calls(service, at));
-        let (mut all, mut leaving, mut why) = (0_usize, 0_usize, None);
-        for caller in callers {
-            all += 1;
-            if let Some(ejection) = caller.ejection_of(&found.announcement.id, at) {
-                leaving += 1;
-                why.get_or_insert(&ejection.cause);
+            match shown {
+                Shown::Right => {}
+                Shown::OtherLoad => self.roster.stale.load(&name),
+                Shown::Wrong => self.roster.stale.service(&name),
             }
         }
-        let why = why.filter(|_| leaving * 2 > all)?;
-        Some(Cause {
-            reason: Reason::Ejected,
-            message: format!("{leaving} of {all} callers leave it out: {why}"),
-            since_unix_ms: why.since_unix_ms,
-        })
     }
 
-    /// Whether callers see the instance as it is now.
-    fn is_published(&self, id: &InstanceId) -> bool {
-        let Some(found) = self.instances.get(id) else { return true };
-        let Some(table) = self.table(&found.announcement.service) else { return false };
-        let shown = table.endpoints.binary_search_by(|endpoint| endpoint.id.cmp(id));
-        shown.ok().and_then(|at| table.endpoints.get(at)) == found.endpoint().as_ref()
-    }
-
-    /// Builds the next snapshot; none where it would be the same.
-    fn publish(&mut self) -> Option<Effect> {
-        let names = service::known(&self.declaration, self.instances.values());
-        let mut changed = BTreeSet::new();
-        let mut tables = Vec::with_capacity(names.len());
-        for name in &names {
-            let table = service::table(name, &self.declaration, self.instances.values());
-            match self.snapshot.service(name.as_str()) {
-                Some(former) if former.as_ref() == &table => tables.push(Arc::clone(former)),
-                _ => {
-                    changed.insert(name.clone());
-                    tables.push(Arc::new(table));
-                }
+    /// Makes the snapshot that follows from all that was taken in since the last one; none where it would be the same.
+    pub fn publish(&mut self) -> Option<Effect> {
+        self.pending()?;
+        let stale = std::mem::take(&mut self.roster.stale);
+        let (mut changed, mut turns_routes) = (BTreeSet::new(), stale.routes);
+        for name in stale.services {
+            let is_known = self.declaration.services.contains_key(&name) || self.roster.of(&name).next().is_some();
+            let table = is_known.then(|| service::table(&name, &self.declaration, &self.roster));
+            let former = self.tables.get(&name).map(AsRef::as_ref);
+            if former == table.as_ref() {
+                continue;
             }
+            // Which services there are, and whether HTTP reaches them, decides on routes as well.
+            turns_routes |= former.map(|former| former.protocol) != table.as_ref().map(|table| table.protocol);
+            match table {
+                Some(table) => drop(self.tables.insert(name.clone(), Arc::new(table))),
+                None => drop(self.tables.remove(&name)),
+            }
+            changed.insert(name);
         }
-        changed.extend(self.snapshot.services().map(|table| table.name.clone()).filter(|name| !names.contains(name)));
-        let (routes, notices) = routes::build(&self.declaration, &tables, &self.instances, &self.claims);
-        self.notices = notices;
-        let next = Snapshot::new(Epoch(self.snapshot.epoch().0 + 1), tables, routes, self.declaration.limits.clone());
+        let routes = turns_routes.then(|| {
+            let (routes, notices) = routes::build(&self.declaration, &self.tables, &self.roster);
+            self.notices = notices;
+            routes
+        });
+        let next = self.snapshot.next(self.tables.values().cloned(), routes, &self.declaration.limits);
         // The first snapshot counts even when it is empty: it says that this is all.
         let same = self.snapshot.epoch() > Epoch(0)
             && changed.is_empty()
-            && next.routes() == self.snapshot.routes()
+            && next.has_routes_of(&self.snapshot)
             && next.limits() == self.snapshot.limits();
         if same {
             return None;
@@ -374,14 +420,13 @@ impl Registry {
     /// The state of every known service, by name.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceStatus> {
-        let names = service::known(&self.declaration, self.instances.values());
-        names.iter().map(|name| service::status(name, &self.declaration, self.instances.values())).collect()
+        self.known().into_iter().map(|name| service::status(name, &self.declaration, &self.roster)).collect()
     }
 
     /// A service's table in force.
     #[must_use]
     pub fn table(&self, service: &ServiceName) -> Option<&Arc<ServiceTable>> {
-        self.snapshot.service(service.as_str())
+        self.tables.get(service)
     }
 
     /// The routes in force, in the order in which they win.

@@ -54,7 +54,12 @@ pub(crate) enum Heard {
     /// It ended or could not be made.
     Down { index: usize, cause: String },
     /// What the manifest says.
-    Settings(SidecarSettings),
+    Settings {
+        /// All of it.
+        settings: SidecarSettings,
+        /// Whether it came with a new link, so that its master may not know all sidecars yet.
+        fresh: bool,
+    },
     /// All that is subscribed.
     Snapshot { index: usize, message: pb::Snapshot },
     /// What changed.
@@ -152,7 +157,7 @@ impl LinkTask {
         *stood = true;
         tracing::info!(master = joined.master, "linked to the master");
         if let Some(settings) = &joined.settings {
-            self.settings(settings).await;
+            self.settings(settings, true).await;
         }
         let up = Heard::Up { index: self.facts.index, joined, acks: to.clone() };
         let _ending = self.news.send(up).await;
@@ -260,10 +265,10 @@ impl LinkTask {
         (&joining).into()
     }
 
-    async fn settings(&self, settings: &pb::SidecarSettings) {
+    async fn settings(&self, settings: &pb::SidecarSettings, fresh: bool) {
         match SidecarSettings::try_from(settings) {
             Ok(settings) => {
-                let _ending = self.news.send(Heard::Settings(settings)).await;
+                let _ending = self.news.send(Heard::Settings { settings, fresh }).await;
             }
             Err(invalid) => {
                 self.facts.shared.metrics.refused();
@@ -277,7 +282,7 @@ impl LinkTask {
         let heard = match message.is {
             Some(Down::Snapshot(message)) => Heard::Snapshot { index, message },
             Some(Down::Delta(message)) => Heard::Delta { index, message },
-            Some(Down::Settings(settings)) => return self.settings(&settings).await,
+            Some(Down::Settings(settings)) => return self.settings(&settings, false).await,
             Some(Down::Trust(trust)) => {
                 if let Some(credential) = &self.facts.config.credential {
                     credential.heard(&trust);

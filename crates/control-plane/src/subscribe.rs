@@ -15,7 +15,7 @@ use crate::uplink::Shared;
 
 /// How long a master that was not the one before may only add: one that just started does not know all sidecars yet,
 /// while each of them is back at it within a second and a little.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 
 type Tables = BTreeMap<ServiceName, Option<Arc<ServiceTable>>>;
 
@@ -87,9 +87,10 @@ impl Subscriber {
         }
     }
 
-    /// The picture in force, if it was not handed out by this before.
-    pub(crate) fn unsaved(&mut self) -> Option<Picture> {
-        std::mem::take(&mut self.unsaved).then(|| Picture { epoch: self.picture.epoch, services: self.merged() })
+    /// The picture in force, if it was not handed out by this before, or is wanted `anyway`.
+    pub(crate) fn unsaved(&mut self, anyway: bool) -> Option<Picture> {
+        (std::mem::take(&mut self.unsaved) || anyway)
+            .then(|| Picture { epoch: self.picture.epoch, services: self.merged() })
     }
 
     fn merged(&self) -> Tables {

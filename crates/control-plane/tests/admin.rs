@@ -24,8 +24,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
-/// A master's admin API on a port of its own.
+/// A master's admin API on a Unix socket of its own.
 struct Api {
+    _folder: tempfile::TempDir,
     client: AdminClient<Channel>,
     channel: Channel,
     stopper: Stopper,
@@ -34,15 +35,20 @@ struct Api {
 
 impl Api {
     async fn of(master: &Master) -> Self {
-        let listener = bind(&BindAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).await.expect("a port");
-        let BindAddr::Tcp(address) = listener.address().expect("an address") else { panic!("not tcp") };
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("admin.sock");
+        let listener = bind(&BindAddr::Unix(socket.clone())).await.expect("a socket");
         let (stopper, stop) = Stopper::new();
         let serving = serve(vec![listener], master.handle.admin_router(), Profile::admin(), stop);
         let serving = tasks::spawn("test-admin", tasks::Kind::Connection, serving);
         // Diagnostics travel in a header, so that a client that wants them takes long ones.
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-        let channel = endpoint.http2_max_header_list_size(1024 * 1024).connect().await.expect("a connection");
-        Self { client: AdminClient::new(channel.clone()), channel, stopper, serving }
+        let endpoint = Endpoint::from_static("http://admin.synego").http2_max_header_list_size(1024 * 1024);
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let channel = endpoint.connect_with_connector(connect).await.expect("a connection");
+        Self { _folder: folder, client: AdminClient::new(channel.clone()), channel, stopper, serving }
     }
 
     async fn close(self) {
@@ -374,7 +380,7 @@ async fn what_the_ingress_leaves_out_is_shown_on_the_instance() {
     let cause = synego_model::Cause { reason: Reason::ConnectFailed, message: "refused".into(), since_unix_ms: 7 };
     let ejection = synego_model::EjectionReport { instance: common::id("users-1@vm1"), cause, remaining_ms: 30_000 };
     let calls = synego_model::CallFigures { service: name("users"), requests: 9, failures: 9 };
-    master.handle.ingress_report(vec![ejection], vec![calls]);
+    master.handle.ingress_report(vec![ejection], vec![calls], Vec::new());
     until("degraded", master.handle.services(), |services| services[0].state == InstanceState::Degraded).await;
     let view = api.client.get(get(&["users"])).await.expect("a view").into_inner();
     let instance = &view.service[0].instance[0];

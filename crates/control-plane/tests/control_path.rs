@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use common::{Master, Options, Sidecar, WITHIN, announcement, declaration, id, name, ready, spec, until};
 use synego_control_plane::master::NoPlanner;
-use synego_model::{InstanceState, MeshName, Policy, Reason, ServiceSpec};
-use synego_runtime::clock;
+use synego_control_plane::uplink::{MasterAddress, SidecarSettings};
+use synego_model::{
+    AccessLines, AccessMode, Announcement, Declaration, InstanceState, MeshName, Policy, Reason, ServiceSpec,
+};
+use synego_runtime::{clock, tasks};
 
 fn uses(services: &[&str]) -> Options {
     Options { uses: services.iter().map(|service| name(service)).collect(), ..Options::default() }
@@ -203,6 +206,31 @@ async fn a_sidecar_in_the_same_process_is_linked_without_a_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_manifest_says_of_access_lines_reaches_every_sidecar_live_also_of_services_that_it_does_not_name() {
+    let master = Master::start(declaration([spec("users", &[])]));
+    let sidecars =
+        [Sidecar::start("users-1@vm1", vec![master.tcp()]), Sidecar::start("other-1@vm1", vec![master.tcp()])];
+    for lines in [AccessLines::All, AccessLines::Off, AccessLines::Share(10), AccessLines::Errors] {
+        master.handle.declare(Declaration { access_lines: lines, ..declaration([spec("users", &[])]) });
+        for sidecar in &sidecars {
+            until("the lines", sidecar.handle.settings(), |settings| settings.access_lines == Some(lines)).await;
+        }
+    }
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let handle = master.handle.clone();
+    let following = async move { handle.follow_access_lines(|lines| drop(told.send(lines))).await };
+    let following = tasks::spawn("test-lines", tasks::Kind::Connection, following);
+    assert_eq!(heard.recv().await, Some(AccessLines::Errors), "the master's own ingress as well");
+    master.handle.declare(declaration([]));
+    assert_eq!(heard.recv().await, Some(AccessLines::All));
+    following.abort();
+    for sidecar in sidecars {
+        sidecar.stop().await;
+    }
+    master.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_manifest_says_of_a_service_reaches_its_sidecar_and_its_callers_live() {
     let master = Master::start(declaration([spec("users", &["prices"])]));
     let users = Sidecar::start("users-1@vm1", vec![master.tcp()]);
@@ -292,7 +320,7 @@ async fn a_silent_sidecar_is_suspected_then_gone_while_its_link_still_stands() {
     // Whoever holds this lock stops the reports, as a sidecar that hangs does.
     let state = Arc::clone(&users.state);
     let (release, released) = std::sync::mpsc::channel::<()>();
-    let holder = synego_runtime::tasks::spawn_blocking("test-hold", move || {
+    let holder = tasks::spawn_blocking("test-hold", move || {
         let _held = state.lock().expect("no panic");
         let _until_released = released.recv();
     });
@@ -394,4 +422,48 @@ async fn a_hundred_sidecars_come_and_go_and_their_caller_always_knows_who_is_the
     }
     caller.until_ready("users", 0).await;
     caller.stop().await;
+}
+
+fn may_call(settings: &SidecarSettings) -> Vec<String> {
+    settings.callers.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_call_a_service_reaches_its_sidecar_live_and_outlasts_masters() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("snapshot-users-1");
+    let kept = || Options { snapshot_file: Some(file.clone()), ..Options::default() };
+    let master = Master::start(declaration([spec("users", &[]), spec("orders", &["users"])]));
+    let users = Sidecar::start_with(announcement("users-1@vm1"), vec![master.tcp()], kept());
+    let said = until("settings", users.handle.settings(), |settings| settings.access.is_some()).await;
+    assert_eq!(may_call(&said), ["orders"]);
+    assert!(said.access.is_some_and(|access| access.declared && access.mode == AccessMode::Enforce));
+
+    let reports = Announcement { uses: vec![name("users")], ..announcement("reports-1@vm1") };
+    let reports = Sidecar::start_with(reports, vec![master.tcp()], Options::default());
+    until("the stranger", users.handle.settings(), |settings| may_call(settings) == ["orders", "reports"]).await;
+    let changed = Declaration {
+        access: AccessMode::Observe,
+        ..declaration([spec("users", &[]), spec("orders", &[]), spec("mails", &["users"])])
+    };
+    master.handle.declare(changed.clone());
+    let observed = |settings: &SidecarSettings| {
+        settings.access.as_ref().is_some_and(|access| access.mode == AccessMode::Observe)
+            && may_call(settings) == ["mails", "reports"]
+    };
+    until("the change", users.handle.settings(), observed).await;
+    // A master that starts knows the stranger only once that one has linked: until then he keeps his permission.
+    let settings = users.handle.settings();
+    let address = master.kill();
+    reports.kill();
+    let again = Master::start_at(address, changed, Arc::new(NoPlanner));
+    until("a new link", users.handle.status(), |status| status.masters[0].linked.is_some()).await;
+    assert_eq!(may_call(&settings.borrow()), ["mails", "reports"]);
+    until("the stranger is gone", users.handle.settings(), |settings| may_call(settings) == ["mails"]).await;
+    users.stop().await;
+    drop(again);
+
+    let cold = Sidecar::start_with(announcement("users-1@vm1"), vec![MasterAddress::Tcp("127.0.0.1:1".into())], kept());
+    until("the disk's word", cold.handle.settings(), |settings| may_call(settings) == ["mails"]).await;
+    cold.stop().await;
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use common::{WITHIN, announcement, declaration, name, ready, report, until};
 use synego_control_plane::authority::{AuthorityConfig, AuthorityHandle};
 use synego_control_plane::credential::{self, CredentialError, CredentialHandle, KeeperConfig, Source};
-use synego_control_plane::master::{MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner};
+use synego_control_plane::master::{
+    Audit, LoginBook, MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner,
+};
 use synego_control_plane::store::RedbStore;
 use synego_control_plane::uplink::{MasterAddress, Uplink, UplinkConfig, UplinkHandle};
 use synego_identity::{Acceptor, Admit, Connector, Own, SealingKey};
@@ -79,6 +81,8 @@ impl Master {
                 declaration,
                 facts: MasterFacts { mesh: Some(address), version: "test".into(), ..MasterFacts::default() },
                 planner: Arc::new(NoPlanner),
+                logins: LoginBook::default(),
+                audit: Audit::default(),
                 authority: Some(authority),
                 credential: Some(credential.clone()),
                 metrics: Metrics::new("test"),

@@ -246,6 +246,7 @@ async fn a_broken_update_is_refused_and_the_last_good_one_stays() {
         protocol: pb::Protocol::Http1.into(),
         policy: Some((&Policy::default()).into()),
         endpoint: vec![endpoint.clone()],
+        access: None,
     };
     let good = pb::Snapshot { epoch: 5, service: vec![table.clone()] };
     say.send_modify(|all| all.push(Down::Snapshot(good)));

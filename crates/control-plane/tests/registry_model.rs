@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use synego_control_plane::registry::{At, Effect, Event, Link, Registry};
 use synego_model::declaration::Liveness;
 use synego_model::{
-    Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName,
-    Protocol, ServiceName,
+    AccessMode, Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName,
+    NodeName, Protocol, ServiceName,
 };
 use synego_wire::convert::table::{self, Picture};
 
@@ -63,6 +63,7 @@ fn report(state: InstanceState) -> HealthReport {
         restarts: 0,
         ejections: Vec::new(),
         calls: Vec::new(),
+        denials: Vec::new(),
         snapshot_age_ms: 0,
         identity: None,
     }
@@ -88,8 +89,10 @@ proptest! {
         let declaration = Declaration {
             mesh: MeshName::new("shop").expect("a name"),
             services: BTreeMap::new(),
+            access: AccessMode::default(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+            access_lines: synego_model::AccessLines::default(),
         life: synego_model::declaration::LIFE,
         };
         let mut registry = Registry::new(declaration, 200);

@@ -27,6 +27,8 @@ struct Place {
     name: Name,
     /// Whether nobody on its way may keep it.
     is_secret: bool,
+    /// Whether it lies there as a line: name, colon, blank, value, CR LF.
+    is_line: bool,
     name_at: u32,
     name_len: u32,
     value_at: u32,
@@ -88,6 +90,8 @@ impl Fields {
         self.places.push(Place {
             name: known,
             is_secret: false,
+            is_line: self.bytes.get(name.end..value.start) == Some(b": ")
+                && self.bytes.get(value.end..value.end + 2) == Some(b"\r\n"),
             name_at: name.start as u32,
             name_len: name.len() as u32,
             value_at: value.start as u32,
@@ -149,6 +153,7 @@ impl Fields {
         self.places.push(Place {
             name,
             is_secret,
+            is_line: false,
             name_at: text.at,
             name_len: text.len,
             value_at: value.at,
@@ -223,6 +228,30 @@ impl Fields {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.places.iter().map(|place| self.field(place))
+    }
+
+    /// Writes all but those of some names as lines. What lies there as lines is copied as it lies, a run of them at once.
+    pub(crate) fn write(&self, but: impl Fn(Name) -> bool, out: &mut Vec<u8>) {
+        let (total, _) = self.sizes();
+        out.reserve(total as usize + 4 * self.places.len());
+        let mut run = Span::default();
+        for place in self.places.iter().filter(|place| !but(place.name)) {
+            if place.is_line && place.name_at == run.at + run.len {
+                run.len = place.value_at + place.value_len + 2 - run.at;
+                continue;
+            }
+            out.extend_from_slice(self.at(std::mem::take(&mut run)));
+            if place.is_line {
+                run = Span { at: place.name_at, len: place.value_at + place.value_len + 2 - place.name_at };
+                continue;
+            }
+            let field = self.field(place);
+            out.extend_from_slice(field.text);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(self.at(run));
     }
 
     /// How many there are.
@@ -380,6 +409,27 @@ mod tests {
         assert!(fields.has(Name::ContentLength) && fields.only(Name::ContentLength).is_some());
         fields.forget_last();
         assert!(!fields.has(Name::ContentLength));
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_there_in_its_order() {
+        let mut fields = head("Host: a\r\nX-A: 1\r\nX-B: 2\r\nTe: x\r\nX-C: 3\r\n");
+        fields.remove(Name::Te);
+        fields.set(Name::Caller, b"users");
+        let mut out = Vec::new();
+        fields.write(|name| name == Name::Host, &mut out);
+        assert_eq!(out, b"x-a: 1\r\nx-b: 2\r\nx-c: 3\r\nx-synego-caller: users\r\n");
+    }
+
+    #[test]
+    fn a_line_with_other_blanks_is_written_with_one() {
+        let text = "x-a:1\r\nx-b:  2 \r\n";
+        let mut fields = Fields::copy(text.as_bytes());
+        fields.point(0..3, 4..5);
+        fields.point(7..10, 13..14);
+        let mut out = Vec::new();
+        fields.write(|_| false, &mut out);
+        assert_eq!(out, b"x-a: 1\r\nx-b: 2\r\n");
     }
 
     #[test]

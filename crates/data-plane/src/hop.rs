@@ -4,6 +4,7 @@
 //! and `inbound`.
 
 pub(crate) mod accept;
+pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod connection;
@@ -14,6 +15,7 @@ pub(crate) mod hand;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
+pub(crate) mod introduced;
 pub(crate) mod line;
 pub(crate) mod outgoing;
 pub(crate) mod path;
@@ -131,6 +133,7 @@ async fn relay(
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
+    station.table.prove(&mut request.fields, client);
     exchange.is_named(&mut request.fields, client.trusted);
     fits?;
     let head = Head::check(&request, body.is_ended())?;
@@ -145,7 +148,7 @@ async fn relay(
     }
 
     // route: which service, under which policy.
-    let way = station.table.route(station, &head, &fields).await?;
+    let way = station.table.route(station, client, &head, &fields).await?;
     exchange.routed(way.route.clone(), way.service.clone());
 
     // admit: a place among the requests in flight.
@@ -176,7 +179,7 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
     let Answer { status, mut fields, body } = answer;
     headers::remove_hop_by_hop(&mut fields);
     station.table.clear_answer(&mut fields);
-    fields.set(Name::RequestId, exchange.request_id().as_str().as_bytes());
+    exchange.tell_request_id(&mut fields);
     exchange.answered(status.as_u16(), headers::reason(&fields), answer::grpc_status(&fields), at);
 
     if is_upgrade && status == StatusCode::SWITCHING_PROTOCOLS {

@@ -10,8 +10,11 @@ use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Limits, Policy, Protocol, Reason, ServiceName};
 use synego_runtime::logs::AccessLog;
 
+use crate::denials::DenialBook;
 use crate::fields::{Fields, Name};
+use crate::hop::access::Gate;
 use crate::hop::answer::Refusal;
+use crate::hop::connection::Client;
 use crate::hop::head::Head;
 use crate::hop::headers;
 use crate::hop::station::{Station, To, Way};
@@ -46,6 +49,8 @@ pub struct InboundConfig {
     pub access: AccessLog,
     /// Counts what is going on.
     pub load: LoadMeter,
+    /// What access refuses.
+    pub denials: DenialBook,
 }
 
 /// Where the service is and whether it takes requests.
@@ -69,6 +74,8 @@ pub struct InboundTarget {
     pub cause: Option<Cause>,
     /// How its requests are treated.
     pub policy: Arc<Policy>,
+    /// Who may call it.
+    pub gate: Arc<Gate>,
 }
 
 /// The table of an inbound on one worker.
@@ -80,8 +87,12 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// To the listener that takes this request, if the service takes any now.
-    pub(crate) fn route(&self, station: &Station, head: &Head) -> Result<Way, Refusal> {
+    ///
+    /// # Errors
+    /// Who may not call hears nothing of how the service is.
+    pub(crate) fn route(&self, station: &Station, client: &Client, head: &Head) -> Result<Way, Refusal> {
         let target = self.target.load();
+        target.gate.judge(station, &self.service, &client.who, Some((head.method.as_str(), head.path())))?;
         self.takes_requests(&target)?;
         let (address, speak) = match (&target.grpc, &target.http) {
             (Some(grpc), _) if head.is_grpc => (grpc, Speak::Http2),

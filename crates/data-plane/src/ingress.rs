@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use synego_identity::{Acceptor, Connector};
-use synego_model::{HostPattern, Limits, Protocol, Reason};
+use synego_model::{HostPattern, Limits, Network, Protocol, Reason};
 use synego_runtime::logs::AccessLog;
 
 use crate::calls::CallBook;
+use crate::denials::DenialBook;
 use crate::fields::Fields;
+use crate::hop::access;
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
 use crate::hop::station::{Station, To, Way};
@@ -36,48 +38,21 @@ pub struct IngressConfig {
     pub access: AccessLog,
     /// What is called and who is left out, for reports.
     pub calls: CallBook,
+    /// What access refuses.
+    pub denials: DenialBook,
     /// Proxies whose word on the client is believed.
     pub trusted: Vec<Network>,
+    /// Peers that must begin each connection with a PROXY header, which tells whose it is; none: nobody may.
+    pub introduced_by: Vec<Network>,
     /// Hosts that are served; none: any. Others get 404 `no_route`.
     pub hosts: Vec<HostPattern>,
-}
-
-/// A range of addresses: a network and the length of its prefix in bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// An address in it.
-    pub address: IpAddr,
-    /// Bits that all its addresses have in common.
-    pub prefix: u8,
-}
-
-impl Network {
-    /// This machine: 127.0.0.0/8 and ::1.
-    #[must_use]
-    pub fn loopback() -> Vec<Self> {
-        vec![
-            Self { address: [127, 0, 0, 0].into(), prefix: 8 },
-            Self { address: IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), prefix: 128 },
-        ]
-    }
-
-    /// Whether `ip` lies in it.
-    #[must_use]
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let (own, other, width) = match (self.address, ip) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => (u128::from(own.to_bits()), u128::from(other.to_bits()), 32),
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits(), other.to_bits(), 128),
-            _ => return false,
-        };
-        let host_bits = 128_u32.min(u32::from(u8::saturating_sub(width, self.prefix)));
-        own.checked_shr(host_bits) == other.checked_shr(host_bits)
-    }
 }
 
 /// The table of an ingress on one worker.
 pub(crate) struct Ingress {
     pub(crate) upstreams: std::rc::Rc<Upstreams>,
     pub(crate) trusted: Vec<Network>,
+    pub(crate) introduced_by: Vec<Network>,
     pub(crate) hosts: Vec<HostPattern>,
 }
 
@@ -101,6 +76,11 @@ impl Ingress {
         self.trusted.iter().any(|network| network.contains(ip))
     }
 
+    /// Whether a peer must say by a PROXY header whose connection it passes on.
+    pub(crate) fn introduces(&self, ip: IpAddr) -> bool {
+        self.introduced_by.iter().any(|network| network.contains(ip))
+    }
+
     /// By host, path, method, headers and query.
     pub(crate) fn route(&self, station: &Station, head: &Head, fields: &Fields) -> Result<Way, Refusal> {
         let host = head.host();
@@ -120,26 +100,12 @@ impl Ingress {
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::NoRoute, format!("{name} speaks tcp, which no route can reach")));
         }
+        access::judge_ingress(station, table, route.rules.as_deref(), Some((head.method.as_str(), head.path())))?;
         Ok(Way {
             route: route.label.clone(),
             service: table.name.clone(),
             policy: route.policy.as_ref().unwrap_or(&table.policy).clone(),
             to: To::Service(self.upstreams.service(&published.snapshot, table)),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
-        let loopback = Network::loopback();
-        let local = |ip: &str| loopback.iter().any(|network| network.contains(ip.parse().expect("an address")));
-        assert!(local("127.0.0.1") && local("127.9.8.7") && local("::1"));
-        assert!(!local("128.0.0.1") && !local("::2") && !local("10.0.0.1"));
-        let all = Network { address: [0, 0, 0, 0].into(), prefix: 0 };
-        assert!(all.contains([1, 2, 3, 4].into()) && !all.contains(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)));
     }
 }

@@ -29,6 +29,7 @@
 //! configuration files.
 
 mod calls;
+mod denials;
 mod fields;
 mod h1;
 mod h2;
@@ -51,11 +52,14 @@ mod upstreams;
 mod workers;
 
 pub use calls::CallBook;
+pub use denials::DenialBook;
+pub use hop::access::{Gate, Permits};
 pub use inbound::{InboundConfig, InboundTarget};
-pub use ingress::{IngressConfig, Network};
+pub use ingress::IngressConfig;
 pub use load::LoadMeter;
 pub use metrics::HopKind;
 pub use outbound::{OutboundConfig, Wanted};
 pub use server::{DrainOutcome, Server};
 pub use snapshot::{SnapshotReader, SnapshotWriter, snapshot_channel};
+pub use synego_model::Network;
 pub use workers::{Hop, Workers, WorkersConfig, WorkersHandle};

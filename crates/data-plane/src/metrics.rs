@@ -2,8 +2,8 @@
 
 mod collect;
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,8 +50,13 @@ pub(crate) struct Hub(Arc<Cells>);
 #[derive(Default)]
 struct Cells {
     routes: Mutex<Vec<Arc<RouteCell>>>,
+    /// Calls that access refused or only observed, by hop, callee and caller.
+    denials: Mutex<BTreeMap<Denied, u64>>,
     hops: [HopCell; 3],
 }
+
+/// Hop, callee, caller, and whether the call passed all the same.
+type Denied = (HopKind, Box<str>, Box<str>, bool);
 
 /// Figures of a hop over all workers; they change with connections and failures, not with each request.
 #[derive(Default)]
@@ -76,10 +81,20 @@ struct RouteCell {
 
 type Routes = HashMap<Box<str>, HashMap<Box<str>, Arc<RouteCell>, RandomState>, RandomState>;
 
+/// What one worker counts of one hop.
+#[derive(Default)]
+struct Hop {
+    routes: RefCell<Routes>,
+    /// How many cells `routes` holds.
+    count: Cell<usize>,
+    /// All that found no room there.
+    other: OnceCell<Arc<RouteCell>>,
+}
+
 /// One worker's part.
 pub(crate) struct WorkerMetrics {
     hub: Hub,
-    routes: [RefCell<Routes>; 3],
+    hops: [Hop; 3],
 }
 
 impl RouteCell {
@@ -117,7 +132,7 @@ impl InFlight {
 
 impl WorkerMetrics {
     pub(crate) fn new(hub: Hub) -> Rc<Self> {
-        Rc::new(Self { hub, routes: Default::default() })
+        Rc::new(Self { hub, hops: Default::default() })
     }
 
     /// An exchange ended.
@@ -145,6 +160,15 @@ impl WorkerMetrics {
         add(&cell.sum_us, duration.as_micros() as u64);
     }
 
+    /// Access refused a call, or would have.
+    pub(crate) fn denied(&self, hop: HopKind, service: &str, caller: &str, observed: bool) {
+        let mut denials = self.hub.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (hop, service.into(), caller.into(), observed);
+        let full = denials.len() >= MAX_ROUTES && !denials.contains_key(&key);
+        let key = if full { (hop, "other".into(), "other".into(), observed) } else { key };
+        *denials.entry(key).or_default() += 1;
+    }
+
     pub(crate) fn retried(&self, hop: HopKind, service: &str, tries: u32) {
         add(&self.cell(hop, service, "").retries, u64::from(tries));
     }
@@ -167,25 +191,29 @@ impl WorkerMetrics {
     }
 
     fn cell(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
-        let [ingress, outbound, inbound] = &self.routes;
-        let routes = match hop {
+        let [ingress, outbound, inbound] = &self.hops;
+        let cells = match hop {
             HopKind::Ingress => ingress,
             HopKind::Outbound => outbound,
             HopKind::Inbound => inbound,
         };
-        if let Some(cell) = routes.borrow().get(service).and_then(|routes| routes.get(route)) {
+        if let Some(cell) = cells.routes.borrow().get(service).and_then(|routes| routes.get(route)) {
             return cell.clone();
         }
-        let mut routes = routes.borrow_mut();
-        let full = routes.values().map(HashMap::len).sum::<usize>() >= MAX_ROUTES;
-        let (service, route) = if full { ("other", "other") } else { (service, route) };
-        let routes = routes.entry(service.into()).or_default();
-        let cell = routes.entry(route.into()).or_insert_with(|| {
-            let cell = Arc::new(RouteCell::new(hop, service, route));
-            self.hub.0.routes.lock().unwrap_or_else(PoisonError::into_inner).push(cell.clone());
-            cell
-        });
-        cell.clone()
+        if cells.count.get() >= MAX_ROUTES {
+            return cells.other.get_or_init(|| self.fresh(hop, "other", "other")).clone();
+        }
+        cells.count.set(cells.count.get() + 1);
+        let cell = self.fresh(hop, service, route);
+        cells.routes.borrow_mut().entry(service.into()).or_default().insert(route.into(), cell.clone());
+        cell
+    }
+
+    /// A cell that is told when somebody looks.
+    fn fresh(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
+        let cell = Arc::new(RouteCell::new(hop, service, route));
+        self.hub.0.routes.lock().unwrap_or_else(PoisonError::into_inner).push(cell.clone());
+        cell
     }
 }
 

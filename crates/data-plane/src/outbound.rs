@@ -6,13 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use synego_identity::{Acceptor, Connector};
-use synego_model::{Protocol, Reason, ServiceName, ServiceTable, Snapshot};
+use synego_model::access::Asked;
+use synego_model::{Caller, Protocol, Reason, ServiceName, ServiceTable, Snapshot};
 use synego_runtime::clock;
 use synego_runtime::logs::AccessLog;
 
 use crate::calls::CallBook;
+use crate::denials::DenialBook;
 use crate::fields::{Fields, Name};
+use crate::hop::access::Permits;
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
 use crate::hop::station::{Station, To, Way};
@@ -49,6 +53,10 @@ pub struct OutboundConfig {
     pub access: AccessLog,
     /// What is called and who is left out, for reports.
     pub calls: CallBook,
+    /// Whom the caller may call, as far as that is known here.
+    pub permits: Arc<ArcSwap<Permits>>,
+    /// What access refuses.
+    pub denials: DenialBook,
 }
 
 /// Knows, or finds out, which services there are.
@@ -65,7 +73,8 @@ pub(crate) struct Outbound {
     pub(crate) upstreams: Rc<Upstreams>,
     pub(crate) fixed: Option<ServiceName>,
     pub(crate) wanted: Arc<dyn Wanted>,
-    pub(crate) caller: ServiceName,
+    pub(crate) caller: Caller,
+    pub(crate) permits: Arc<ArcSwap<Permits>>,
     pub(crate) unknown: RefCell<HashMap<ServiceName, Instant>>,
 }
 
@@ -75,7 +84,8 @@ impl Outbound {
             upstreams,
             fixed: config.fixed_service.clone(),
             wanted: config.wanted.clone(),
-            caller: config.caller.clone(),
+            caller: Caller::Service(config.caller.clone()),
+            permits: config.permits.clone(),
             unknown: RefCell::default(),
         }
     }
@@ -89,6 +99,7 @@ impl Outbound {
             })?,
         };
         let (snapshot, table) = self.table(station, &name).await.ok_or_else(|| unknown(&name))?;
+        self.may_call(station, &table, Some((head.method.as_str(), head.path())))?;
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::BadRequest, format!("{name} speaks tcp: call it at its own port")));
         }
@@ -98,6 +109,14 @@ impl Outbound {
             policy: table.policy.clone(),
             to: To::Service(self.upstreams.service(&snapshot, &table)),
         })
+    }
+
+    /// Whether the service would let this call pass, as far as that is known here.
+    ///
+    /// # Errors
+    /// When it would not: then nothing is sent.
+    pub(crate) fn may_call(&self, station: &Station, table: &ServiceTable, asked: Asked<'_>) -> Result<(), Refusal> {
+        self.permits.load().judge(station, &self.caller, table, asked)
     }
 
     /// The service of this name; one that is not known yet is asked for and waited for, for a while.
@@ -137,9 +156,14 @@ impl Outbound {
         None
     }
 
+    /// The calling service.
+    pub(crate) fn name(&self) -> &str {
+        self.caller.as_str()
+    }
+
     /// Who calls is not for the service to say.
     pub(crate) fn say_caller(&self, fields: &mut Fields) {
-        fields.set(Name::Caller, self.caller.as_str().as_bytes());
+        fields.set(Name::Caller, self.name().as_bytes());
     }
 }
 

@@ -10,6 +10,7 @@ use http::Method;
 use synego_model::{HostPattern, PathPattern, Policy, Route, Segment, ServiceName};
 
 use crate::fields::Fields;
+use crate::hop::access::RouteRules;
 use crate::hop::path;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -31,6 +32,7 @@ pub(crate) struct Prepared {
     pub(crate) label: Arc<str>,
     pub(crate) service: ServiceName,
     pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) rules: Option<Box<RouteRules>>,
     methods: Vec<Method>,
     /// Names in lower case, and values.
     headers: Vec<(String, String)>,
@@ -201,6 +203,7 @@ impl Prepared {
             label: route.place.to_string().into(),
             service: route.service.clone(),
             policy: route.policy.clone(),
+            rules: RouteRules::of(&route.place.path, &route.rules),
             methods: route.methods.iter().map(|method| method.parse().ok()).collect::<Option<_>>()?,
             headers: route.headers.iter().map(header).collect(),
             query: route.query.clone(),

@@ -6,12 +6,14 @@ use arc_swap::ArcSwap;
 use synego_model::Snapshot;
 use tokio::sync::watch;
 
+use crate::hop::access::Rules;
 use crate::router::Router;
 
 /// A snapshot and what was prepared of it, once for all workers.
 pub(crate) struct Published {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) router: Arc<Router>,
+    pub(crate) rules: Rules,
 }
 
 /// Puts snapshots in force.
@@ -31,7 +33,8 @@ pub struct SnapshotReader {
 #[must_use]
 pub fn snapshot_channel(first: Snapshot) -> (SnapshotWriter, SnapshotReader) {
     let router = Arc::new(Router::new(first.routes()));
-    let current = Arc::new(ArcSwap::from_pointee(Published { snapshot: Arc::new(first), router }));
+    let rules = Rules::of(first.services(), &Rules::default());
+    let current = Arc::new(ArcSwap::from_pointee(Published { snapshot: Arc::new(first), router, rules }));
     let (turns, seen) = watch::channel(0);
     (SnapshotWriter { current: current.clone(), turns }, SnapshotReader { current, turns: seen })
 }
@@ -40,12 +43,13 @@ impl SnapshotWriter {
     /// Puts a snapshot in force. Its routes are prepared here, on the caller's thread, unless they are the former ones.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let former = self.current.load_full();
-        let router = if former.snapshot.routes() == snapshot.routes() {
+        let router = if snapshot.has_routes_of(&former.snapshot) {
             former.router.clone()
         } else {
             Arc::new(Router::new(snapshot.routes()))
         };
-        self.current.store(Arc::new(Published { snapshot, router }));
+        let rules = Rules::of(snapshot.services(), &former.rules);
+        self.current.store(Arc::new(Published { snapshot, router, rules }));
         self.turns.send_modify(|turn| *turn += 1);
     }
 }

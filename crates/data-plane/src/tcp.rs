@@ -11,6 +11,7 @@ use synego_model::process::ServiceAddress;
 use synego_model::{Protocol, Reason, ServiceName};
 use synego_runtime::clock;
 
+use crate::hop::access::Who;
 use crate::hop::connection;
 use crate::hop::copy::{self, Silence};
 use crate::hop::record::Exchange;
@@ -27,16 +28,28 @@ pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: P
         && let Some((_, table)) = outbound.table(&station, fixed).await
         && table.protocol == Protocol::Tcp
     {
-        let exchange = begin(&station, &table.name, outbound.caller.as_str());
+        let mut exchange = begin(&station, &table.name, outbound.name());
+        if let Err(refusal) = outbound.may_call(&station, &table, None) {
+            exchange.answered(refusal.reason.status(), Some(refusal.reason), None, clock::now());
+            exchange.explained(&refusal.message);
+            return exchange.finish(true);
+        }
         return tunnel(&station, stream, exchange).await;
     }
     connection::serve(station, stream, peer).await;
 }
 
 /// Serves a connection to the inbound of a service that speaks bytes.
-pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, _: Peer) {
+pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, peer: Peer) {
     let Table::Inbound(inbound) = &station.table else { return };
-    let exchange = begin(&station, &inbound.service, "-");
+    let who = Who::of(&peer);
+    let mut exchange = begin(&station, &inbound.service, who.name().unwrap_or("-"));
+    let judged = inbound.target.load().gate.judge(&station, &inbound.service, &who, None);
+    if let Err(refusal) = judged {
+        exchange.answered(refusal.reason.status(), Some(refusal.reason), None, clock::now());
+        exchange.explained(&refusal.message);
+        return exchange.finish(true);
+    }
     tunnel(&station, stream, exchange).await;
 }
 

@@ -1,7 +1,8 @@
 //! Whom one caller calls, on one worker: the services with their balancers and budgets, and the connections to them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,10 +123,10 @@ impl Service {
         let now = clock::now();
         self.balancer.borrow_mut().update(table, limits.in_flight, now, clock::unix_ms());
         let takes = |endpoint: &&Endpoint| endpoint.state.takes_requests();
-        for gone in former.endpoints.iter().filter(takes) {
-            if !table.endpoints.iter().filter(takes).any(|endpoint| endpoint.address == gone.address) {
-                pool.empty(&ServiceAddress::Tcp(gone.address));
-            }
+        let there: HashSet<SocketAddr, RandomState> =
+            table.endpoints.iter().filter(takes).map(|endpoint| endpoint.address).collect();
+        for gone in former.endpoints.iter().filter(takes).filter(|endpoint| !there.contains(&endpoint.address)) {
+            pool.empty(&ServiceAddress::Tcp(gone.address));
         }
         if self.has_told.get() {
             self.tell(now);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use synego_model::Protocol;
+use synego_model::{AccessLines, Protocol};
 use synego_runtime::tasks;
 use synego_runtime::telemetry::Metrics;
 use tokio::sync::mpsc;
@@ -32,6 +32,9 @@ use crate::upstreams::Upstreams;
 const MAX_CONNECTIONS: u64 = 10_000;
 /// Files that are not for clients' connections.
 const OTHER_FILES: u64 = 100;
+
+/// In place of a share of exchanges that are logged: none is, not even one that failed.
+pub(crate) const NO_LINES: u8 = u8::MAX;
 
 /// How many workers, and what they share.
 pub struct WorkersConfig {
@@ -140,10 +143,10 @@ impl WorkersHandle {
         self.commands.len()
     }
 
-    /// Sets how much goes to the access logs, from now on: of exchanges that did not fail so many in a hundred (all hops
-    /// of one trace alike), and every one that failed. At first 100.
-    pub fn log_share(&self, percent: u8) {
-        self.log_share.store(percent.min(100), Relaxed);
+    /// Sets which exchanges get a line in the access logs, from now on; where a share does, all hops of one trace decide
+    /// alike. At first all do.
+    pub fn log_lines(&self, lines: AccessLines) {
+        self.log_share.store(lines.percent().unwrap_or(NO_LINES), Relaxed);
     }
 
     /// Starts a server on every worker.
@@ -205,11 +208,17 @@ impl Worker {
             Hop::Inbound(c) => (HopKind::Inbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
         };
         let (node, snapshot, acceptor, log) = (node.clone(), snapshot.clone(), acceptor.clone(), log.clone());
+        let denials = match &hop {
+            Hop::Ingress(config) => config.denials.clone(),
+            Hop::Outbound(config) => config.denials.clone(),
+            Hop::Inbound(config) => config.denials.clone(),
+        };
         let (table, pool, calls) = match hop {
             Hop::Ingress(config) => {
                 let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
                 let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
-                let table = Ingress { upstreams, trusted: config.trusted, hosts: config.hosts };
+                let (trusted, introduced_by, hosts) = (config.trusted, config.introduced_by, config.hosts);
+                let table = Ingress { upstreams, trusted, introduced_by, hosts };
                 (Table::Ingress(table), pool, Some(page))
             }
             Hop::Outbound(config) => {
@@ -231,6 +240,7 @@ impl Worker {
             acceptor,
             pool,
             calls,
+            denials,
             ending: Ending::follow(server.clone()),
             server,
             cells,

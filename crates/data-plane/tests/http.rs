@@ -5,7 +5,7 @@ mod support;
 use http::Method;
 use support::*;
 use synego_model::process::ServiceAddress;
-use synego_model::{Balance, BalanceKind, CallFigures, HashKey, InstanceState, Policy, Protocol};
+use synego_model::{AccessLines, Balance, BalanceKind, CallFigures, HashKey, InstanceState, Policy, Protocol};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_passes_the_ingress_and_arrives_whole() {
@@ -138,7 +138,9 @@ async fn of_what_does_not_fail_only_a_share_is_logged() {
     let mesh = Mesh::start();
     let _users = mesh.instance("users", Service::says("users").await).await;
     let ingress = mesh.route("/users", "users").ingress().local_addr();
-    mesh.handle.log_share(0);
+    mesh.handle.log_lines(AccessLines::Off);
+    assert_eq!(get(ingress, "a", "/gone").await.status, 404);
+    mesh.handle.log_lines(AccessLines::Errors);
     assert_eq!(get(ingress, "a", "/users").await.status, 200);
     assert_eq!(get(ingress, "a", "/other").await.status, 404);
     let lines = mesh.logged("");

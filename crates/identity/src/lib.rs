@@ -11,6 +11,7 @@
 mod accept;
 mod authority;
 mod connect;
+mod digest;
 mod keys;
 mod listen;
 mod own;
@@ -27,6 +28,7 @@ mod verify;
 pub use accept::{AcceptError, Acceptor, Admit, HANDSHAKE, Peer};
 pub use authority::{Authority, AuthorityError, IssueError, Issued, Root};
 pub use connect::{ConnectError, Connector};
+pub use digest::Digest;
 pub use keys::{BadFingerprint, Fingerprint, KeyError, PrivateKey, RequestError, key_of_request};
 pub use listen::{listen, listen_shared};
 pub use own::{Credential, InstallError, Own, RootShown, Shown};

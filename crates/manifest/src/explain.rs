@@ -48,6 +48,7 @@ pages!(
     "reserved_variable",
     "route_taken",
     "routes_needed",
+    "rule_without_use",
     "secret_inline",
     "several_documents",
     "shell_syntax",

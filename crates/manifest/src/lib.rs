@@ -45,7 +45,7 @@ pub use effective::EffectiveValue;
 pub use explain::{diagnostic_codes, diagnostic_page, key_page, key_paths};
 pub use keys::Effect;
 pub use load::{FileRole, LoadedFile, Request, load, load_files};
-pub use manifest::{Access, IdentitySpec, Level, LogFormat, LogsSpec, Manifest};
+pub use manifest::{IdentitySpec, Level, LogFormat, LogsSpec, Manifest};
 pub use outcome::Outcome;
 pub use plan::{Action, PlannedChange, plan};
 pub use schema::schema;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name};
+use synego_model::{
+    AccessLines, AccessMode, Declaration, GatewaySpec, Limits, LocalService, MasterSpec, MeshName, name,
+};
 
 use crate::effective::EffectiveValue;
 
@@ -63,8 +65,6 @@ pub struct LogsSpec {
     pub keep: Duration,
     /// How much they may take together; bytes.
     pub max_size: u64,
-    /// Which exchanges get a line.
-    pub access: Access,
 }
 
 impl LogsSpec {
@@ -77,7 +77,6 @@ impl LogsSpec {
             format: LogFormat::Json,
             keep: Duration::from_secs(14 * 86_400),
             max_size: 1 << 30,
-            access: Access::All,
         }
     }
 }
@@ -132,20 +131,6 @@ pub enum LogFormat {
     Text,
 }
 
-/// Which exchanges get a line in the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Access {
-    /// Every one.
-    All,
-    /// Those that failed.
-    Errors,
-    /// None.
-    Off,
-    /// Those that failed, and this share of the rest in percent, 0 to 100.
-    Share(u32),
-}
-
 impl Manifest {
     /// What holds in `folder` without any manifest: a mesh of the folder's name, a master and a gateway at their usual
     /// addresses, no service.
@@ -154,8 +139,10 @@ impl Manifest {
         let declaration = Declaration {
             mesh: mesh_of(folder),
             services: std::collections::BTreeMap::new(),
+            access: AccessMode::default(),
             limits: Limits::default(),
             liveness: Liveness::default(),
+            access_lines: AccessLines::default(),
             life: declaration::LIFE,
         };
         let effective = crate::effective::of_nothing(declaration.mesh.as_str());
@@ -166,7 +153,12 @@ impl Manifest {
             local: Vec::new(),
             gateway: GatewaySpec {
                 engine: None,
-                listen: vec![Listen { name: "http".into(), protocol: ListenProtocol::Http, address: any(8080) }],
+                listen: vec![Listen {
+                    name: "http".into(),
+                    protocol: ListenProtocol::Http,
+                    address: any(8080),
+                    proxy_protocol: Vec::new(),
+                }],
                 hosts: Vec::new(),
                 static_places: Vec::new(),
                 spa_places: Vec::new(),

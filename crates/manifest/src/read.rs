@@ -9,12 +9,12 @@ use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
 use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, Target};
 use synego_model::{
-    Declaration, Engine, GatewaySpec, HostPattern, Limits, MasterSpec, MeshName, Policy, Protocol, Route, ServiceName,
-    ServiceSpec,
+    AccessLines, AccessMode, AccessRule, AccessRules, Declaration, Engine, GatewaySpec, HostPattern, Limits,
+    MasterSpec, MeshName, Policy, Protocol, Route, ServiceName, ServiceSpec,
 };
 
 use crate::address::socket;
-use crate::manifest::{ANY, Access, IdentitySpec, LOOPBACK, Level, LogFormat, LogsSpec, masters, mesh_of};
+use crate::manifest::{ANY, IdentitySpec, LOOPBACK, Level, LogFormat, LogsSpec, masters, mesh_of};
 use crate::policy;
 use crate::problems::Problems;
 use crate::tree::Node;
@@ -90,14 +90,17 @@ pub(crate) fn read(file: &types::Manifest, context: &Context<'_>) -> Option<Read
         gone: time(said.and_then(|said| said.gone), usual.gone),
     };
     let limits = limits(file.limits.as_ref());
+    let said_logs = file.telemetry.as_ref().and_then(|telemetry| telemetry.logs.as_ref());
+    let access_lines = access_lines(said_logs);
+    let access = file.access.as_deref().map_or(Some(AccessMode::default()), AccessMode::from_word)?;
     let life = time(file.identity.as_ref().and_then(|said| said.life), declaration::LIFE);
     Some(Read {
-        declaration: Declaration { mesh, services, limits, liveness, life },
+        declaration: Declaration { mesh, services, access, limits, liveness, access_lines, life },
         identity: identity(file, context),
         local,
         gateway: gateway(file.gateway.as_ref(), context)?,
         masters: master(said)?,
-        logs: logs(file.telemetry.as_ref().and_then(|telemetry| telemetry.logs.as_ref()), context),
+        logs: logs(said_logs, context),
     })
 }
 
@@ -132,7 +135,8 @@ fn gateway(said: Option<&types::Gateway>, context: &Context<'_>) -> Option<Gatew
     let mut listen = Vec::new();
     match &said.listen {
         None => {
-            listen.push(Listen { name: "http".into(), protocol: ListenProtocol::Http, address: socket("8080", ANY)? })
+            let (name, protocol, address) = ("http".into(), ListenProtocol::Http, socket("8080", ANY)?);
+            listen.push(Listen { name, protocol, address, proxy_protocol: Vec::new() });
         }
         Some(all) => {
             for (name, one) in all {
@@ -140,7 +144,13 @@ fn gateway(said: Option<&types::Gateway>, context: &Context<'_>) -> Option<Gatew
                     "grpc" => ListenProtocol::Grpc,
                     _ => ListenProtocol::Http,
                 };
-                listen.push(Listen { name: name.clone(), protocol, address: socket(one.address.as_deref()?, ANY)? });
+                let proxies = one.proxy_protocol.iter().flatten().map(|range| range.parse());
+                listen.push(Listen {
+                    name: name.clone(),
+                    protocol,
+                    address: socket(one.address.as_deref()?, ANY)?,
+                    proxy_protocol: proxies.collect::<Result<_, _>>().ok()?,
+                });
             }
         }
     }
@@ -187,13 +197,19 @@ fn logs(said: Option<&types::Logs>, context: &Context<'_>) -> LogsSpec {
         .map_or(spec.format, |format| if format == "text" { LogFormat::Text } else { LogFormat::Json });
     spec.keep = said.keep.map_or(spec.keep, |time| time.0);
     spec.max_size = said.max_size.map_or(spec.max_size, |size| size.0);
-    spec.access = match said.access.as_deref() {
-        None | Some("all") => Access::All,
-        Some("errors") => Access::Errors,
-        Some("off") => Access::Off,
-        Some(share) => crate::value::percent(share).map_or(Access::All, Access::Share),
-    };
     spec
+}
+
+fn access_lines(said: Option<&types::Logs>) -> AccessLines {
+    match said.and_then(|said| said.access.as_deref()) {
+        None | Some("all") => AccessLines::All,
+        Some("errors") => AccessLines::Errors,
+        Some("off") => AccessLines::Off,
+        Some(share) => {
+            let percent = crate::value::percent(share).and_then(|percent| u8::try_from(percent).ok());
+            percent.map_or(AccessLines::All, AccessLines::Share)
+        }
+    }
 }
 
 fn limits(said: Option<&types::Limits>) -> Limits {
@@ -248,6 +264,7 @@ fn service(name: &ServiceName, said: &types::Service, context: &Context<'_>) -> 
         protocol,
         routes,
         uses: uses.map(|used| ServiceName::new(used).ok()).collect::<Option<_>>()?,
+        rules: rules(said.allow.as_deref(), said.deny.as_deref())?,
         health: match &said.health {
             Some(health) => health_spec(health),
             None => None,
@@ -275,7 +292,21 @@ fn route(service: &ServiceName, said: &types::Route, own: &Policy, origin: Strin
         policy::apply(&mut whole, policy);
         Arc::new(whole)
     });
+    route.rules = rules(said.allow.as_deref(), said.deny.as_deref())?;
     Some(route)
+}
+
+fn rules(allow: Option<&[types::Caller]>, deny: Option<&[types::Caller]>) -> Option<AccessRules> {
+    let rule = |said: &types::Caller| {
+        Some(AccessRule {
+            caller: said.caller.as_deref()?.parse().ok()?,
+            methods: said.method.clone().unwrap_or_default(),
+            path: said.path.as_deref().map_or(Some(None), |path| path.parse().ok().map(Some))?,
+        })
+    };
+    let all = |list: &[types::Caller]| list.iter().map(rule).collect::<Option<Vec<AccessRule>>>();
+    let allow = allow.map_or(Some(None), |list| all(list).map(Some))?;
+    Some(AccessRules { allow, deny: all(deny.unwrap_or_default())? })
 }
 
 fn probe(

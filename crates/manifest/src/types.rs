@@ -82,6 +82,7 @@ pub(crate) struct Manifest {
     pub(crate) mesh: Option<String>,
     pub(crate) include: Option<Vec<String>>,
     pub(crate) nodes: Option<String>,
+    pub(crate) access: Option<String>,
     pub(crate) masters: Option<Masters>,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) limits: Option<Limits>,
@@ -140,6 +141,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Listen {
     pub(crate) address: Option<String>,
     pub(crate) protocol: Option<String>,
+    pub(crate) proxy_protocol: Option<Vec<String>>,
 }
 
 /// One of `gateway.static`.
@@ -217,6 +219,8 @@ pub(crate) struct Defaults {
     pub(crate) ready: Option<Ready>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
 }
 
 /// One of `services`.
@@ -240,6 +244,17 @@ pub(crate) struct Service {
     pub(crate) ready: Option<Ready>,
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
+}
+
+/// One of `allow` or `deny`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Caller {
+    pub(crate) caller: Option<String>,
+    pub(crate) method: Option<Vec<String>>,
+    pub(crate) path: Option<String>,
 }
 
 /// One text or several.
@@ -278,6 +293,8 @@ pub(crate) struct Route {
     pub(crate) headers: Option<BTreeMap<String, String>>,
     pub(crate) query: Option<BTreeMap<String, String>>,
     pub(crate) policy: Option<Policy>,
+    pub(crate) allow: Option<Vec<Caller>>,
+    pub(crate) deny: Option<Vec<Caller>>,
 }
 
 /// `health`.

@@ -5,16 +5,40 @@ mod common;
 use std::path::PathBuf;
 
 use common::Case;
-use synego_manifest::{Access, LogFormat, Manifest, OsDisk, Request, load};
+use synego_manifest::{LogFormat, Manifest, OsDisk, Request, load};
 use synego_model::gateway::{Engine, ListenProtocol};
 use synego_model::policy::{BalanceKind, HashKey};
 use synego_model::process::{ReadyBy, Target};
-use synego_model::{Probe, Protocol};
+use synego_model::{AccessLines, Probe, Protocol};
 
 fn read(text: &str) -> Manifest {
     let outcome = Case::read(text).load();
     let told: String = outcome.diagnostics.iter().map(|diagnostic| diagnostic.render() + "\n").collect();
     outcome.manifest.unwrap_or_else(|| panic!("{told}"))
+}
+
+#[test]
+fn access_is_read_with_callers_methods_and_paths() {
+    let text = "access: observe\ndefaults: { deny: [reports] }\nservices:\n  users:\n    run: ./users\n    \
+                routes: [/users, { path: /users/keys, allow: [] }]\n    \
+                allow: [ingress, { caller: orders, method: [GET], path: \"/users/:id\" }]\n  \
+                orders: { run: ./orders, routes: [], uses: [users] }\n  \
+                reports: { run: ./reports, routes: [], deny: [] }\n";
+    let outcome = Case::read(text).load();
+    let told: Vec<String> = outcome.diagnostics.iter().map(|found| found.render()).collect();
+    let manifest = outcome.manifest.unwrap_or_else(|| panic!("{told:#?}"));
+    assert_eq!(manifest.declaration.access.word(), "observe");
+    let users = &manifest.declaration.services["users"];
+    let judge = |caller: &str, method: &str, path: &str| {
+        let caller = caller.parse().expect("a caller");
+        users.rules.judge(&caller, Some((method, path))).is_ok()
+    };
+    assert!(judge("ingress", "POST", "/x") && judge("orders", "GET", "/users/7"));
+    assert!(!judge("orders", "POST", "/users/7") && !judge("orders", "GET", "/x") && !judge("reports", "GET", "/x"));
+    assert_eq!(manifest.declaration.services["orders"].rules.deny.len(), 1, "defaults hold where nothing is said");
+    assert!(manifest.declaration.services["reports"].rules.is_empty());
+    let rules: Vec<bool> = users.routes.iter().flatten().map(|route| route.rules.is_empty()).collect();
+    assert_eq!(rules, [true, false], "an empty `allow` is said: nobody");
 }
 
 #[test]
@@ -126,7 +150,7 @@ services:
     assert_eq!(manifest.declaration.limits.headers, 32 << 10);
     assert_eq!(manifest.declaration.limits.body_rate, 2048);
     assert_eq!(manifest.declaration.limits.connections, Some(5000));
-    assert_eq!((manifest.logs.format, manifest.logs.access), (LogFormat::Text, Access::Share(10)));
+    assert_eq!((manifest.logs.format, manifest.declaration.access_lines), (LogFormat::Text, AccessLines::Share(10)));
     let a = &manifest.declaration.services["a"];
     assert_eq!(a.instances, 4);
     assert_eq!(a.policy.balance.kind, BalanceKind::Hash(HashKey::Header("x-user".into())));

@@ -57,6 +57,12 @@ fn each_key_says_what_its_change_does() {
             "run: node users.js, build: make",
             "+ services.users.build – → [make] next start synego.yaml:3",
         ),
+        ("mesh: shop", "mesh: shop\naccess: observe", "~ access enforce → observe live synego.yaml:2"),
+        (
+            "[/users]",
+            "[/users], allow: [ingress]",
+            "+ services.users.allow – → [{ caller: ingress }] live synego.yaml:3",
+        ),
         ("mesh: shop", "mesh: other", "~ mesh shop → other never synego.yaml:1"),
         (
             "mesh: shop",

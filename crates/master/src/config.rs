@@ -6,6 +6,7 @@ use std::path::Path;
 
 use synego_manifest::Manifest;
 use synego_model::NodeName;
+use synego_model::gateway::Listen;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::config as machine;
 
@@ -22,7 +23,7 @@ pub struct MasterConfig {
     /// Where Nginx reaches it.
     pub ingress: SocketAddr,
     /// Addresses at which it faces the world itself, where there is no Nginx.
-    pub public: Vec<SocketAddr>,
+    pub public: Vec<Listen>,
     /// Where sidecars of other processes reach it; `None`: nowhere.
     pub mesh: Option<SocketAddr>,
     /// Where people reach it.

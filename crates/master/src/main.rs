@@ -33,8 +33,7 @@ fn main() -> ExitCode {
 async fn run(config: MasterConfig, host: &Host) -> anyhow::Result<()> {
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
-    let (access, share) = start::access(&config)?;
-    workers.handle().log_share(share);
+    let access = start::access(&config)?;
     let master = Master::bind(config, &workers.handle(), access, host).await?;
     tracing::info!(ingress = %master.ingress(), mesh = ?master.mesh(), admin = ?master.admin(), "bound");
     let outcome = master.serve(host.stop()).await;

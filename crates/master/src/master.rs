@@ -7,12 +7,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
-    InProcessMaster, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
+    Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
 use synego_data_plane::{
-    CallBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle, snapshot_channel,
+    CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
+    snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
+use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
@@ -41,6 +43,7 @@ pub struct Master {
     waiting: Option<SocketAddr>,
     snapshots: SnapshotWriter,
     calls: CallBook,
+    denials: DenialBook,
     readiness: Readiness,
     host: Host,
     addresses: Addresses,
@@ -61,13 +64,29 @@ struct Ingress {
     snapshot: SnapshotReader,
     access: AccessLog,
     calls: CallBook,
+    denials: DenialBook,
     hosts: Vec<HostPattern>,
     connector: Connector,
 }
 
 impl Ingress {
-    /// Serves behind Nginx, which runs on this machine, or `facing` the world itself.
-    fn serve(&self, address: SocketAddr, facing: bool) -> anyhow::Result<Server> {
+    /// Serves behind Nginx, which runs on this machine.
+    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
+        self.serve_as(address, Network::loopback(), Vec::new(), Vec::new())
+    }
+
+    /// Serves facing the world itself.
+    fn serve_world(&self, listen: &Listen) -> anyhow::Result<Server> {
+        self.serve_as(listen.address, Vec::new(), listen.proxy_protocol.clone(), self.hosts.clone())
+    }
+
+    fn serve_as(
+        &self,
+        address: SocketAddr,
+        trusted: Vec<Network>,
+        introduced_by: Vec<Network>,
+        hosts: Vec<HostPattern>,
+    ) -> anyhow::Result<Server> {
         let hop = Hop::Ingress(IngressConfig {
             name: self.name.clone(),
             snapshot: self.snapshot.clone(),
@@ -75,8 +94,10 @@ impl Ingress {
             connector: self.connector.clone(),
             access: self.access.clone(),
             calls: self.calls.clone(),
-            trusted: if facing { Vec::new() } else { Network::loopback() },
-            hosts: if facing { self.hosts.clone() } else { Vec::new() },
+            denials: self.denials.clone(),
+            trusted,
+            introduced_by,
+            hosts,
         });
         self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
     }
@@ -103,28 +124,30 @@ impl Master {
         };
         let credential = keeper.as_ref().map(Keeper::handle);
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
-        let calls = CallBook::default();
+        let (calls, denials) = (CallBook::default(), DenialBook::default());
         let ingress = Ingress {
             workers: workers.clone(),
             name: name.as_str().into(),
             snapshot,
             access,
             calls: calls.clone(),
+            denials: denials.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
             connector: credential.as_ref().map_or_else(Connector::plain, |own| Connector::mutual(own.own())),
         };
+        workers.log_lines(config.manifest.declaration.access_lines);
         let mut servers = Vec::new();
         // A free port must be known now; a fixed one may wait until the sidecars have reported.
         let waits = config.settle && config.ingress.port() != 0;
         let mut own = config.ingress;
         if !waits {
-            let server = ingress.serve(config.ingress, false)?;
+            let server = ingress.serve(config.ingress)?;
             own = server.local_addr();
             servers.push(server);
         }
         let mut public = Vec::new();
-        for address in &config.public {
-            let server = ingress.serve(*address, true)?;
+        for listen in &config.public {
+            let server = ingress.serve_world(listen)?;
             public.push(server.local_addr());
             servers.push(server);
         }
@@ -157,6 +180,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            logins: LoginBook::default(),
+            audit: Audit::default(),
             authority,
             credential,
             metrics: host.metrics(),
@@ -171,6 +196,7 @@ impl Master {
             waiting: waits.then_some(own),
             snapshots,
             calls,
+            denials,
             readiness: host.readiness(),
             host: host.clone(),
             addresses,
@@ -232,16 +258,23 @@ impl Master {
             }
         });
         tasks::spawn("ingress-report", Kind::Critical, {
-            let (handle, calls, life) = (self.handle.clone(), self.calls.clone(), life.clone());
+            let (handle, calls, denials) = (self.handle.clone(), self.calls.clone(), self.denials.clone());
+            let life = life.clone();
             async move {
                 let mut every = tokio::time::interval(REPORT_EVERY);
                 loop {
                     tokio::select! {
-                        _ = every.tick() => handle.ingress_report(calls.ejections(), calls.take_figures()),
+                        _ = every.tick() => {
+                            handle.ingress_report(calls.ejections(), calls.take_figures(), denials.take());
+                        }
                         () = life.stopped() => return,
                     }
                 }
             }
+        });
+        tasks::spawn("access-lines", Kind::Connection, {
+            let (handle, workers) = (self.handle.clone(), self.ingress.workers.clone());
+            async move { handle.follow_access_lines(|lines| workers.log_lines(lines)).await }
         });
         let router = self.handle.admin_router().merge(admin::router(self.host.metrics(), self.readiness.clone()));
         let api = tasks::spawn("admin", Kind::Critical, {
@@ -262,7 +295,7 @@ impl Master {
         });
         if let Some(address) = self.waiting {
             self.handle.settled(SETTLE).await;
-            self.servers.push(self.ingress.serve(address, false)?);
+            self.servers.push(self.ingress.serve(address)?);
         }
         drop(guard);
         stop.stopped().await;

@@ -1,7 +1,7 @@
 //! What the program needs between its command line and its master.
 
 use anyhow::Context as _;
-use synego_manifest::{Access, EffectiveValue, Manifest, OsDisk, Request};
+use synego_manifest::{EffectiveValue, Manifest, OsDisk, Request};
 use synego_runtime::config::{self as machine, Setting};
 use synego_runtime::logs::{AccessLog, Format, LineConfig, LogConfig, To};
 
@@ -42,19 +42,13 @@ pub fn logs(args: &Args, manifest: &Manifest) -> LogConfig {
     }
 }
 
-/// Where access lines go, and how many in a hundred of those that did not fail: into the manifest's folder of logs where
-/// it names one, else into that of state.
+/// Where access lines go: into the manifest's folder of logs where it names one, else into that of state. It is opened
+/// whatever the manifest says of lines, since that may change while the master runs.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn access(config: &MasterConfig) -> anyhow::Result<(AccessLog, u8)> {
+pub fn access(config: &MasterConfig) -> anyhow::Result<AccessLog> {
     let logs = &config.manifest.logs;
-    let share = match logs.access {
-        Access::Off => return Ok((AccessLog::discard(), 0)),
-        Access::All => 100,
-        Access::Errors => 0,
-        Access::Share(percent) => u8::try_from(percent).unwrap_or(100),
-    };
     let is_said = |value: &EffectiveValue| value.key == "telemetry.logs.dir" && value.origin != "default";
     let dir = if config.manifest.effective().iter().any(is_said) {
         logs.dir.clone()
@@ -64,7 +58,7 @@ pub fn access(config: &MasterConfig) -> anyhow::Result<(AccessLog, u8)> {
     let name = format!("access-master-{}", config.ingress.port());
     let lines = LineConfig { to: To::Dir { dir: dir.clone(), name }, keep: logs.keep, max_size: logs.max_size };
     let log = AccessLog::open(lines).with_context(|| format!("access log in {}", dir.display()))?;
-    Ok((log.for_the_process(), share))
+    Ok(log.for_the_process())
 }
 
 /// The settings in force, for `--check`.

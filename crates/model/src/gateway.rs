@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Network;
 use crate::place::{HostPattern, Place};
 
 /// What serves the outside.
@@ -36,6 +37,8 @@ pub struct Listen {
     pub protocol: ListenProtocol,
     /// Where.
     pub address: SocketAddr,
+    /// Load balancers that say by a PROXY header whose connection they pass on, and must; none: nobody may.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// A folder of files served at a place.

@@ -6,6 +6,7 @@
 //! **Invariants.** No I/O, no clock, no randomness, no async. A value that exists is valid: constructors check, fields of
 //! checked types are private. A [`Snapshot`] never changes once built.
 
+pub mod access;
 pub mod declaration;
 pub mod diagnostic;
 pub mod endpoint;
@@ -14,6 +15,7 @@ pub mod health;
 pub mod identity;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod place;
 pub mod policy;
 pub mod process;
@@ -25,7 +27,8 @@ pub mod service;
 pub mod snapshot;
 pub mod text;
 
-pub use declaration::{Declaration, MasterSpec};
+pub use access::{Access, AccessMode, AccessRule, AccessRules, Caller, Denial, RouteAccess};
+pub use declaration::{AccessLines, Declaration, MasterSpec};
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;
 pub use gateway::{Engine, GatewaySpec};
@@ -33,6 +36,7 @@ pub use health::{Cause, HealthSpec, InstanceState, Probe};
 pub use identity::{BadIdentity, Identity, Role};
 pub use limits::Limits;
 pub use name::{BadName, InstanceId, InstanceName, MeshName, NodeName, ServiceName};
+pub use network::{BadNetwork, Network};
 pub use place::{BadPlace, HostPattern, PathPattern, Place, Segment};
 pub use policy::{Balance, BalanceKind, Eject, HashKey, Policy};
 pub use process::{CommandLine, LocalService, ReadySpec, Target};

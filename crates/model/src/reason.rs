@@ -158,6 +158,7 @@ reasons! {
     MethodNotAllowed = 34 "method_not_allowed" 405 Unimplemented Caller Never: "the mesh does not pass on requests of this method";
     ClientTooSlow = 35 "client_too_slow" 408 Cancelled Caller Later: "the client sent its request too slowly";
     Internal = 36 "internal" 500 Internal Local Never: "the mesh itself failed";
+    UnsupportedType = 37 "unsupported_type" 415 InvalidArgument Caller Never: "the body is of a type that the called API does not speak";
     InvalidBody = 50 "invalid_body" 400 InvalidArgument Caller Never: "the body does not have the form that the handler declares";
     QueueFull = 51 "queue_full" 503 Unavailable Upstream Later: "the waiting line of the handler is full";
     QueueTimeout = 52 "queue_timeout" 503 Unavailable Upstream Later: "the call waited longer in line than the handler allows";
@@ -174,6 +175,7 @@ reasons! {
     EpochConflict = 74 "epoch_conflict" 409 Aborted Caller Later: "the mesh moved on since the change was planned";
     ManifestRefused = 75 "manifest_refused" 400 InvalidArgument Caller Never: "the manifest has mistakes and was refused whole";
     NotLive = 76 "not_live" 409 FailedPrecondition Caller Never: "the change needs more than a live change may do";
+    Unauthenticated = 77 "unauthenticated" 401 Unauthenticated Caller Never: "the admin API does not know who asks";
     TokenRefused = 78 "token_refused" 403 PermissionDenied Caller Never: "the join token cannot be used";
     NotEnrolled = 79 "not_enrolled" 401 Unauthenticated Caller Never: "the other side has no valid certificate of this mesh";
     Starting = 90 "starting" 503 Unavailable Upstream Later: "the process has not said or shown yet that it is ready";

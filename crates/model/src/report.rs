@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Denial;
 use crate::health::{Cause, InstanceState};
 use crate::name::{InstanceId, NodeName, ServiceName};
 use crate::protocol::Protocol;
@@ -63,6 +64,8 @@ pub struct HealthReport {
     pub ejections: Vec<EjectionReport>,
     /// What its outbound did since the last report, by callee.
     pub calls: Vec<CallFigures>,
+    /// Calls that access refused, or would have, since the last report.
+    pub denials: Vec<Denial>,
     /// Age of the snapshot in force; milliseconds.
     pub snapshot_age_ms: u64,
     /// Who the sidecar is by its certificate, and whom it trusts; `None`: the mesh runs without certificates.

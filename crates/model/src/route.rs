@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessRules;
 use crate::name::ServiceName;
 use crate::place::Place;
 use crate::policy::Policy;
@@ -26,6 +27,8 @@ pub struct Route {
     pub service: ServiceName,
     /// How its requests are treated; `None`: as the service says.
     pub policy: Option<Arc<Policy>>,
+    /// Who may call by it, of those that the service lets call.
+    pub rules: AccessRules,
     /// Where it was said, for people: `synego.yaml:12`, `sdk`, `sidecar` or `default`.
     pub origin: String,
 }
@@ -42,6 +45,7 @@ impl Route {
             query: Vec::new(),
             service,
             policy: None,
+            rules: AccessRules::default(),
             origin: origin.into(),
         }
     }
@@ -79,12 +83,13 @@ fn sorted(pairs: &[(String, String)]) -> Vec<&(String, String)> {
 }
 
 /// Sorts routes so that the first one that matches is the one that wins; equal ones by service, then place.
-pub fn sort_by_rank(routes: &mut [Route]) {
-    routes.sort_by(|a, b| {
-        b.cmp_rank(a)
-            .then_with(|| a.service.cmp(&b.service))
-            .then_with(|| a.place.to_string().cmp(&b.place.to_string()))
+pub fn sort_by_rank(routes: &mut Vec<Route>) {
+    // Written out once each: there may be ten thousand, and most are equal in rank.
+    let mut written: Vec<(String, Route)> = routes.drain(..).map(|route| (route.place.to_string(), route)).collect();
+    written.sort_by(|(place_a, a), (place_b, b)| {
+        b.cmp_rank(a).then_with(|| a.service.cmp(&b.service)).then_with(|| place_a.cmp(place_b))
     });
+    routes.extend(written.into_iter().map(|(_, route)| route));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessRules;
 use crate::health::HealthSpec;
 use crate::name::ServiceName;
 use crate::policy::Policy;
@@ -22,6 +23,8 @@ pub struct ServiceSpec {
     pub routes: Option<Vec<Route>>,
     /// Services it calls.
     pub uses: Vec<ServiceName>,
+    /// Who may call it, of those that use it.
+    pub rules: AccessRules,
     /// How its health is probed; `None`: by its process and port alone.
     pub health: Option<HealthSpec>,
     /// How requests to it are treated.

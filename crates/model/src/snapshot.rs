@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::endpoint::Endpoint;
 use crate::limits::Limits;
-use crate::name::ServiceName;
+use crate::name::{InstanceId, ServiceName};
 use crate::policy::Policy;
 use crate::protocol::Protocol;
 use crate::route::{self, Route};
@@ -25,6 +26,10 @@ pub struct ServiceTable {
     pub protocol: Protocol,
     /// How requests to it are treated.
     pub policy: Arc<Policy>,
+    /// Who may call it, beside the `uses` of its callers.
+    pub access: Arc<Access>,
+    /// Services that have the permission of their own `uses`, by name; known to masters alone.
+    pub callers: Arc<[ServiceName]>,
     /// Its instances that are not gone, by id.
     pub endpoints: Vec<Endpoint>,
 }
@@ -36,8 +41,17 @@ pub struct ServiceTable {
 pub struct Snapshot {
     epoch: Epoch,
     services: HashMap<ServiceName, Arc<ServiceTable>>,
-    routes: Vec<Route>,
+    routes: Arc<[Route]>,
     limits: Limits,
+}
+
+impl ServiceTable {
+    /// An instance; `None` when it is not in the table.
+    #[must_use]
+    pub fn endpoint(&self, id: &InstanceId) -> Option<&Endpoint> {
+        let found = self.endpoints.binary_search_by(|endpoint| endpoint.id.cmp(id)).ok()?;
+        self.endpoints.get(found)
+    }
 }
 
 impl Snapshot {
@@ -52,7 +66,30 @@ impl Snapshot {
     ) -> Self {
         route::sort_by_rank(&mut routes);
         let services = services.into_iter().map(|table| (table.name.clone(), table)).collect();
-        Self { epoch, services, routes, limits }
+        Self { epoch, services, routes: routes.into(), limits }
+    }
+
+    /// The picture after this one; `routes`: `None` when they stay. Routes that are the same are shared, not copied, so
+    /// that whoever prepared them knows it from a look: [`Self::has_routes_of`].
+    #[must_use]
+    pub fn next(
+        &self,
+        services: impl IntoIterator<Item = Arc<ServiceTable>>,
+        routes: Option<Vec<Route>>,
+        limits: &Limits,
+    ) -> Self {
+        let routes_stay = routes.is_none();
+        let mut next = Self::new(Epoch(self.epoch.0 + 1), services, routes.unwrap_or_default(), limits.clone());
+        if routes_stay || next.routes == self.routes {
+            next.routes = Arc::clone(&self.routes);
+        }
+        next
+    }
+
+    /// Whether the routes are those of `other`.
+    #[must_use]
+    pub fn has_routes_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.routes, &other.routes) || self.routes == other.routes
     }
 
     /// Nothing at all.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::lifecycle::{Readiness, Stop};
 use crate::serve::{self, Profile};
-pub use crate::serve::{BindAddr, Listener, bind};
+pub use crate::serve::{ApiPeer, BindAddr, Listener, bind};
 use crate::telemetry::Metrics;
 
 /// The routes that every process has; merge further ones into it.

@@ -57,6 +57,14 @@ pub fn runtime_dir(mesh: &str) -> io::Result<PathBuf> {
 /// # Errors
 /// When it cannot be made, belongs to another user, or a person has no home.
 pub fn state_dir(mesh: &str) -> io::Result<PathBuf> {
+    private_dir(&state_base()?.join(mesh))
+}
+
+/// The folder above the state folders of all meshes of this user; made if missing, mode 0700.
+///
+/// # Errors
+/// As of [`state_dir`].
+pub fn state_base() -> io::Result<PathBuf> {
     let base = match (env("SYNEGO_STATE_DIR"), env("XDG_STATE_HOME"), env("HOME")) {
         (Some(dir), ..) => PathBuf::from(dir),
         _ if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/synego"),
@@ -66,8 +74,7 @@ pub fn state_dir(mesh: &str) -> io::Result<PathBuf> {
             return Err(io::Error::new(io::ErrorKind::NotFound, "neither HOME nor XDG_STATE_HOME is set"));
         }
     };
-    private_dir(&base)?;
-    private_dir(&base.join(mesh))
+    private_dir(&base)
 }
 
 /// Makes a folder that only this user can enter (0700) if it is not there, and returns it.

@@ -16,7 +16,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower_service::Service;
 
-pub use listen::{ApiStream, BindAddr, Listener, SocketFile, bind};
+pub use listen::{ApiPeer, ApiStream, BindAddr, Listener, SocketFile, bind};
 
 use crate::lifecycle::{Drain, Stop};
 use crate::tasks;
@@ -133,11 +133,11 @@ async fn accept(listener: Listener, router: Router, profile: Profile, stop: Stop
         let (router, profile, stop, lingering) = (router.clone(), profile.clone(), stop.clone(), lingering.clone());
         let guard = (place, drain.guard());
         match accepted {
-            Ok(stream) => {
+            Ok((stream, peer)) => {
                 tasks::spawn("connection", tasks::Kind::Connection, async move {
                     let _guard = guard;
                     tokio::select! {
-                        () = serve_connection(stream, router, &profile, stop) => {}
+                        () = serve_peer(stream, Some(peer), router, &profile, stop) => {}
                         () = lingering.cut() => {}
                     }
                 });
@@ -152,9 +152,19 @@ pub async fn serve_connection<S>(stream: S, router: Router, profile: &Profile, s
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    serve_peer(stream, None, router, profile, stop).await;
+}
+
+async fn serve_peer<S>(stream: S, peer: Option<ApiPeer>, router: Router, profile: &Profile, stop: Stop)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let builder = profile.builder();
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let mut router = router.clone();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Service::call(&mut router, request).await }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::Attachment;
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
-use synego_data_plane::InboundTarget;
+use synego_data_plane::{Gate, InboundTarget, Permits};
 use synego_model::process::ServiceAddress;
-use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Protocol, Reason};
+use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Protocol, Reason, ServiceName};
 use synego_runtime::{Stop, clock};
 use synego_supervise::{Phase, ProbeContext, ProbeState, Prober, ProcessState};
 use tokio::sync::watch;
@@ -49,6 +49,9 @@ pub(crate) struct Keeper {
     pub(crate) settings: watch::Receiver<SidecarSettings>,
     pub(crate) drain: watch::Receiver<DrainStep>,
     pub(crate) target: Arc<ArcSwap<InboundTarget>>,
+    pub(crate) permits: Arc<ArcSwap<Permits>>,
+    /// What this sidecar was told that its service calls; it counts where the manifest does not name the service.
+    pub(crate) uses: Vec<ServiceName>,
     pub(crate) announcement: watch::Sender<Announcement>,
     pub(crate) view: watch::Sender<View>,
     pub(crate) uplink: UplinkHandle,
@@ -79,6 +82,7 @@ impl Keeper {
         let mut probed = self.run_of_the_process();
         let mut prober = self.prober(spec.as_ref());
         let mut settle = clock::now();
+        let mut gate = self.admit();
         loop {
             // What a probe saw of a process before it was ready, or of its predecessor, says nothing about it.
             let run = self.run_of_the_process();
@@ -88,13 +92,14 @@ impl Keeper {
                 settle = clock::now() + ATTACH;
             }
             let settled = clock::now() >= settle;
-            self.tell(prober.as_mut(), settled);
+            self.tell(prober.as_mut(), settled, &gate);
             tokio::select! {
                 () = changed(self.process.as_mut()) => {}
                 () = looked(prober.as_mut()) => {}
                 _ = self.attachment.changed() => {}
                 _ = self.drain.changed() => {}
                 _ = self.settings.changed() => {
+                    gate = self.admit();
                     let wanted = self.health_in_force();
                     if wanted != spec {
                         prober = self.prober(wanted.as_ref());
@@ -105,6 +110,16 @@ impl Keeper {
                 () = stop.cut() => return,
             }
         }
+    }
+
+    /// Who may call this service, prepared once for each change of it; tells the outbound whom it may call.
+    fn admit(&mut self) -> Arc<Gate> {
+        let settings = self.settings.borrow_and_update();
+        // Until a master has spoken, now or before a restart, nothing is known: neither who may call, nor whom to call.
+        let Some(access) = &settings.access else { return Arc::default() };
+        let uses = if settings.declared { &settings.uses } else { &self.uses };
+        self.permits.store(Arc::new(Permits::new(uses, settings.declared)));
+        Arc::new(Gate::new(access, &settings.callers))
     }
 
     /// The probe of the manifest, else that of the configuration, else (where no parent sees the process) its port.
@@ -137,7 +152,7 @@ impl Keeper {
         })
     }
 
-    fn tell(&self, prober: Option<&mut Watched>, settled: bool) {
+    fn tell(&self, prober: Option<&mut Watched>, settled: bool, gate: &Arc<Gate>) {
         let attachment = self.attachment.borrow().clone();
         let process = self.process.as_ref().map(|process| process.borrow().clone());
         let former = self.view.borrow().clone();
@@ -164,6 +179,7 @@ impl Keeper {
             cause: view.cause.clone(),
             refuses: drain == DrainStep::Refusing,
             policy: Arc::new(self.settings.borrow().policy.clone()),
+            gate: gate.clone(),
         });
         self.target.store(Arc::new(target));
         let is_new = self.view.send_if_modified(|current| {

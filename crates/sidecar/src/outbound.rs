@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use synego_control_plane::uplink::UplinkHandle;
-use synego_data_plane::{CallBook, Hop, OutboundConfig, Server, SnapshotReader, Wanted};
+use synego_data_plane::{CallBook, DenialBook, Hop, OutboundConfig, Permits, Server, SnapshotReader, Wanted};
 use synego_identity::Acceptor;
 use synego_model::ServiceName;
 
@@ -19,6 +20,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) name: Arc<str>,
     pub(crate) snapshot: SnapshotReader,
     pub(crate) calls: CallBook,
+    pub(crate) permits: Arc<ArcSwap<Permits>>,
+    pub(crate) denials: DenialBook,
     pub(crate) link: Arc<OnceLock<UplinkHandle>>,
 }
 
@@ -34,6 +37,8 @@ impl Outbound<'_> {
             connector: peers(self.config),
             access: self.shared.access.clone(),
             calls: self.calls.clone(),
+            permits: self.permits.clone(),
+            denials: self.denials.clone(),
         });
         self.shared.workers.serve(address, hop).with_context(|| format!("outbound {address}"))
     }

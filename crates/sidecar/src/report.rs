@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use synego_control_plane::attach::Attachment;
 use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::uplink::UplinkHandle;
-use synego_data_plane::{CallBook, LoadMeter};
+use synego_data_plane::{CallBook, DenialBook, LoadMeter};
 use synego_model::{HealthReport, InstanceLoad};
 use synego_supervise::{ProcessState, stat};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ pub(crate) struct Sources {
     pub(crate) view: watch::Receiver<View>,
     pub(crate) meter: LoadMeter,
     pub(crate) calls: CallBook,
+    pub(crate) denials: DenialBook,
     /// Set once the process is started by this sidecar; its figures change without waking anyone.
     pub(crate) process: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     pub(crate) attachment: watch::Receiver<Attachment>,
@@ -37,6 +38,7 @@ impl Sources {
             restarts: view.restarts,
             ejections: self.calls.ejections(),
             calls: self.calls.take_figures(),
+            denials: self.denials.take(),
             snapshot_age_ms: self.uplink.get().map_or(0, |uplink| uplink.snapshot_age().as_millis() as u64),
             identity: self.credential.as_ref().map(CredentialHandle::report),
         }

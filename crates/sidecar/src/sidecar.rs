@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
-use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
-    CallBook, Hop, InboundConfig, InboundTarget, LoadMeter, Server, WorkersHandle, snapshot_channel,
+    CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Permits, Server, WorkersHandle,
+    snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::process::ServiceAddress;
@@ -68,12 +69,14 @@ pub struct Sidecar {
     linked: UplinkHandle,
     admin: Option<(admin::Listener, Metrics, Readiness)>,
     target: Arc<ArcSwap<InboundTarget>>,
+    permits: Arc<ArcSwap<Permits>>,
     announcement: watch::Sender<Announcement>,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
     supervised: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     output: OutputSink,
     used: Vec<(ServiceName, SocketAddr)>,
+    workers: WorkersHandle,
 }
 
 impl Sidecar {
@@ -92,7 +95,8 @@ impl Sidecar {
         let id = InstanceId::new(&config.instance, &config.node);
         let name: Arc<str> = id.as_str().into();
         let (snapshots, snapshot) = snapshot_channel(Snapshot::empty());
-        let calls = CallBook::default();
+        let (calls, denials) = (CallBook::default(), DenialBook::default());
+        let permits: Arc<ArcSwap<Permits>> = Arc::default();
         let meter = LoadMeter::new(shared.workers.count());
         let address = match &config.address {
             Some(address) => address.clone(),
@@ -120,6 +124,7 @@ impl Sidecar {
                     connector: Connector::plain(),
                     access: shared.access.clone(),
                     load: meter.clone(),
+                    denials: denials.clone(),
                 }),
             )
             .with_context(|| format!("inbound {}", config.inbound))?;
@@ -131,8 +136,16 @@ impl Sidecar {
         let supervised: Arc<OnceLock<_>> = Arc::default();
         // The report needs the uplink's figures, and the uplink the report.
         let link: Arc<OnceLock<UplinkHandle>> = Arc::default();
-        let outbound =
-            Outbound { config: &config, shared: &shared, name, snapshot, calls: calls.clone(), link: link.clone() };
+        let outbound = Outbound {
+            config: &config,
+            shared: &shared,
+            name,
+            snapshot,
+            calls: calls.clone(),
+            permits: permits.clone(),
+            denials: denials.clone(),
+            link: link.clone(),
+        };
         let first = outbound.serve(None, config.outbound)?;
         let attach = AttachConfig {
             mesh: config.mesh.clone().map_or_else(|| MeshName::new("mesh"), Ok)?,
@@ -155,6 +168,7 @@ impl Sidecar {
             view: viewed,
             meter,
             calls,
+            denials,
             process: supervised.clone(),
             attachment: attached.attachment(),
             credential: config.credential.clone(),
@@ -207,12 +221,14 @@ impl Sidecar {
             linked,
             admin,
             target,
+            permits,
             announcement,
             view,
             process,
             supervised,
             output,
             used,
+            workers: shared.workers,
         })
     }
 
@@ -282,6 +298,8 @@ impl Sidecar {
             settings: self.linked.settings(),
             drain: draining,
             target: self.target.clone(),
+            permits: self.permits.clone(),
+            uses: self.config.uses.clone(),
             announcement: self.announcement.clone(),
             view: self.view.clone(),
             uplink: self.linked.clone(),
@@ -291,6 +309,8 @@ impl Sidecar {
             tasks::spawn("uplink", Kind::Critical, self.uplink.run(life.clone())),
             tasks::spawn("instance", Kind::Critical, keeper.run(life.clone())),
         ];
+        let lines = follow_access_lines(self.linked.settings(), self.workers.clone());
+        tasks::spawn("access-lines", Kind::Connection, lines);
         if let Some((listener, metrics, readiness)) = self.admin.take() {
             tasks::spawn("readiness", Kind::Connection, follow_readiness(self.view.subscribe(), readiness.clone()));
             let router = admin::router(metrics, readiness);
@@ -388,6 +408,17 @@ async fn finished(process: Option<watch::Receiver<ProcessState>>) {
             }
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Logs what the manifest wants logged, as far as a master has said so.
+async fn follow_access_lines(mut settings: watch::Receiver<SidecarSettings>, workers: WorkersHandle) {
+    loop {
+        let lines = settings.borrow_and_update().access_lines;
+        lines.into_iter().for_each(|lines| workers.log_lines(lines));
+        if settings.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_control_plane::attach::{Attachment, ListenerProtocol, ServiceListener};
-use synego_data_plane::InboundTarget;
+use synego_data_plane::{Gate, InboundTarget};
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, InstanceState, Policy, Protocol};
 
@@ -27,6 +27,8 @@ pub(crate) struct Basis<'a> {
     pub(crate) refuses: bool,
     /// How its requests are treated.
     pub(crate) policy: Arc<Policy>,
+    /// Who may call it.
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The target now.
@@ -48,6 +50,7 @@ pub(crate) fn of(basis: Basis<'_>) -> InboundTarget {
         draining: basis.refuses,
         cause: basis.cause,
         policy: basis.policy,
+        gate: basis.gate,
     }
 }
 
@@ -67,6 +70,7 @@ mod tests {
                 cause: None,
                 refuses: false,
                 policy: Arc::default(),
+                gate: Arc::default(),
             });
             let found = [&target.http, &target.grpc, &target.tcp].map(|place| place.as_ref() == Some(&address));
             let mut expected = [false; 3];

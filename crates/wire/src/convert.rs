@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+pub mod access;
 pub mod attach;
 pub mod identity;
 pub mod output;

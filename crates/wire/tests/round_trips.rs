@@ -8,9 +8,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message;
 use synego_model::{
-    Announcement, Balance, BalanceKind, CallFigures, Cause, Eject, EjectionReport, Endpoint, Epoch, HandshakesRefused,
-    HashKey, HealthReport, HealthSpec, IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName,
-    NodeName, PeerSeen, Policy, Probe, Protocol, Reason, ServiceName, ServiceTable, Snapshot,
+    Access, AccessLines, AccessMode, AccessRule, AccessRules, Announcement, Balance, BalanceKind, CallFigures, Caller,
+    Cause, Denial, Eject, EjectionReport, Endpoint, Epoch, HandshakesRefused, HashKey, HealthReport, HealthSpec,
+    IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, PathPattern, PeerSeen, Policy,
+    Probe, Protocol, Reason, RouteAccess, ServiceName, ServiceTable, Snapshot,
 };
 use synego_wire::convert::attach::{Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::policy::SidecarSettings;
@@ -73,6 +74,41 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
+fn caller() -> impl Strategy<Value = Caller> {
+    prop_oneof![Just(Caller::Ingress), name().prop_map(Caller::Service)]
+}
+
+fn path() -> impl Strategy<Value = PathPattern> {
+    "(/|(/:?[a-z]{1,5}){1,3})".prop_map(|text| text.parse().expect("a path"))
+}
+
+fn methods() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("[A-Z]{1,7}", 0..3)
+}
+
+fn rules() -> impl Strategy<Value = AccessRules> {
+    let rule = || {
+        (caller(), methods(), prop::option::of(path())).prop_map(|(caller, methods, path)| AccessRule {
+            caller,
+            methods,
+            path,
+        })
+    };
+    let list = move || prop::collection::vec(rule(), 0..3);
+    (prop::option::of(list()), list()).prop_map(|(allow, deny)| AccessRules { allow, deny })
+}
+
+fn access() -> impl Strategy<Value = Access> {
+    let route = (path(), any::<bool>(), methods(), rules()).prop_map(|(path, exact, methods, rules)| RouteAccess {
+        path,
+        exact,
+        methods,
+        rules,
+    });
+    (0..3_usize, any::<bool>(), rules(), prop::collection::vec(route, 0..3))
+        .prop_map(|(mode, declared, rules, routes)| Access { mode: AccessMode::ALL[mode], declared, rules, routes })
+}
+
 fn reason() -> impl Strategy<Value = Reason> {
     (0..Reason::ALL.len()).prop_map(|index| Reason::ALL[index])
 }
@@ -118,10 +154,17 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 }
 
 fn service_table() -> impl Strategy<Value = ServiceTable> {
-    (few_names(), protocol(), policy(), prop::collection::vec(endpoint(), 0..6)).prop_map(
-        |(name, protocol, policy, endpoints)| {
+    (few_names(), protocol(), policy(), access(), prop::collection::vec(endpoint(), 0..6)).prop_map(
+        |(name, protocol, policy, access, endpoints)| {
             let endpoints: BTreeMap<_, _> = endpoints.into_iter().map(|found| (found.id.clone(), found)).collect();
-            ServiceTable { name, protocol, policy: Arc::new(policy), endpoints: endpoints.into_values().collect() }
+            ServiceTable {
+                name,
+                protocol,
+                policy: Arc::new(policy),
+                access: Arc::new(access),
+                callers: Arc::default(),
+                endpoints: endpoints.into_values().collect(),
+            }
         },
     )
 }
@@ -193,6 +236,8 @@ fn report() -> impl Strategy<Value = HealthReport> {
         requests,
         failures,
     });
+    let denial = (caller(), name(), any::<bool>(), any::<u64>(), ".{0,100}")
+        .prop_map(|(caller, service, observed, count, message)| Denial { caller, service, observed, count, message });
     (
         prop_oneof![state(), Just(InstanceState::Gone)],
         prop::option::of(cause()),
@@ -200,15 +245,16 @@ fn report() -> impl Strategy<Value = HealthReport> {
         any::<u32>(),
         prop::collection::vec(ejection, 0..4),
         prop::collection::vec(calls, 0..4),
-        prop::option::of(identity()),
+        (prop::collection::vec(denial, 0..4), prop::option::of(identity())),
     )
-        .prop_map(|(state, cause, load, restarts, ejections, calls, identity)| HealthReport {
+        .prop_map(|(state, cause, load, restarts, ejections, calls, (denials, identity))| HealthReport {
             state,
             cause,
             load,
             restarts,
             ejections,
             calls,
+            denials,
             snapshot_age_ms: 5,
             identity,
         })
@@ -249,8 +295,21 @@ fn settings() -> impl Strategy<Value = SidecarSettings> {
         prop_oneof!["/[a-z]{0,10}".prop_map(Probe::Http), "[a-z.]{0,10}".prop_map(Probe::Grpc), Just(Probe::Tcp)];
     let health = (probe, millis(100, 300_000), millis(1, 60_000), 1..=10u32, 1..=10u32)
         .prop_map(|(probe, every, timeout, down, up)| HealthSpec { probe, every, timeout, down, up });
-    (any::<bool>(), policy(), prop::option::of(health), prop::collection::vec(name(), 0..4))
-        .prop_map(|(declared, policy, health, uses)| SidecarSettings { declared, policy, health, uses })
+    let share = (1..=99_u8).prop_map(AccessLines::Share);
+    let lines = prop_oneof![Just(AccessLines::All), Just(AccessLines::Errors), Just(AccessLines::Off), share];
+    let names = || prop::collection::vec(name(), 0..4);
+    let said = (prop::option::of(access()), names(), prop::option::of(lines));
+    (any::<bool>(), policy(), prop::option::of(health), names(), said).prop_map(
+        |(declared, policy, health, uses, (access, callers, access_lines))| SidecarSettings {
+            declared,
+            policy,
+            health,
+            uses,
+            access,
+            callers,
+            access_lines,
+        },
+    )
 }
 
 /// A message written to bytes and read back, as on a real link.
@@ -273,6 +332,11 @@ fn read_as_everything(bytes: &[u8]) {
 }
 
 proptest! {
+    #[test]
+    fn access_comes_back_the_same(access in access()) {
+        prop_assert_eq!(Access::try_from(&travel(&pb::Access::from(&access))), Ok(access));
+    }
+
     #[test]
     fn a_policy_comes_back_the_same(policy in policy()) {
         prop_assert_eq!(Policy::try_from(&travel(&pb::Policy::from(&policy))), Ok(policy));

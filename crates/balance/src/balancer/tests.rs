@@ -31,6 +31,8 @@ fn table(kind: BalanceKind, endpoints: Vec<Endpoint>) -> ServiceTable {
         name: "users".parse().expect("a name"),
         protocol: Protocol::Http,
         policy: Arc::new(policy),
+        access: Arc::default(),
+        callers: Arc::default(),
         endpoints,
     }
 }
@@ -250,6 +252,61 @@ fn a_key_stays_with_its_instance_when_another_leaves() {
 }
 
 #[test]
+fn the_keys_of_one_that_leaves_go_to_many_others_and_all_come_back_with_it() {
+    let by_user = || BalanceKind::Hash(HashKey::Header("x-user".into()));
+    let all = |but: usize| (1..=100).filter(move |n| *n != but).map(|n| endpoint(n, InstanceState::Ready)).collect();
+    let (mut balancer, now) = of(by_user(), 100);
+    let mut rng = rng();
+    let keys: Vec<u64> = (0..10_000_u32).map(|n| hash_key(&n.to_be_bytes())).collect();
+    let owners = |balancer: &mut Balancer, rng: &mut SmallRng| -> Vec<String> {
+        let owner = |key: &u64| balancer.pick(Some(*key), &[], now, rng).map(|slot| id(balancer, slot));
+        keys.iter().map(owner).collect::<Result<_, _>>().expect("picks")
+    };
+    let before = owners(&mut balancer, &mut rng);
+    let mut shares: HashMap<&str, usize> = HashMap::new();
+    before.iter().for_each(|owner| *shares.entry(owner).or_default() += 1);
+    assert!(shares.values().all(|share| (50..200).contains(share)), "of 10,000 keys 100 instances got {shares:?}");
+    balancer.update(&table(by_user(), all(7)), 1024, now, 1_000_000);
+    let without = owners(&mut balancer, &mut rng);
+    let moved: Vec<_> = before.iter().zip(&without).filter(|(before, after)| before != after).collect();
+    assert!(moved.iter().all(|(before, _)| *before == "users-7@vm1"), "{moved:?}");
+    let heirs: std::collections::HashSet<_> = moved.iter().map(|(_, after)| after).collect();
+    assert!(heirs.len() > 10, "{heirs:?}");
+    balancer.update(&table(by_user(), all(0)), 1024, now, 1_000_000);
+    assert_eq!(owners(&mut balancer, &mut rng), before);
+    // Another caller, who never knew of the change, agrees.
+    assert_eq!(owners(&mut of(by_user(), 100).0, &mut rng), before);
+}
+
+#[test]
+fn among_many_the_one_with_the_fewest_requests_is_found_past_those_that_are_left_out() {
+    let (mut balancer, now) = of(BalanceKind::Least, 40);
+    let mut rng = rng();
+    let mut slots: Vec<Slot> = Vec::new();
+    for _ in 0..40 {
+        let slot = balancer.pick(None, &[], now, &mut rng).expect("a pick");
+        assert!(!slots.contains(&slot), "one had a request already, and others had none");
+        balancer.begin(slot, now);
+        slots.push(slot);
+    }
+    // Ten fail and are left out with nothing in flight, five more have nothing in flight and take requests.
+    for slot in &slots[..10] {
+        assert!(balancer.failed(*slot, Failure::Connect, now, &mut rng).is_some());
+    }
+    slots[..15].iter().for_each(|slot| balancer.end(*slot));
+    for _ in 0..5 {
+        let slot = balancer.pick(None, &[], now, &mut rng).expect("a pick");
+        assert!(slots[10..15].contains(&slot), "the fewest requests, and not left out");
+        balancer.begin(slot, now);
+    }
+    let next = balancer.pick(None, &[], now, &mut rng).expect("a pick");
+    assert!(slots[10..].contains(&next), "all others have one");
+    let later = now + Duration::from_secs(31);
+    let back = balancer.pick(None, &[], later, &mut rng).expect("a pick");
+    assert!(slots[..10].contains(&back), "no longer left out, they have the fewest");
+}
+
+#[test]
 fn a_new_instance_starts_slowly() {
     let now = Instant::now();
     let mut rng = rng();
@@ -283,6 +340,46 @@ fn a_new_instance_starts_slowly() {
 }
 
 proptest! {
+    /// Whatever happens, the one with the fewest requests in flight among those that are not left out is picked.
+    #[test]
+    fn the_fewest_in_flight_is_always_picked(
+        steps in proptest::collection::vec((0_u8..8, 0_usize..40), 1..200),
+    ) {
+        let (mut balancer, start) = of(BalanceKind::Least, 30);
+        let mut rng = rng();
+        let mut open: Vec<Slot> = Vec::new();
+        for (number, (step, which)) in steps.into_iter().enumerate() {
+            let now = start + Duration::from_millis(number as u64 * 1000);
+            match step {
+                0..=3 => {
+                    let fits = |record: &&Record| record.listed && (!record.is_ejected(now));
+                    let fewest = balancer.records.iter().filter(fits).map(|record| record.in_flight).min();
+                    let slot = balancer.pick(None, &[], now, &mut rng).expect("a pick");
+                    // In panic, when nobody is left out, an ejected one may have fewer.
+                    if balancer.ejections(now).len() * 2 < balancer.takers.len() {
+                        prop_assert_eq!(Some(balancer.in_flight(slot)), fewest);
+                    }
+                    balancer.begin(slot, now);
+                    open.push(slot);
+                }
+                4 | 5 if !open.is_empty() => {
+                    let slot = open.swap_remove(which % open.len());
+                    balancer.answered(slot, Duration::from_millis(1), false, now, &mut rng);
+                    balancer.end(slot);
+                }
+                6 if !open.is_empty() => {
+                    let slot = open.swap_remove(which % open.len());
+                    balancer.failed(slot, Failure::Connect, now, &mut rng);
+                    balancer.end(slot);
+                }
+                _ => {
+                    let endpoints = (0..20 + which).map(|n| endpoint(n, InstanceState::Ready)).collect();
+                    balancer.update(&table(BalanceKind::Least, endpoints), 1024, now, 0);
+                }
+            }
+        }
+    }
+
     /// Whatever happens, counts stay sound: a pick takes requests, and nothing is in flight once all has ended.
     #[test]
     fn counts_stay_sound(steps in proptest::collection::vec((0_u8..6, 0_usize..6), 1..200)) {

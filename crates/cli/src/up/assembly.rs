@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use synego_manifest::{Access, Manifest};
+use synego_manifest::Manifest;
 use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
-use synego_runtime::logs::{AccessLog, LineConfig, LineWriter, To};
+use synego_runtime::logs::{LineConfig, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
 use synego_sidecar::{MasterAddress, Shared, Workers, WorkersConfig};
@@ -89,8 +89,9 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
         .map_err(|error| cannot("cannot start the workers", &error))?;
-    let access = access_log(manifest)?;
-    workers.handle().log_share(access_share(manifest.logs.access));
+    // Whatever the manifest says of lines now, since that may change while the mesh runs.
+    let access = log_file(manifest, "access")?;
+    workers.handle().log_lines(manifest.declaration.access_lines);
     let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
@@ -238,22 +239,6 @@ async fn own_master(
 fn node(context: &Context) -> Result<NodeName, Failure> {
     let name = context.globals.node.clone().unwrap_or_else(synego_runtime::config::host_name);
     NodeName::new(&name).map_err(|error| Failure::misuse(format!("--node: {error}")))
-}
-
-fn access_log(manifest: &Manifest) -> Result<AccessLog, Failure> {
-    if manifest.logs.access == Access::Off {
-        return Ok(AccessLog::discard());
-    }
-    log_file(manifest, "access")
-}
-
-/// How many in a hundred exchanges that did not fail are logged.
-fn access_share(access: Access) -> u8 {
-    match access {
-        Access::All => 100,
-        Access::Errors | Access::Off => 0,
-        Access::Share(percent) => u8::try_from(percent).unwrap_or(100),
-    }
 }
 
 fn edge_log(manifest: &Manifest) -> Result<LineWriter, Failure> {

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use synego_manifest::{Access, Manifest};
+use synego_manifest::Manifest;
 use synego_master::{GatewayStatus, Notice};
-use synego_model::gateway::ListenProtocol;
-use synego_model::{Engine, InstanceState};
+use synego_model::gateway::{Listen, ListenProtocol};
+use synego_model::{AccessLines, Engine, InstanceState};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
 use synego_runtime::logs::LineWriter;
 use synego_supervise::OutputSink;
@@ -78,9 +78,9 @@ impl Gateway {
     }
 
     /// Addresses at which the master faces the world itself.
-    pub(crate) fn public(&self, manifest: &Manifest) -> Vec<SocketAddr> {
+    pub(crate) fn public(&self, manifest: &Manifest) -> Vec<Listen> {
         match self {
-            Self::Master { .. } => manifest.gateway.listen.iter().map(|listen| listen.address).collect(),
+            Self::Master { .. } => manifest.gateway.listen.clone(),
             Self::None | Self::Nginx(_) => Vec::new(),
         }
     }
@@ -198,7 +198,7 @@ pub(crate) fn config(manifest: &Manifest, masters: Vec<SocketAddr>, file_limit: 
     let config = NginxConfig::new(manifest.gateway.clone(), masters);
     Ok(NginxConfig {
         unreachable: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), own),
-        access: if manifest.logs.access == Access::Off {
+        access: if manifest.declaration.access_lines == AccessLines::Off {
             AccessTo::Off
         } else {
             AccessTo::Dir(manifest.logs.dir.clone())

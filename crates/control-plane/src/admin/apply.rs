@@ -9,6 +9,7 @@ use synego_runtime::tasks;
 use synego_wire::{pb, status};
 use tonic::Status;
 
+use super::gate::{self, Asker};
 use crate::master::Shared;
 
 /// Most files of a manifest, and most bytes of one.
@@ -101,7 +102,26 @@ pub struct Refusal {
     pub message: String,
 }
 
-pub(super) async fn apply(shared: &Arc<Shared>, request: pb::ApplyRequest) -> Result<pb::ApplyResult, Status> {
+pub(super) async fn apply(
+    shared: &Arc<Shared>,
+    asker: Option<&Asker>,
+    request: pb::ApplyRequest,
+) -> Result<pb::ApplyResult, Status> {
+    if request.dry_run {
+        return decide(shared, request).await;
+    }
+    let who = gate::may_change(asker, "Apply")?;
+    let before = shared.digest();
+    let result = decide(shared, request).await;
+    let outcome = match &result {
+        Ok(_) => "done".to_owned(),
+        Err(status) => format!("refused: {}", status.message()),
+    };
+    shared.audit.change(&who, "Apply", &outcome, &before, &shared.digest());
+    result
+}
+
+async fn decide(shared: &Arc<Shared>, request: pb::ApplyRequest) -> Result<pb::ApplyResult, Status> {
     let asked = Arc::new(checked(&request)?);
     // Between the look at the revision and the change of it no other apply comes in.
     let _alone = shared.applying.lock().await;

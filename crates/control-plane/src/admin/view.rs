@@ -13,18 +13,26 @@ pub(crate) fn view(registry: &Registry, shared: &Shared, wanted: &[String], at: 
     let takes = |service: &ServiceName| wanted.is_empty() || wanted.iter().any(|name| name == service.as_str());
     let statuses = registry.services();
     let notices = shared.notices.borrow();
+    let mut routes: BTreeMap<&ServiceName, Vec<&Route>> = BTreeMap::new();
+    registry.routes().iter().for_each(|found| routes.entry(&found.service).or_default().push(found));
+    let routes_of = |name: &ServiceName| routes.get(name).map_or(&[][..], Vec::as_slice);
     pb::MeshView {
         mesh: registry.declaration().mesh.to_string(),
         epoch: registry.snapshot().epoch().0,
         revision: shared.declared.borrow().revision,
         unix_ms: at.unix_ms,
         master: vec![master(shared)],
-        service: statuses.iter().filter(|s| takes(&s.name)).map(|status| service(registry, status, at)).collect(),
+        service: statuses
+            .iter()
+            .filter(|status| takes(&status.name))
+            .map(|status| service(registry, status, routes_of(&status.name), at))
+            .collect(),
         route: registry.routes().iter().filter(|r| takes(&r.service)).map(|found| route(registry, found)).collect(),
         node: nodes(registry),
         gateway: shared.gateway.borrow().as_ref().map(gateway),
-        warning: notices.iter().chain(registry.notices()).map(warning).collect(),
+        warning: notices.iter().chain(&registry.notices()).map(warning).collect(),
         version: shared.facts.version.clone(),
+        access: registry.declaration().access.word().to_owned(),
     }
 }
 
@@ -39,8 +47,8 @@ fn master(shared: &Shared) -> pb::MasterView {
     }
 }
 
-fn service(registry: &Registry, status: &ServiceStatus, at: At) -> pb::ServiceView {
-    let mine: Vec<&Instance> = registry.instances().filter(|found| found.announcement.service == status.name).collect();
+fn service(registry: &Registry, status: &ServiceStatus, routes: &[&Route], at: At) -> pb::ServiceView {
+    let mine: Vec<&Instance> = registry.instances_of(&status.name).collect();
     let living = || mine.iter().filter(|found| found.state != InstanceState::Gone);
     let loads: Vec<_> = living().map(|found| found.load()).collect();
     let requests: u64 = loads.iter().map(|load| load.requests_total).sum();
@@ -67,7 +75,7 @@ fn service(registry: &Registry, status: &ServiceStatus, at: At) -> pb::ServiceVi
         instance: mine.iter().map(|found| instance(registry, found, at)).collect(),
         uses: uses.into_iter().map(ToString::to_string).collect(),
         policy: table.map(|table| table.policy.as_ref().into()),
-        route: registry.routes().iter().filter(|r| r.service == status.name).map(|r| r.place.to_string()).collect(),
+        route: routes.iter().map(|route| route.place.to_string()).collect(),
         declared: status.declared,
     }
 }

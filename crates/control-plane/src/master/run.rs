@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use synego_identity::Acceptor;
@@ -18,10 +18,14 @@ use super::{Ask, Declared, MasterControl, Shared, TICK, now};
 use crate::enrol::Caller;
 use crate::link::{Carrier, MAX_MESSAGE};
 use crate::publish::MeshService;
-use crate::registry::{At, Effect, Event, Registry};
+use crate::registry::{At, Effect, Event, Pending, Registry};
 
 /// Time that links get to end by themselves.
 const LINGER: Duration = Duration::from_secs(1);
+/// Shortest time between two snapshots: changes that come together are published together.
+const COALESCE: Duration = Duration::from_millis(20);
+/// The same where only figures of load changed, which each sidecar reports once a second.
+const COALESCE_LOAD: Duration = Duration::from_millis(500);
 /// A wait after an accept that failed for lack of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,9 +54,11 @@ impl MasterControl {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let due = self.publish_at();
             tokio::select! {
                 biased;
                 () = stop.stopped() => break,
+                () = sleep_until(due), if due.is_some() => self.publish(),
                 Ok(()) = declared.changed() => self.declared(&mut declared, now(began)),
                 _ = ticks.tick() => {
                     self.apply(Event::Tick, now(began));
@@ -93,6 +99,8 @@ impl MasterControl {
                 }
             }
             Ask::View(services, reply) => {
+                // People see the routing state beside the instances: it is to be that of the same moment.
+                self.publish();
                 let _gone = reply.send(crate::admin::view(&self.registry, &self.shared, &services, at));
             }
             Ask::Identities(reply) => {
@@ -101,17 +109,14 @@ impl MasterControl {
         }
     }
 
-    /// Takes an event in and does what follows; returns why a link was refused, if one was.
+    /// Takes an event in and does what follows, but for the snapshot; returns why a link was refused, if one was.
     fn apply(&mut self, event: Event, at: At) -> Option<String> {
-        let effects = self.registry.apply(event, at);
-        let told = !effects.is_empty();
+        let effects = self.registry.take(event, at);
+        self.untold |= !effects.is_empty();
         let mut refusal = None;
         for effect in effects {
             match effect {
-                Effect::Published { snapshot, changed } => {
-                    tracing::debug!(epoch = snapshot.epoch().0, services = changed.len(), "snapshot published");
-                    self.shared.snapshot.send_replace(snapshot);
-                }
+                Effect::Published { .. } => {}
                 Effect::Superseded(link) => self.shared.links.end(link, "another sidecar speaks for it now"),
                 Effect::Refused(_, why) => refusal = Some(why),
                 Effect::Turned { id, from, to, cause } => {
@@ -121,11 +126,32 @@ impl MasterControl {
                 }
             }
         }
-        if told {
-            self.tell_services(&self.registry);
-        }
         self.shared.turned.send_modify(|turns| *turns += 1);
         refusal
+    }
+
+    /// When what changed is to be published: at once after a while of silence, else with what comes meanwhile.
+    fn publish_at(&self) -> Option<Instant> {
+        let wait = match self.registry.pending() {
+            Some(Pending::Load) if !self.untold => COALESCE_LOAD,
+            None if !self.untold => return None,
+            _ => COALESCE,
+        };
+        Some(self.published.map_or_else(clock::now, |last| last + wait))
+    }
+
+    /// Puts in force what was taken in since the last time.
+    fn publish(&mut self) {
+        let published = self.registry.publish();
+        if let Some(Effect::Published { snapshot, changed }) = &published {
+            tracing::debug!(epoch = snapshot.epoch().0, services = changed.len(), "snapshot published");
+            self.shared.snapshot.send_replace(Arc::clone(snapshot));
+        }
+        if published.is_some() || std::mem::take(&mut self.untold) {
+            self.untold = false;
+            self.published = Some(clock::now());
+            self.tell_services(&self.registry);
+        }
     }
 
     fn tell_services(&self, registry: &Registry) {
@@ -137,6 +163,12 @@ impl MasterControl {
             }
             turned
         });
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 

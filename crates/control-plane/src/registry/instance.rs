@@ -1,14 +1,12 @@
 //! One instance as a master sees it: what it announced and reported, how long it was silent, and its state from all that.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{
-    Announcement, CallFigures, Cause, EjectionReport, Endpoint, HealthReport, InstanceId, InstanceLoad, InstanceState,
-    Reason, ServiceName,
-};
+use synego_model::{Announcement, Cause, Endpoint, HealthReport, InstanceId, InstanceLoad, InstanceState, Reason};
 
-use super::{At, CALLER_MS, Link, SHOWN_GONE_MS};
+use super::{At, Link, SHOWN_GONE_MS};
 
 /// How many earlier incarnations are remembered, so that none of them comes back while a newer one lives.
 const MAX_SUPERSEDED: usize = 8;
@@ -28,7 +26,6 @@ pub struct Instance {
     pub cause: Option<Cause>,
     /// When it became ready: milliseconds since 1970-01-01 UTC; 0: not yet.
     pub ready_unix_ms: u64,
-    pub(super) caller: Caller,
     pub(super) link: Option<Link>,
     pub(super) superseded: VecDeque<String>,
     /// The state that was told last; `None`: none yet.
@@ -39,6 +36,8 @@ pub struct Instance {
     unlinked: Option<At>,
     /// Whether it was seen without being ready: then the moment it becomes so is known first-hand.
     seen_cold: bool,
+    /// When silence alone makes another state of it, in the judge's time.
+    due_ms: u64,
 }
 
 impl Instance {
@@ -49,13 +48,13 @@ impl Instance {
             state: InstanceState::Starting,
             cause: None,
             ready_unix_ms: 0,
-            caller: Caller::default(),
             link: Some(link),
             superseded: VecDeque::new(),
             shown: None,
             heard_ms: at.ms,
             unlinked: None,
             seen_cold: false,
+            due_ms: 0,
         }
     }
 
@@ -78,19 +77,20 @@ impl Instance {
         }
     }
 
-    /// Takes a report; returns the instances about which this one, as a caller, thinks otherwise now.
-    pub(super) fn reported(&mut self, report: HealthReport, at: At) -> BTreeSet<InstanceId> {
+    /// Takes a report.
+    pub(super) fn reported(&mut self, report: HealthReport, at: At) {
         self.heard_ms = at.ms;
-        let touched = self.caller.told(report.ejections.clone(), &report.calls, at);
         self.report = Some(report);
-        touched
     }
 
-    /// Its link ended; returns the instances that it left out as a caller.
-    pub(super) fn unlinked(&mut self, at: At) -> BTreeSet<InstanceId> {
+    /// Its link ended.
+    pub(super) fn unlinked(&mut self, at: At) {
         self.link = None;
         self.unlinked = Some(at);
-        std::mem::take(&mut self.caller).ejections.into_keys().collect()
+    }
+
+    pub(super) fn id(&self) -> InstanceId {
+        self.announcement.id.clone()
     }
 
     /// Whether its end was announced before its link ended: then there is nothing to explain.
@@ -107,6 +107,11 @@ impl Instance {
     /// Whether it has been gone for so long that no one asks any more.
     pub(super) fn is_over(&self, at: At) -> bool {
         self.unlinked.is_some_and(|since| at.ms.saturating_sub(since.ms) >= SHOWN_GONE_MS)
+    }
+
+    /// Whether silence alone may make another state of it by now.
+    pub(super) fn is_due(&self, at: At) -> bool {
+        at.ms >= self.due_ms
     }
 
     /// Silence, in milliseconds.
@@ -172,17 +177,52 @@ impl Instance {
         (self.state, self.cause, self.shown) = (state, cause, Some(state));
     }
 
+    /// Notes when silence alone will make another state of it than that of now, for which it was heard `heard_until`.
+    pub(super) fn note_due(&mut self, liveness: Liveness, heard_until: u64) {
+        let after =
+            |limit: Duration| self.heard_ms.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let limits = [after(liveness.suspect), after(liveness.gone)];
+        let next = limits.into_iter().filter(|due| *due > heard_until && self.unlinked.is_none()).min();
+        self.due_ms = next.unwrap_or(u64::MAX);
+    }
+
+    /// Whether callers see it as it is now, and if not, whether it is more than a figure of load that they miss.
+    pub(super) fn is_shown_by(&self, endpoint: Option<&Endpoint>) -> Shown {
+        let (now, shown) = match (self.reported_to_callers(), endpoint) {
+            (None, None) => return Shown::Right,
+            (Some(report), Some(shown)) => (report, shown),
+            _ => return Shown::Wrong,
+        };
+        let said = &self.announcement;
+        let same = shown.address == said.address
+            && shown.state == self.state
+            && shown.version == said.version
+            && shown.zone == said.zone
+            && shown.ready_unix_ms == self.ready_unix_ms
+            && self.is_incarnation(&shown.incarnation);
+        match (same, shown.utilization == told(now.load.utilization)) {
+            (true, true) => Shown::Right,
+            (true, false) => Shown::OtherLoad,
+            (false, _) => Shown::Wrong,
+        }
+    }
+
+    /// What it reported, if callers see it at all.
+    fn reported_to_callers(&self) -> Option<&HealthReport> {
+        self.report.as_ref().filter(|_| self.state != InstanceState::Gone)
+    }
+
     /// How callers see it; `None` when it is gone, or said nothing of its state yet: callers that know it from another
     /// master go on with what they know.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        let utilization = self.report.as_ref()?.load.utilization;
-        (self.state != InstanceState::Gone).then(|| Endpoint {
+        let report = self.reported_to_callers()?;
+        Some(Endpoint {
             id: self.announcement.id.clone(),
             address: self.announcement.address,
             state: self.state,
             version: self.announcement.version.clone(),
             zone: self.announcement.zone.clone(),
-            utilization: utilization.map(|share| (share / UTILIZATION_STEP).round() * UTILIZATION_STEP),
+            utilization: told(report.load.utilization),
             ready_unix_ms: self.ready_unix_ms,
             incarnation: self.incarnation(),
         })
@@ -196,50 +236,29 @@ impl Instance {
             started => format!("{}.{started}", self.announcement.incarnation),
         }
     }
+
+    /// Whether that is `text`; without making it anew.
+    fn is_incarnation(&self, text: &str) -> bool {
+        let Some(rest) = text.strip_prefix(self.announcement.incarnation.as_str()) else { return false };
+        match self.announcement.started_unix_ms {
+            0 => rest.is_empty(),
+            started => rest.strip_prefix('.').and_then(|rest| rest.parse().ok()) == Some(started),
+        }
+    }
 }
 
-/// An instance that a caller leaves out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ejection {
-    /// Why.
-    pub cause: Cause,
-    /// Until when, in the judge's time.
-    pub until_ms: u64,
+/// Whether callers see an instance as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// They do.
+    Right,
+    /// All but how busy it is.
+    OtherLoad,
+    /// No.
+    Wrong,
 }
 
-/// What one caller sees of others.
-#[derive(Debug, Default)]
-pub(super) struct Caller {
-    ejections: BTreeMap<InstanceId, Ejection>,
-    /// Services that it called, with when it did so last.
-    called: BTreeMap<ServiceName, u64>,
-}
-
-impl Caller {
-    /// Takes what it told; returns the instances about which it thinks otherwise than before.
-    pub(super) fn told(
-        &mut self,
-        ejections: Vec<EjectionReport>,
-        calls: &[CallFigures],
-        at: At,
-    ) -> BTreeSet<InstanceId> {
-        self.called.retain(|_, last| at.ms.saturating_sub(*last) < CALLER_MS);
-        self.called.extend(calls.iter().filter(|calls| calls.requests > 0).map(|calls| (calls.service.clone(), at.ms)));
-        let until = |report: EjectionReport| {
-            let ejection = Ejection { cause: report.cause, until_ms: at.ms.saturating_add(report.remaining_ms) };
-            (report.instance, ejection)
-        };
-        let before = std::mem::replace(&mut self.ejections, ejections.into_iter().map(until).collect());
-        let now = self.ejections.keys();
-        before.keys().filter(|id| !self.ejections.contains_key(*id)).chain(now).cloned().collect()
-    }
-
-    pub(super) fn ejection_of(&self, id: &InstanceId, at: At) -> Option<&Ejection> {
-        self.ejections.get(id).filter(|ejection| ejection.until_ms > at.ms)
-    }
-
-    /// Whether it called `service` lately.
-    pub(super) fn calls(&self, service: &ServiceName, at: At) -> bool {
-        self.called.get(service).is_some_and(|last| at.ms.saturating_sub(*last) < CALLER_MS)
-    }
+/// Utilization as callers are told.
+fn told(utilization: Option<f64>) -> Option<f64> {
+    utilization.map(|share| (share / UTILIZATION_STEP).round() * UTILIZATION_STEP)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use synego_model::{Cause, Declaration, InstanceState, Policy, Protocol, Reason, ServiceName, ServiceTable};
 
-use super::Instance;
+use super::roster::Roster;
+use super::{Instance, access};
 
 /// How a service is as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,39 +25,24 @@ pub struct ServiceStatus {
     pub declared: bool,
 }
 
-/// The services that are declared or that someone announces.
-pub(super) fn known<'a>(
-    declaration: &Declaration,
-    instances: impl Iterator<Item = &'a Instance>,
-) -> BTreeSet<ServiceName> {
-    let announced = instances.map(|found| found.announcement.service.clone());
-    declaration.services.keys().cloned().chain(announced).collect()
-}
-
 /// A service as callers see it: the manifest's word before the sidecars'.
-pub(super) fn table<'a>(
-    name: &ServiceName,
-    declaration: &Declaration,
-    instances: impl Iterator<Item = &'a Instance>,
-) -> ServiceTable {
+pub(super) fn table(name: &ServiceName, declaration: &Declaration, roster: &Roster) -> ServiceTable {
     let spec = declaration.services.get(name);
-    let mine: Vec<&Instance> = instances.filter(|found| found.announcement.service == *name).collect();
+    let mine: Vec<&Instance> = roster.of(name).collect();
     let announced = || mine.first().map_or(Protocol::default(), |found| found.announcement.protocol);
     ServiceTable {
         name: name.clone(),
         protocol: spec.map_or_else(announced, |spec| spec.protocol),
         policy: spec.map_or_else(|| Arc::new(Policy::default()), |spec| Arc::clone(&spec.policy)),
+        access: Arc::new(access::of(name, declaration)),
+        callers: access::callers(name, declaration, roster),
         endpoints: mine.iter().filter_map(|found| found.endpoint()).collect(),
     }
 }
 
 /// A service as people see it.
-pub(super) fn status<'a>(
-    name: &ServiceName,
-    declaration: &Declaration,
-    instances: impl Iterator<Item = &'a Instance>,
-) -> ServiceStatus {
-    let mine: Vec<&Instance> = instances.filter(|found| found.announcement.service == *name).collect();
+pub(super) fn status(name: &ServiceName, declaration: &Declaration, roster: &Roster) -> ServiceStatus {
+    let mine: Vec<&Instance> = roster.of(name).collect();
     let count = |wanted: fn(InstanceState) -> bool| mine.iter().filter(|found| wanted(found.state)).count();
     let ready = count(InstanceState::takes_requests);
     let spec = declaration.services.get(name);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{Limits, MeshName, Policy, Protocol, ServiceSpec};
+use synego_model::{AccessMode, AccessRules, Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
 
 use super::*;
 
@@ -29,6 +29,7 @@ fn spec(service: &str, instances: u32, routes: Option<&[&str]>) -> ServiceSpec {
         protocol: Protocol::Http,
         routes: routes.map(|places| places.iter().map(route).collect()),
         uses: Vec::new(),
+        rules: AccessRules::default(),
         health: None,
         policy: Arc::new(Policy { timeout: Duration::from_secs(2), ..Policy::default() }),
         instances,
@@ -40,8 +41,10 @@ fn declared(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration {
     Declaration {
         mesh: MeshName::new("shop").expect("a name"),
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
+        access: AccessMode::default(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access_lines: synego_model::AccessLines::default(),
         life: synego_model::declaration::LIFE,
     }
 }
@@ -88,6 +91,7 @@ fn report(state: InstanceState) -> HealthReport {
         restarts: 0,
         ejections: Vec::new(),
         calls: Vec::new(),
+        denials: Vec::new(),
         snapshot_age_ms: 0,
         identity: None,
     }
@@ -396,4 +400,193 @@ fn an_instance_counts_as_new_from_when_it_was_seen_to_become_ready_not_from_when
         early.apply(Event::Reported(Link(1), report(state)), at(ms));
         assert_eq!(ready_unix_ms(&early), expected, "{state} at {ms}");
     }
+}
+
+#[test]
+fn events_that_come_together_make_one_snapshot() {
+    let mut registry = registry([spec("users", 1, None)]);
+    let epoch = registry.snapshot().epoch();
+    for link in 1..=5 {
+        registry.take(Event::Linked(Link(link), said(&format!("users-{link}@vm1"), "a")), at(0));
+        registry.take(Event::Reported(Link(link), report(InstanceState::Ready)), at(0));
+    }
+    assert_eq!(registry.pending(), Some(Pending::Change));
+    assert!(matches!(registry.publish(), Some(Effect::Published { .. })));
+    assert_eq!((registry.pending(), registry.snapshot().epoch().0), (None, epoch.0 + 1));
+    assert_eq!(endpoints(&registry, "users").len(), 5);
+    assert!(registry.publish().is_none());
+}
+
+#[test]
+fn how_busy_an_instance_is_may_wait_and_what_it_becomes_may_not() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    let mut busy = report(InstanceState::Ready);
+    busy.load.utilization = Some(0.5);
+    registry.take(Event::Reported(Link(1), busy.clone()), at(10));
+    assert_eq!(registry.pending(), Some(Pending::Load));
+    registry.take(Event::Reported(Link(1), report(InstanceState::Draining)), at(20));
+    assert_eq!(registry.pending(), Some(Pending::Change));
+    registry.take(Event::Reported(Link(1), busy), at(30));
+    registry.publish();
+    assert_eq!(registry.table(&name("users")).expect("known").endpoints[0].utilization, Some(0.5));
+}
+
+#[test]
+fn a_change_of_one_service_leaves_the_tables_of_others_and_the_routes_as_they_are() {
+    let mut registry = registry([spec("users", 1, Some(&["/users"])), spec("orders", 1, Some(&["/orders"]))]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    ready(&mut registry, 2, said("orders-1@vm1", "a"), 0);
+    let before = Arc::clone(registry.snapshot());
+    let effects = registry.apply(Event::Reported(Link(1), report(InstanceState::Unhealthy)), at(10));
+    let published = effects.iter().find_map(|effect| match effect {
+        Effect::Published { snapshot, changed } => Some((snapshot, changed)),
+        _ => None,
+    });
+    let (after, changed) = published.expect("a snapshot");
+    assert_eq!(changed.iter().map(ServiceName::as_str).collect::<Vec<_>>(), ["users"]);
+    let table = |snapshot: &Snapshot| Arc::clone(snapshot.service("orders").expect("known"));
+    assert!(Arc::ptr_eq(&table(&before), &table(after)), "the same table, not one like it");
+    assert!(std::ptr::eq(before.routes(), after.routes()), "the same routes, not some like them");
+}
+
+#[test]
+fn an_instance_that_callers_left_out_is_ready_again_once_that_is_over() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 0);
+    ready(&mut registry, 2, said("orders-1@vm1", "c"), 0);
+    let cause = Cause { reason: Reason::ConnectFailed, message: "refused".into(), since_unix_ms: 5 };
+    let leaves_out = HealthReport {
+        ejections: vec![EjectionReport { instance: id("users-1@vm1"), cause, remaining_ms: 700 }],
+        calls: vec![CallFigures { service: name("users"), requests: 5, failures: 5 }],
+        ..report(InstanceState::Ready)
+    };
+    registry.apply(Event::Reported(Link(2), leaves_out.clone()), at(10));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    ticks(&mut registry, 200, 600);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    ticks(&mut registry, 800, 800);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)), "nobody had to say so");
+    registry.apply(Event::Reported(Link(2), leaves_out), at(900));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::Ejected))));
+    registry.apply(Event::Unlinked(Link(2)), at(910));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)), "its caller is gone");
+}
+
+#[test]
+fn silence_that_ran_out_between_two_ticks_is_seen_at_the_next_though_something_else_happened_first() {
+    let mut registry = registry([spec("users", 1, None)]);
+    ready(&mut registry, 1, said("users-1@vm1", "a"), 40);
+    ticks(&mut registry, 200, 3_000);
+    // The same announcement again, after the moment at which the silence is too long and before a tick saw it.
+    registry.apply(Event::Announced(Link(1), said("users-1@vm1", "a")), at(3_100));
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Ready, None)));
+    ticks(&mut registry, 3_200, 3_200);
+    assert_eq!(state_of(&registry, "users-1@vm1"), Some((InstanceState::Degraded, Some(Reason::ReportMissing))));
+}
+
+#[test]
+fn a_place_that_instances_share_is_routed_until_the_last_of_them_is_forgotten() {
+    let mut registry = registry([]);
+    ready(&mut registry, 1, asking("users-1@vm1", &["/users"]), 0);
+    ready(&mut registry, 2, asking("users-2@vm1", &["/users", "/people"]), 0);
+    assert_eq!(places(&registry), ["/people users sdk", "/users users sdk"]);
+    let routes = registry.routes().as_ptr();
+    registry.apply(Event::Reported(Link(1), report(InstanceState::Draining)), at(10));
+    registry.apply(Event::Unlinked(Link(1)), at(20));
+    assert!(std::ptr::eq(routes, registry.routes().as_ptr()), "nothing of them changed");
+    registry.apply(Event::Announced(Link(2), asking("users-2@vm1", &["/users"])), at(30));
+    assert_eq!(places(&registry), ["/users users sdk"]);
+    registry.apply(Event::Reported(Link(2), report(InstanceState::Draining)), at(40));
+    registry.apply(Event::Unlinked(Link(2)), at(50));
+    assert_eq!(places(&registry), Vec::<String>::new());
+}
+
+fn uses(spec: ServiceSpec, names: &[&str]) -> ServiceSpec {
+    ServiceSpec { uses: names.iter().map(|used| name(used)).collect(), ..spec }
+}
+
+fn callers(registry: &Registry, service: &str) -> Vec<String> {
+    let table = registry.table(&name(service)).expect("a service");
+    table.callers.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_may_call_is_the_manifests_word_and_that_of_services_which_it_does_not_name() {
+    let mut registry =
+        registry([spec("users", 1, None), uses(spec("orders", 1, Some(&[])), &["users"]), spec("mails", 1, Some(&[]))]);
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+    // A service that the manifest names cannot help itself to more by what its sidecar says.
+    let mails = Announcement { uses: vec![name("users")], ..said("mails-1@vm1", "a") };
+    registry.apply(Event::Linked(Link(1), mails), at(0));
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+    let reports = Announcement { uses: vec![name("users"), name("nobody")], ..said("reports-1@vm1", "a") };
+    registry.apply(Event::Linked(Link(2), reports), at(0));
+    assert_eq!(callers(&registry, "users"), ["orders", "reports"]);
+    let notice = &registry.notices()[0];
+    assert_eq!((notice.code.as_str(), &notice.service), ("undeclared_caller", &Some(name("reports"))));
+    assert!(notice.message.contains("may call users because"), "{}", notice.message);
+    let access = |service: &str| registry.table(&name(service)).expect("a service").access.clone();
+    assert!(access("users").declared && !access("reports").declared);
+    registry.apply(Event::Unlinked(Link(2)), at(0));
+    registry.apply(Event::Tick, at(SHOWN_GONE_MS + 1));
+    assert_eq!(callers(&registry, "users"), ["orders"]);
+}
+
+#[test]
+fn a_changed_use_is_published_and_touches_no_endpoint() {
+    let mut registry = registry([spec("users", 1, None), spec("orders", 1, Some(&[]))]);
+    let before = registry.snapshot().epoch();
+    let changed = declared([spec("users", 1, None), uses(spec("orders", 1, Some(&[])), &["users"])]);
+    let effects = registry.apply(Event::Declared(changed), at(0));
+    assert!(matches!(&effects[..], [Effect::Published { changed, .. }] if changed.contains("users")), "{effects:?}");
+    assert!(registry.snapshot().epoch() > before);
+    let open = Declaration { access: AccessMode::Open, ..declared([spec("users", 1, None)]) };
+    registry.apply(Event::Declared(open), at(0));
+    assert_eq!(registry.table(&name("users")).expect("users").access.mode, AccessMode::Open);
+    assert_eq!(registry.notices()[0].code, "access_open");
+}
+
+#[test]
+fn rules_of_routes_go_by_path_the_more_exact_first() {
+    let mut users = spec("users", 1, Some(&["/", "/users", "a.example.com/users/keys"]));
+    let nobody = AccessRules { allow: Some(Vec::new()), deny: Vec::new() };
+    if let Some(route) = users.routes.as_mut().and_then(|routes| routes.last_mut()) {
+        route.rules = nobody.clone();
+    }
+    let registry = registry([users, spec("orders", 1, Some(&["/orders"]))]);
+    let access = |service: &str| registry.table(&name(service)).expect("a service").access.clone();
+    let paths: Vec<String> = access("users").routes.iter().map(|route| route.path.to_string()).collect();
+    assert_eq!(paths, ["/users/keys", "/users", "/"]);
+    assert!(access("users").routes[0].rules == nobody && access("users").routes[1].rules.is_empty());
+    assert!(access("orders").routes.is_empty(), "without rules nothing travels");
+}
+
+#[test]
+fn refused_calls_are_shown_once_for_caller_and_callee_and_forgotten_after_a_while() {
+    let mut registry = registry([spec("users", 1, None), spec("orders", 1, Some(&[]))]);
+    registry.apply(Event::Linked(Link(1), said("orders-1@vm1", "a")), at(0));
+    registry.apply(Event::Linked(Link(2), said("users-1@vm1", "a")), at(0));
+    let denial = |count, observed| Denial {
+        caller: "orders".parse().expect("a caller"),
+        service: name("users"),
+        observed,
+        count,
+        message: "why".into(),
+    };
+    let told = |count, observed| {
+        let denials = vec![denial(count, observed)];
+        HealthReport { denials, ..report(InstanceState::Ready) }
+    };
+    registry.apply(Event::Reported(Link(1), told(3, true)), at(10));
+    registry.apply(Event::Reported(Link(2), told(2, true)), at(10));
+    let shown = |registry: &Registry| -> Vec<(String, String)> {
+        registry.notices().into_iter().map(|notice| (notice.code, notice.message)).collect()
+    };
+    let observed = "3 calls passed that `access: enforce` would refuse: why";
+    assert_eq!(shown(&registry), [("would_be_denied".to_owned(), observed.to_owned())]);
+    registry.apply(Event::Reported(Link(2), told(1, false)), at(20));
+    assert_eq!(shown(&registry), [("denied".to_owned(), "1 call refused: why".to_owned())]);
+    registry.apply(Event::Tick, at(400_000));
+    assert!(shown(&registry).is_empty());
 }

@@ -12,9 +12,9 @@ use synego_wire::convert::report::report_to_wire;
 use synego_wire::pb;
 use tokio::sync::{mpsc, watch};
 
-use super::{LinkedMaster, Shared, Uplink};
+use super::{LinkedMaster, Shared, SidecarSettings, Uplink};
 use crate::report::{Heard, LinkFacts, LinkTask, Subscription};
-use crate::subscribe::{Subscriber, disk};
+use crate::subscribe::{SETTLE, Subscriber, disk};
 
 /// Time between reports until a master says otherwise.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -72,23 +72,25 @@ impl Uplink {
             lines.push(Line { subscription, up: None });
         }
         let mut chooser =
-            Chooser { lines, active: None, every, shared: Arc::clone(&shared), uses: BTreeSet::new(), round: 0 };
+            Chooser { lines, active: None, every, shared: Arc::clone(&shared), said: Said::default(), round: 0 };
         chooser.subscribe();
 
         let mut wanted = shared.wanted.subscribe();
+        let mut said = shared.settings.subscribe();
         let mut saves = tokio::time::interval(SAVE_EVERY);
         let mut prunes = tokio::time::interval(PRUNE_EVERY);
         loop {
-            let settle = subscriber.settles_at();
+            let (settle, admit) = (subscriber.settles_at(), chooser.said.settles_at());
             tokio::select! {
                 () = stop.stopped() => break,
                 Some(event) = heard.recv() => chooser.heard(event, &mut subscriber),
                 Ok(()) = wanted.changed() => chooser.subscribe(),
                 () = until(settle), if settle.is_some() => subscriber.settle(),
+                () = until(admit), if admit.is_some() => chooser.settle(),
                 _ = saves.tick() => {
                     let linked = chooser.lines.iter().filter(|line| line.up.is_some()).count();
                     shared.metrics.status(linked, shared.age());
-                    save(&config, &mut subscriber).await;
+                    save(&config, &mut subscriber, &mut said).await;
                 }
                 _ = prunes.tick() => prune(&config.uses, &shared),
             }
@@ -98,7 +100,7 @@ impl Uplink {
         running.push(reporting);
         let ends = futures_util::future::join_all(running);
         let _ended_or_late = tokio::time::timeout(LINGER, ends).await;
-        save(&config, &mut subscriber).await;
+        save(&config, &mut subscriber, &mut said).await;
     }
 }
 
@@ -119,6 +121,8 @@ async fn load(file: std::path::PathBuf, subscriber: &mut Subscriber, shared: &Sh
             shared.wanted.send_modify(|wanted| wanted.extend(names));
             shared.set_age(Some(age));
             subscriber.take_kept(kept.picture);
+            // Who may call is known from the start, also while no master answers.
+            shared.settings.send_replace(kept.settings);
         }
         Ok(Ok(None)) => {}
         Ok(Err(error)) => tracing::warn!(file = shown, cause = %error, "snapshot on the disk is not used"),
@@ -126,10 +130,15 @@ async fn load(file: std::path::PathBuf, subscriber: &mut Subscriber, shared: &Sh
     }
 }
 
-async fn save(config: &super::UplinkConfig, subscriber: &mut Subscriber) {
-    let (Some(file), Some(picture)) = (config.snapshot_file.clone(), subscriber.unsaved()) else { return };
+async fn save(config: &super::UplinkConfig, subscriber: &mut Subscriber, said: &mut watch::Receiver<SidecarSettings>) {
+    let turned = said.has_changed().unwrap_or(false);
+    let Some(file) = config.snapshot_file.clone() else { return };
+    let Some(picture) = subscriber.unsaved(turned) else { return };
+    let settings = said.borrow_and_update().clone();
     let shown = file.display().to_string();
-    let written = tasks::spawn_blocking("uplink-save", move || disk::save(&file, &picture, clock::unix_ms())).await;
+    let written =
+        tasks::spawn_blocking("uplink-save", move || disk::save(&file, &picture, &settings, clock::unix_ms()));
+    let written = written.await;
     if let Ok(Err(error)) = written {
         tracing::warn!(file = shown, cause = %error, "snapshot could not be kept on the disk");
     }
@@ -182,14 +191,47 @@ impl Reporter {
     }
 }
 
+/// What masters say of this sidecar's service.
+#[derive(Default)]
+struct Said {
+    settings: SidecarSettings,
+    /// Who was permitted when a link came to stand, and until when they still are: a master that just started does not
+    /// know yet what sidecars say that no manifest names.
+    held: Option<(Vec<ServiceName>, Instant)>,
+}
+
+impl Said {
+    /// - `before`: who was permitted until now, where the link is fresh.
+    fn take(&mut self, settings: SidecarSettings, before: Option<Vec<ServiceName>>) {
+        let lost = before.filter(|before| before.iter().any(|caller| !settings.callers.contains(caller)));
+        if let Some(before) = lost {
+            self.held = Some((before, clock::now() + SETTLE));
+        }
+        self.settings = settings;
+    }
+
+    fn settles_at(&self) -> Option<Instant> {
+        self.held.as_ref().map(|(_, until)| *until)
+    }
+
+    fn in_force(&self) -> SidecarSettings {
+        let mut settings = self.settings.clone();
+        if let Some((held, _)) = &self.held {
+            let all: BTreeSet<ServiceName> = settings.callers.into_iter().chain(held.iter().cloned()).collect();
+            settings.callers = all.into_iter().collect();
+        }
+        settings
+    }
+}
+
 /// Decides which master is subscribed: the first one that is linked, and it stays so while its link stands.
 struct Chooser {
     lines: Vec<Line>,
     active: Option<usize>,
     every: watch::Sender<Duration>,
     shared: Arc<Shared>,
-    /// Services that the manifest lets this one call.
-    uses: BTreeSet<ServiceName>,
+    /// What the manifest says of this sidecar's service.
+    said: Said,
     /// Goes up when everything is to be sent anew.
     round: u64,
 }
@@ -199,7 +241,7 @@ impl Chooser {
         match event {
             Heard::Up { index, joined, acks } => self.up(index, &joined, acks),
             Heard::Down { index, cause } => self.down(index, cause),
-            Heard::Settings(settings) => self.settings(settings),
+            Heard::Settings { settings, fresh } => self.settings(settings, fresh),
             Heard::Snapshot { index, message } if self.active == Some(index) => {
                 let from = self.incarnation(index);
                 let taken = subscriber.snapshot(&message, from);
@@ -252,13 +294,24 @@ impl Chooser {
         self.choose();
     }
 
-    fn settings(&mut self, settings: super::SidecarSettings) {
-        let uses: BTreeSet<ServiceName> = settings.uses.iter().cloned().collect();
-        self.shared.settings.send_if_modified(|told| std::mem::replace(told, settings.clone()) != settings);
-        if uses != self.uses {
-            self.uses = uses;
+    fn settings(&mut self, settings: SidecarSettings, fresh: bool) {
+        let uses = settings.uses != self.said.settings.uses;
+        let before = self.shared.settings.borrow().callers.clone();
+        self.said.take(settings, fresh.then_some(before));
+        self.tell_settings();
+        if uses {
             self.subscribe();
         }
+    }
+
+    fn settle(&mut self) {
+        self.said.held = None;
+        self.tell_settings();
+    }
+
+    fn tell_settings(&self) {
+        let settings = self.said.in_force();
+        self.shared.settings.send_if_modified(|told| std::mem::replace(told, settings.clone()) != settings);
     }
 
     fn choose(&mut self) {
@@ -273,7 +326,8 @@ impl Chooser {
     /// Tells each link what it is to subscribe.
     fn subscribe(&self) {
         let wanted = self.shared.wanted.borrow();
-        let names: Arc<BTreeSet<ServiceName>> = Arc::new(wanted.union(&self.uses).cloned().collect());
+        let uses = self.said.settings.uses.iter();
+        let names: Arc<BTreeSet<ServiceName>> = Arc::new(wanted.iter().chain(uses).cloned().collect());
         for (index, line) in self.lines.iter().enumerate() {
             let active = self.active == Some(index);
             let names = if active { Arc::clone(&names) } else { Arc::default() };

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use synego_control_plane::master::{MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner, Planner};
+use synego_control_plane::master::{
+    Audit, LoginBook, MasterConfig, MasterControl, MasterFacts, MasterHandle, NoPlanner, Planner,
+};
 use synego_control_plane::uplink::{MasterAddress, OutputSource, Uplink, UplinkConfig, UplinkHandle, new_incarnation};
 use synego_identity::{Acceptor, Connector};
 use synego_model::declaration::Liveness;
 use synego_model::{
-    Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName,
-    Policy, Protocol, ServiceName, ServiceSpec, Snapshot,
+    AccessMode, AccessRules, Announcement, Declaration, HealthReport, InstanceId, InstanceLoad, InstanceState, Limits,
+    MeshName, NodeName, Policy, Protocol, ServiceName, ServiceSpec, Snapshot,
 };
 use synego_runtime::lifecycle::Stopper;
 use synego_runtime::tasks;
@@ -39,6 +41,7 @@ pub fn spec(service: &str, uses: &[&str]) -> ServiceSpec {
         protocol: Protocol::Http,
         routes: None,
         uses: uses.iter().map(|service| name(service)).collect(),
+        rules: AccessRules::default(),
         health: None,
         policy: Arc::new(Policy::default()),
         instances: 1,
@@ -50,8 +53,10 @@ pub fn declaration(specs: impl IntoIterator<Item = ServiceSpec>) -> Declaration 
     Declaration {
         mesh: MeshName::new("shop").expect("a name"),
         services: specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect(),
+        access: AccessMode::default(),
         limits: Limits::default(),
         liveness: Liveness::default(),
+        access_lines: synego_model::AccessLines::default(),
         life: synego_model::declaration::LIFE,
     }
 }
@@ -76,6 +81,16 @@ impl Master {
     }
 
     pub fn start_at(address: SocketAddr, declaration: Declaration, planner: Arc<dyn Planner>) -> Self {
+        Self::start_with(address, declaration, planner, LoginBook::default(), Audit::default())
+    }
+
+    pub fn start_with(
+        address: SocketAddr,
+        declaration: Declaration,
+        planner: Arc<dyn Planner>,
+        logins: LoginBook,
+        audit: Audit,
+    ) -> Self {
         let listener = synego_identity::listen(address).expect("a port");
         let address = listener.local_addr().expect("an address");
         let facts = MasterFacts { mesh: Some(address), version: "test".into(), ..MasterFacts::default() };
@@ -84,6 +99,8 @@ impl Master {
             declaration,
             facts,
             planner,
+            logins,
+            audit,
             authority: None,
             credential: None,
             metrics: Metrics::new("test"),
@@ -174,6 +191,7 @@ pub fn report(state: InstanceState) -> HealthReport {
         restarts: 0,
         ejections: Vec::new(),
         calls: Vec::new(),
+        denials: Vec::new(),
         snapshot_age_ms: 0,
         identity: None,
     }

@@ -9,7 +9,7 @@ use http::{Method, StatusCode, Version};
 use synego_runtime::clock;
 
 use super::out::Out;
-use crate::fields::{self, Field, Fields, Name, Names};
+use crate::fields::{self, Fields, Name, Names};
 use crate::hop::head::Head;
 use crate::message::Answer;
 
@@ -52,11 +52,7 @@ pub(crate) fn request(out: &mut Out, head: &Head, fields: &Fields, length: Optio
     let tail = out.tail();
     put(tail, &[head.method.as_str().as_bytes(), b" ", head.target().as_bytes(), b" HTTP/1.1\r\n"]);
     put(tail, &[b"host: ", head.authority().as_bytes(), b"\r\n"]);
-    for field in fields.iter() {
-        if !OWN.has(field.name) {
-            put_field(tail, &field);
-        }
-    }
+    fields.write(|name| OWN.has(name), tail);
     let said = fields.has(Name::ContentLength);
     let wants_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     let framing = match length {
@@ -97,18 +93,15 @@ pub(crate) fn answer<B>(out: &mut Out, answer: &Answer<B>, length: Option<u64>, 
         None => Framing::ToEnd,
     };
     let keeps = asked.keeps && framing != Framing::ToEnd && !says_close(fields);
-    let mut said = false;
-    for field in fields.iter() {
-        let is_dropped = match field.name {
-            Name::ContentLength => bare || framing == Framing::Chunked || std::mem::replace(&mut said, true),
-            Name::TransferEncoding => true,
-            Name::Connection => !is_upgrade,
-            _ => false,
-        };
-        if !is_dropped {
-            put_field(tail, &field);
-        }
-    }
+    let keeps_length = !bare && framing != Framing::Chunked;
+    let said = keeps_length && fields.has(Name::ContentLength);
+    let but = |name| match name {
+        Name::ContentLength => !keeps_length,
+        Name::TransferEncoding => true,
+        Name::Connection => !is_upgrade,
+        _ => false,
+    };
+    fields.write(but, tail);
     match framing {
         Framing::Length(length) if !said => put_length(tail, length),
         Framing::Chunked => put(tail, &[b"transfer-encoding: chunked\r\n"]),
@@ -150,8 +143,8 @@ pub(crate) fn end(out: &mut Out, framing: Framing, trailers: Option<&Fields>) {
         return;
     }
     put(out.tail(), &[b"0\r\n"]);
-    for field in trailers.into_iter().flat_map(Fields::iter) {
-        put_field(out.tail(), &field);
+    if let Some(trailers) = trailers {
+        trailers.write(|_| false, out.tail());
     }
     put(out.tail(), &[b"\r\n"]);
 }
@@ -168,10 +161,6 @@ fn says_close(fields: &Fields) -> bool {
 fn put(tail: &mut Vec<u8>, parts: &[&[u8]]) {
     tail.reserve(parts.iter().map(|part| part.len()).sum());
     parts.iter().for_each(|part| tail.extend_from_slice(part));
-}
-
-fn put_field(tail: &mut Vec<u8>, field: &Field<'_>) {
-    put(tail, &[field.text, b": ", field.value, b"\r\n"]);
 }
 
 fn put_length(tail: &mut Vec<u8>, length: u64) {

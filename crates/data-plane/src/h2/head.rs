@@ -144,19 +144,22 @@ impl Gathered {
         self.method.is_some() || self.scheme || self.authority.is_some() || self.path.is_some()
     }
 
-    /// The length of the body.
-    fn length(&self) -> Result<Option<u64>, Refused> {
+    /// The length of the body; said twice alike it is said once.
+    fn length(&mut self) -> Result<Option<u64>, Refused> {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
         let mut lengths = self.fields.all(Name::ContentLength);
-        let Some(length) = lengths.next() else { return Ok(None) };
-        if lengths.any(|other| other != length) {
-            return Err(Refused::Malformed);
+        let Some(first) = lengths.next() else { return Ok(None) };
+        let is_number = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(first).ok().filter(|_| is_number).and_then(|text| text.parse::<u64>().ok());
+        let all_agree = lengths.all(|other| other == first);
+        drop(lengths);
+        let length = number.filter(|_| all_agree).ok_or(Refused::Malformed)?;
+        if self.fields.only(Name::ContentLength).is_none() {
+            self.fields.set_number(Name::ContentLength, length);
         }
-        let is_number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-        let length = std::str::from_utf8(length).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
-        length.map(Some).ok_or(Refused::Malformed)
+        Ok(Some(length))
     }
 }
 
@@ -198,6 +201,9 @@ mod tests {
             fields(&[&GET[..], &[("te", "trailers"), ("content-length", "3")]].concat()).request().expect("a request");
         assert_eq!((request.authority(), request.target(), length), (Some(&b"users"[..]), Some(&b"/7?x"[..]), Some(3)));
         assert_eq!(request.fields.len(), 2);
+        let twice = [("content-length", "3"), ("content-length", "3")];
+        let (request, length) = fields(&[&GET[..], &twice].concat()).request().expect("a request");
+        assert_eq!((request.fields.len(), length), (1, Some(3)));
     }
 
     #[test]

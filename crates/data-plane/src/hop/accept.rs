@@ -1,7 +1,7 @@
 //! Taking connections: one loop for each listener of a worker.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use synego_identity::{AcceptError, Peer, Stream};
 use synego_runtime::tasks;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::connection::unless_drained;
+use super::introduced;
 use super::station::Station;
 
 /// How long to rest when the machine has no more files for connections.
@@ -49,25 +51,59 @@ async fn waiting(listener: &TcpListener) -> Option<TcpStream> {
     }
 }
 
-fn take<S, F>(station: &Rc<Station>, stream: TcpStream, serve: S)
+fn take<S, F>(station: &Rc<Station>, mut stream: TcpStream, serve: S)
 where
     S: Fn(Rc<Station>, Stream, Peer) -> F + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let place = stream.peer_addr().ok().and_then(|peer| station.per_client.take(peer.ip(), station));
+    let peer = stream.peer_addr().ok();
+    let is_introduced = peer.is_some_and(|peer| station.table.introduces(peer.ip()));
+    // Of one that is introduced it is not known yet whose it is.
+    let place = match peer {
+        Some(_) if is_introduced => Some(Place(None)),
+        Some(peer) => station.per_client.take(peer.ip(), station),
+        None => None,
+    };
     let (Some(place), true) = (place, station.server.connections() < station.max_connections) else {
         station.metrics.connection_refused(station.kind);
         return;
     };
-    let open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
+    let mut open = Open { station: station.clone(), _busy: station.cells.connection(), _place: place };
     station.metrics.connections(station.kind, 1);
     tasks::spawn_local("client-connection", tasks::Kind::Connection, async move {
+        let mut client = None;
+        if is_introduced {
+            // Boxed: nearly no connection has use for the room that this takes.
+            let Some(known) = Box::pin(introduced(&open.station, &mut stream)).await else { return };
+            (client, open._place) = known;
+        }
         match open.station.acceptor.accept(stream).await {
-            Ok((stream, peer)) => serve(open.station.clone(), stream, peer).await,
+            Ok((stream, peer)) => {
+                let peer = Peer { address: client.unwrap_or(peer.address), ..peer };
+                serve(open.station.clone(), stream, peer).await;
+            }
             Err(AcceptError::Refused(_)) => open.station.metrics.connection_refused(open.station.kind),
             Err(AcceptError::Gone(_)) => {}
         }
     });
+}
+
+/// Learns from a listed peer whose connection it passes on, and takes a place for that one; `None`: it is refused.
+async fn introduced(station: &Rc<Station>, stream: &mut TcpStream) -> Option<(Option<SocketAddr>, Place)> {
+    let taken = tokio::time::timeout(station.limits().header_read, introduced::take(stream));
+    let refused = match unless_drained(station, taken).await? {
+        Ok(Ok(None)) => return Some((None, Place(None))),
+        Ok(Ok(Some(client))) => match station.per_client.take(client.ip(), station) {
+            Some(place) => return Some((Some(client), place)),
+            None => format!("{} has as many connections as it may", client.ip()),
+        },
+        Ok(Err(fault)) => fault.to_string(),
+        Err(_late) => "its PROXY header takes too long".to_owned(),
+    };
+    station.metrics.connection_refused(station.kind);
+    let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::debug!(peer, cause = refused, "connection refused");
+    None
 }
 
 /// An open connection, as it is counted.

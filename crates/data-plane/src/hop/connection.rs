@@ -10,6 +10,7 @@ use synego_identity::{Alpn, Peer, Stream};
 use synego_model::Limits;
 use synego_runtime::clock;
 
+use super::access::Who;
 use super::station::Station;
 use crate::h2::frame::PREFACE;
 use crate::{h1, h2};
@@ -22,6 +23,8 @@ pub(crate) struct Client {
     pub(crate) address: Box<str>,
     /// Whether its word about requests (ids, forwarded addresses) is believed.
     pub(crate) trusted: bool,
+    /// Who it proved to be.
+    pub(crate) who: Who,
     /// The bounds in force when it connected.
     pub(crate) limits: Rc<Limits>,
 }
@@ -63,7 +66,7 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();
     let address = ip.to_string().into();
-    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), limits });
+    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), who: Who::of(&peer), limits });
     // Boxed: a connection of HTTP/1.1 has no use for the room that one of HTTP/2 takes.
     let ended = if is_http2 {
         Box::pin(h2::server::serve(station.clone(), stream, front, client, age)).await
@@ -87,7 +90,7 @@ async fn read_preface(stream: &mut Stream) -> Option<(BytesMut, bool)> {
 }
 
 /// The outcome, or `None` when the server is drained first: what a client has just sent is still served.
-async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_drained<T>(station: &Station, work: impl Future<Output = T>) -> Option<T> {
     let drained = async {
         station.server.drained.cancelled().await;
         tokio::time::sleep(JUST_SENT).await;

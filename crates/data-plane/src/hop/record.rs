@@ -15,9 +15,10 @@ use super::intake::Intake;
 use super::line::Line;
 use super::station::Station;
 use super::trace::{self, RequestId, Trace};
-use crate::fields::{self, Fields};
+use crate::fields::{self, Fields, Name};
 use crate::load::Permit;
 use crate::server::Busy;
+use crate::workers::NO_LINES;
 
 /// The status of an exchange whose client went away before it was answered, as in Nginx's logs.
 const CLIENT_GONE: u16 = 499;
@@ -89,6 +90,13 @@ impl Exchange {
         self.request_id = Some(trace::request_id(fields, trusted, &mut *rng));
         self.trace = Some(Trace::take(fields, &mut *rng));
         self.caller = table.caller(fields).map(SmallVec::from_slice);
+    }
+
+    /// Says in an answer which request it is of.
+    pub(crate) fn tell_request_id(&self, fields: &mut Fields) {
+        if let Some(id) = &self.request_id {
+            fields.set(Name::RequestId, id.as_bytes());
+        }
     }
 
     pub(crate) fn request_id(&self) -> RequestId {
@@ -215,6 +223,9 @@ impl Exchange {
     /// Failures are always logged, of the rest a share; all hops of one trace decide alike.
     fn is_kept(&self) -> bool {
         let share = self.station.log_share.load(Relaxed);
+        if share == NO_LINES {
+            return false;
+        }
         let draw = self.trace.map_or(0, |trace| (trace.trace_id % 100) as u8);
         draw < share || self.has_failed() || self.reason.is_some() || !self.complete
     }

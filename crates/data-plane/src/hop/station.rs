@@ -10,16 +10,18 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use synego_identity::Acceptor;
 use synego_model::process::ServiceAddress;
-use synego_model::{Limits, Policy, ServiceName};
+use synego_model::{Caller, Limits, Policy, ServiceName};
 use synego_runtime::logs::AccessLog;
 
 use super::accept::PerClient;
+use super::access::Who;
 use super::answer::Refusal;
 use super::connection::Client;
 use super::ending::Ending;
 use super::head::Head;
 use super::headers;
 use crate::calls::Page;
+use crate::denials::DenialBook;
 use crate::fields::{Fields, Name, Names};
 use crate::inbound::Inbound;
 use crate::ingress::Ingress;
@@ -41,6 +43,7 @@ pub(crate) struct Station {
     pub(crate) acceptor: Acceptor,
     pub(crate) pool: Rc<Pool>,
     pub(crate) calls: Option<Rc<Page>>,
+    pub(crate) denials: DenialBook,
     pub(crate) server: Arc<State>,
     pub(crate) ending: Rc<Ending>,
     pub(crate) cells: Arc<Cells>,
@@ -100,11 +103,17 @@ pub(crate) enum To {
 }
 
 impl Table {
-    pub(crate) async fn route(&self, station: &Station, head: &Head, fields: &Fields) -> Result<Way, Refusal> {
+    pub(crate) async fn route(
+        &self,
+        station: &Station,
+        client: &Client,
+        head: &Head,
+        fields: &Fields,
+    ) -> Result<Way, Refusal> {
         match self {
             Self::Ingress(ingress) => ingress.route(station, head, fields),
             Self::Outbound(outbound) => outbound.route(station, head).await,
-            Self::Inbound(inbound) => inbound.route(station, head),
+            Self::Inbound(inbound) => inbound.route(station, client, head),
         }
     }
 
@@ -115,6 +124,11 @@ impl Table {
             Self::Ingress(ingress) => ingress.trusts(ip),
             Self::Outbound(_) | Self::Inbound(_) => true,
         }
+    }
+
+    /// Whether a peer must say by a PROXY header whose connection it passes on.
+    pub(crate) fn introduces(&self, ip: IpAddr) -> bool {
+        matches!(self, Self::Ingress(ingress) if ingress.introduces(ip))
     }
 
     /// How many parts of the mesh, a proxy in front included, a request may have passed before it came here.
@@ -137,11 +151,20 @@ impl Table {
         }
     }
 
+    /// Puts who calls in the place of what a request says of it, where a certificate proves it.
+    pub(crate) fn prove(&self, fields: &mut Fields, client: &Client) {
+        match (self, &client.who) {
+            (Self::Inbound(_), Who::Known(Caller::Service(name))) => fields.set(Name::Caller, name.as_str().as_bytes()),
+            (Self::Inbound(_), Who::Known(Caller::Ingress)) => fields.remove(Name::Caller),
+            _ => {}
+        }
+    }
+
     /// The calling service; at the border nobody.
     pub(crate) fn caller<'a>(&'a self, fields: &'a Fields) -> Option<&'a [u8]> {
         match self {
             Self::Ingress(_) => None,
-            Self::Outbound(outbound) => Some(outbound.caller.as_str().as_bytes()),
+            Self::Outbound(outbound) => Some(outbound.name().as_bytes()),
             Self::Inbound(_) => fields.get(Name::Caller),
         }
     }

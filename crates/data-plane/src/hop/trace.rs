@@ -10,6 +10,10 @@ use crate::fields::{Fields, Name};
 pub(crate) struct RequestId(SmallVec<[u8; 40]>);
 
 impl RequestId {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -60,6 +60,7 @@ impl Collector for Hub {
             let mut sums = Sums::default();
             routes.iter().filter(|cell| cell.hop == hop).for_each(|cell| sums.add(cell));
             families.extend(self.families(hop, &sums));
+            families.push(self.denials(hop));
         }
         families.retain(|family| !family.get_metric().is_empty());
         families
@@ -67,6 +68,21 @@ impl Collector for Hub {
 }
 
 impl Hub {
+    fn denials(&self, hop: HopKind) -> MetricFamily {
+        let denials = self.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_hop = denials.iter().filter(|((kind, ..), _)| *kind == hop);
+        let metrics = of_hop.map(|((_, service, caller, observed), count)| {
+            let verdict = if *observed { "observed" } else { "refused" };
+            counter(&[("service", service), ("caller", caller), ("verdict", verdict)], *count)
+        });
+        family(
+            format!("synego_{}_denials_total", hop.word()),
+            "Calls that access does not permit: refused, or only observed.",
+            MetricType::COUNTER,
+            metrics.collect(),
+        )
+    }
+
     fn families(&self, hop: HopKind, sums: &Sums<'_>) -> Vec<MetricFamily> {
         let cell = self.hop(hop);
         let connections = cell.connections.load(Relaxed);

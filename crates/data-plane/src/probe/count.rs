@@ -62,6 +62,7 @@ pub const STEPS: &[Step] = &[
     step("pick/hash-1000", || pick::pick(pick::by_header(), 1000)),
     step("pick/exchange-2", pick::exchange),
     step("metrics/exchange", hop::metrics),
+    step("metrics/exchange-beyond", hop::metrics_beyond),
     step("whole/request-1", || whole::relay(h1::PLAIN)),
     step("whole/request-12", || whole::relay(h1::BROWSER)),
 ];

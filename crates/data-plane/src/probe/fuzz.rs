@@ -6,6 +6,7 @@ mod chunks;
 mod frames;
 mod heads;
 mod hpack;
+mod introduced;
 mod paths;
 mod routes;
 mod script;
@@ -14,6 +15,7 @@ pub use chunks::chunked_body;
 pub use frames::h2_frames;
 pub use heads::{answer_head, request_head};
 pub use hpack::hpack;
+pub use introduced::proxy_header;
 pub use paths::path;
 pub use routes::routes;
 
@@ -93,6 +95,11 @@ mod tests {
     #[test]
     fn routes_in_the_corpus_hold_what_must_hold() {
         run("routes", super::routes);
+    }
+
+    #[test]
+    fn proxy_headers_in_the_corpus_hold_what_must_hold() {
+        run("proxy_header", super::proxy_header);
     }
 
     #[test]

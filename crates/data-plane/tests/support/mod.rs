@@ -17,11 +17,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use synego_data_plane::*;
-use synego_identity::{Acceptor, Connector};
+use synego_identity::{Acceptor, Admit, Authority, Connector, Credential, Own, PrivateKey};
 use synego_model::process::ServiceAddress;
 use synego_model::*;
 use synego_runtime::clock;
@@ -40,10 +40,14 @@ pub struct Mesh {
     pub reader: SnapshotReader,
     state: Mutex<State>,
     pub calls: CallBook,
+    pub denials: DenialBook,
+    pub permits: Arc<ArcSwap<Permits>>,
     pub asked: Arc<Asked>,
     pub log_dir: tempfile::TempDir,
     access: AccessLog,
     epoch: AtomicU64,
+    /// With it every hop speaks mutual TLS.
+    authority: Option<Authority>,
 }
 
 #[derive(Default)]
@@ -99,17 +103,67 @@ impl Mesh {
             reader,
             state: Mutex::default(),
             calls: CallBook::default(),
+            denials: DenialBook::default(),
+            permits: Arc::default(),
             asked: Arc::default(),
             access: AccessLog::open(LineConfig::to(to)).expect("a log"),
             log_dir,
             epoch: AtomicU64::new(0),
+            authority: None,
         }
+    }
+
+    /// A mesh in which everyone proves who it is.
+    pub fn mutual() -> Self {
+        let authority = Authority::create(mesh_name(), now()).expect("an authority");
+        Self { authority: Some(authority), ..Self::start() }
+    }
+
+    /// The certificate of a part of the mesh.
+    pub fn own(&self, role: Role) -> Option<Own> {
+        let authority = self.authority.as_ref()?;
+        let id = Identity { mesh: mesh_name(), role };
+        let key = PrivateKey::generate().expect("a key");
+        let request = key.request().expect("a request");
+        let issued = authority.issue(&request, &id, Duration::from_secs(3600), now()).expect("issued");
+        let own = Own::new(id);
+        own.install(&Credential { chain_der: vec![issued.certificate_der], key }).expect("installed");
+        own.trust(&[authority.root().certificate_der.clone()]).expect("trusted");
+        Some(own)
+    }
+
+    pub fn connector(&self, role: Role) -> Connector {
+        self.own(role).map_or_else(Connector::plain, Connector::mutual)
+    }
+
+    fn acceptor(&self, service: &str) -> Acceptor {
+        let own = self.own(Role::Service(name(service)));
+        own.map_or_else(Acceptor::plain, |own| Acceptor::mutual(own, Admit::Services))
+    }
+
+    /// What callers and the ingress are told of who may call a service.
+    pub fn access(&self, service: &str, access: Access) -> &Self {
+        let access = Arc::new(access);
+        self.change(|state| state.tables.get_mut(service).expect("a service").access = access)
+    }
+
+    /// A route with rules of its own.
+    pub fn ruled_route(&self, place: &str, service: &str, rules: AccessRules) -> &Self {
+        let route = Route::new(place.parse().expect("a place"), name(service), "test");
+        self.change(|state| state.routes.push(Route { rules, ..route }))
     }
 
     /// A service with this policy and no instance yet.
     pub fn service(&self, service: &str, protocol: Protocol, policy: Policy) -> &Self {
         let name = name(service);
-        let table = ServiceTable { name: name.clone(), protocol, policy: Arc::new(policy), endpoints: Vec::new() };
+        let table = ServiceTable {
+            name: name.clone(),
+            protocol,
+            policy: Arc::new(policy),
+            access: Arc::default(),
+            callers: Arc::default(),
+            endpoints: Vec::new(),
+        };
         self.change(|state| drop(state.tables.insert(name, table)))
     }
 
@@ -135,6 +189,8 @@ impl Mesh {
                     name: name.clone(),
                     protocol: Protocol::Http,
                     policy: policy.clone(),
+                    access: Arc::default(),
+                    callers: Arc::default(),
                     endpoints: Vec::new(),
                 };
                 self.state.lock().expect("lock").tables.insert(name, table);
@@ -160,10 +216,11 @@ impl Mesh {
             protocol,
             target: target.clone(),
             snapshot: self.reader.clone(),
-            acceptor: Acceptor::plain(),
+            acceptor: self.acceptor(service),
             connector: Connector::plain(),
             access: self.access.clone(),
             load: load.clone(),
+            denials: self.denials.clone(),
         };
         let inbound = self.handle.serve(any(), Hop::Inbound(config)).expect("a port");
         self.endpoint(service, &id, inbound.local_addr(), InstanceState::Ready);
@@ -209,10 +266,12 @@ impl Mesh {
             name: "master@here".into(),
             snapshot: self.reader.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector(Role::Master),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            denials: self.denials.clone(),
             trusted: Network::loopback(),
+            introduced_by: Vec::new(),
             hosts: Vec::new(),
         };
         change(&mut config);
@@ -231,9 +290,11 @@ impl Mesh {
             snapshot: self.reader.clone(),
             wanted: self.asked.clone(),
             acceptor: Acceptor::plain(),
-            connector: Connector::plain(),
+            connector: self.connector(Role::Service(name(caller))),
             access: self.access.clone(),
             calls: self.calls.clone(),
+            permits: self.permits.clone(),
+            denials: self.denials.clone(),
         };
         self.handle.serve(any(), Hop::Outbound(config)).expect("a port")
     }
@@ -260,6 +321,24 @@ pub fn name(text: &str) -> ServiceName {
 
 pub fn any() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn mesh_name() -> MeshName {
+    "shop".parse().expect("a name")
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(clock::unix_ms())
+}
+
+impl Instance {
+    /// Who may call it from now on.
+    pub fn admits(&self, access: &Access, callers: &[&str]) {
+        let callers: Vec<ServiceName> = callers.iter().map(|caller| name(caller)).collect();
+        let gate = Arc::new(Gate::new(access, &callers));
+        let target = InboundTarget::clone(&self.target.load());
+        self.target.store(Arc::new(InboundTarget { gate, ..target }));
+    }
 }
 
 /// Waits until something holds; the test fails when it does not within ten seconds.

@@ -1,5 +1,6 @@
 //! What no single value can tell: names that must exist, keys at odds, places with two owners.
 
+mod access;
 mod gateway;
 mod policy;
 mod routes;
@@ -35,6 +36,7 @@ impl Whole<'_> {
 /// Reports everything that is at odds.
 pub(crate) fn check(whole: &Whole<'_>, problems: &mut Problems) {
     services::check(whole, problems);
+    access::check(whole, problems);
     routes::check(whole, problems);
     policy::check(whole, problems);
     gateway::check(whole, problems);

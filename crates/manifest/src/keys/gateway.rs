@@ -54,9 +54,8 @@ static LISTEN: Section = Section {
                 "[]",
                 Socket,
                 "proxy_protocol: [10.0.0.0/8]",
-                "proxies whose PROXY line is believed",
-            )
-            .later(),
+                "load balancers that say by the PROXY protocol whose connection they pass on, and must",
+            ),
         ],
     )
 };

@@ -190,9 +190,8 @@ static KEYS: &[Key] = &[
         "enforce",
         Live,
         "access: observe",
-        "what happens to calls outside `uses`",
-    )
-    .later(),
+        "what happens to calls that `uses`, `allow` and `deny` do not permit",
+    ),
     key("identity", &Shape::Map(&IDENTITY), "", Own, "identity: { life: 24h }", "certificates of the mesh"),
     key("masters", &Shape::Map(&MASTERS), "", Live, "masters: [m1:3001, m2:3001]", "who leads, and where"),
     key("gateway", &Shape::Map(&GATEWAY), "", Effect::Edge, "gateway: { listen: 8080 }", "what faces the world"),

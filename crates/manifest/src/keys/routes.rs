@@ -22,8 +22,8 @@ static CALLER: Section = Section {
         "services.NAME.allow",
         &[
             key("caller", &Shape::Name, "", Live, "caller: orders", "a service, or `ingress`"),
-            key("method", &METHODS, "[]", Live, "method: [GET]", "methods"),
-            key("path", &Shape::UrlPath, "", Live, "path: /admin", "a path"),
+            key("method", &METHODS, "[]", Live, "method: [GET]", "methods; without any all"),
+            key("path", &Shape::UrlPath, "", Live, "path: /admin", "a path and all below it; `:id` is one segment"),
         ],
     )
 };
@@ -57,8 +57,15 @@ static ROUTE: Section = Section {
                 "policy: { timeout: 2m }",
                 "how its requests are treated; the service's policy holds for the rest",
             ),
-            key("allow", &CALLERS, "[]", Live, "allow: [ingress]", "who may call").later(),
-            key("deny", &CALLERS, "[]", Live, "deny: [reports]", "who may not").later(),
+            key(
+                "allow",
+                &CALLERS,
+                "",
+                Live,
+                "allow: [ingress]",
+                "who may call by it, of those that the service allows",
+            ),
+            key("deny", &CALLERS, "[]", Live, "deny: [reports]", "who may not; it wins over `allow`"),
         ],
     )
 };

@@ -122,8 +122,8 @@ static COMMON_KEYS: &[Key] = &[
     key("labels", &LABELS, "{}", Live, "labels: { team: shop }", "for metrics and selectors"),
     key("policy", &POLICY_SHAPE, "", Live, "policy: { timeout: 2s }", "how its requests are treated"),
     key("nodes", &super::mesh::SELECTOR, "", Scale, "nodes: [vm3]", "machines it runs on").later(),
-    key("allow", &CALLERS, "[]", Live, "allow: [ingress]", "who may call it, of those that use it").later(),
-    key("deny", &CALLERS, "[]", Live, "deny: [reports]", "who may not").later(),
+    key("allow", &CALLERS, "", Live, "allow: [ingress]", "who may call it, of those that use it; `[]`: nobody"),
+    key("deny", &CALLERS, "[]", Live, "deny: [reports]", "who may not; it wins over `allow`"),
     key("config", &Shape::Free, "{}", Live, "config: { theme: dark }", "handed to the service by its SDK; any keys")
         .later(),
     key("metrics", &Shape::UrlPath, "", Live, "metrics: /metrics", "where the service shows its own").later(),

@@ -1,8 +1,8 @@
 //! Server blocks: one for each host that the gateway names, each with the places that hold there.
 
 use serde::Serialize;
-use synego_model::gateway::{GatewaySpec, ListenProtocol};
-use synego_model::{HostPattern, PathPattern, Place, Segment};
+use synego_model::gateway::{GatewaySpec, Listen, ListenProtocol};
+use synego_model::{HostPattern, Network, PathPattern, Place, Segment};
 
 use crate::quote::{safe, safe_path};
 
@@ -18,6 +18,9 @@ pub(super) struct Server {
     is_refused: bool,
     http: Vec<Listening>,
     grpc: Vec<Listening>,
+    /// Load balancers whose PROXY header is believed.
+    http_introduced_by: Vec<String>,
+    grpc_introduced_by: Vec<String>,
     places: Vec<Files>,
     has_root: bool,
 }
@@ -25,6 +28,8 @@ pub(super) struct Server {
 #[derive(Debug, Serialize)]
 struct Listening {
     address: String,
+    /// Whether every connection begins with a PROXY header.
+    is_introduced: bool,
 }
 
 /// Files at a place.
@@ -52,7 +57,20 @@ const NO_INDEX: &str = ".no-index";
 pub(super) fn servers(gateway: &GatewaySpec, problems: &mut Vec<String>) -> Vec<Server> {
     let listening = |protocol: ListenProtocol| -> Vec<Listening> {
         let wanted = gateway.listen.iter().filter(|listen| listen.protocol == protocol);
-        wanted.map(|listen| Listening { address: listen.address.to_string() }).collect()
+        let listening = |listen: &Listen| Listening {
+            address: listen.address.to_string(),
+            is_introduced: !listen.proxy_protocol.is_empty(),
+        };
+        wanted.map(listening).collect()
+    };
+    // Nginx believes a header by the address it came from, for all addresses of a server block alike.
+    let introduced_by = |protocol: ListenProtocol| -> Vec<String> {
+        let wanted = gateway.listen.iter().filter(|listen| listen.protocol == protocol);
+        let mut ranges: Vec<String> =
+            wanted.flat_map(|listen| &listen.proxy_protocol).map(Network::to_string).collect();
+        ranges.sort();
+        ranges.dedup();
+        ranges
     };
     for listen in gateway.listen.iter().filter(|listen| listen.address.port() == 0) {
         problems.push(format!("gateway.listen.{}: a port other than 0 is needed", listen.name));
@@ -80,6 +98,8 @@ pub(super) fn servers(gateway: &GatewaySpec, problems: &mut Vec<String>) -> Vec<
             is_refused,
             http: listening(ListenProtocol::Http),
             grpc: listening(ListenProtocol::Grpc),
+            http_introduced_by: introduced_by(ListenProtocol::Http),
+            grpc_introduced_by: introduced_by(ListenProtocol::Grpc),
             has_root: places.iter().any(|files| files.path == "/"),
             places,
         }

@@ -7,7 +7,7 @@ use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use super::*;
 
 fn listen(name: &str, protocol: ListenProtocol, address: &str) -> Listen {
-    Listen { name: name.into(), protocol, address: address.parse().unwrap() }
+    Listen { name: name.into(), protocol, address: address.parse().unwrap(), proxy_protocol: Vec::new() }
 }
 
 fn files(place: &str, dir: &str) -> StaticPlace {
@@ -95,6 +95,24 @@ fn hosts_with_places_of_their_own_are_as_in_the_golden_file() {
         ..gateway()
     });
     golden("hosts", &wanted);
+}
+
+#[test]
+fn load_balancers_are_believed_at_the_listeners_that_list_them() {
+    let mut wanted = config(gateway());
+    wanted.gateway.listen.push(listen("inside", ListenProtocol::Http, "127.0.0.1:8081"));
+    let ranges = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap());
+    wanted.gateway.listen[0].proxy_protocol = ranges.into();
+    let text = render(&wanted).unwrap();
+    for line in [
+        "        listen 0.0.0.0:8080 proxy_protocol default_server backlog=1024;\n",
+        "        listen 127.0.0.1:8081 default_server backlog=1024;\n",
+        "        # gateway.listen.*.proxy_protocol\n        set_real_ip_from 10.0.0.0/8;\n        \
+         set_real_ip_from fd00::/8;\n        real_ip_header proxy_protocol;\n",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(!render(&config(gateway())).unwrap().contains("real_ip"));
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(crate) async fn binary() -> NginxBinary {
 }
 
 pub(crate) fn gateway() -> GatewaySpec {
-    let listen = |name: &str, protocol| Listen { name: name.to_owned(), protocol, address: free() };
+    let listen =
+        |name: &str, protocol| Listen { name: name.to_owned(), protocol, address: free(), proxy_protocol: Vec::new() };
     GatewaySpec {
         engine: None,
         listen: vec![listen("http", ListenProtocol::Http), listen("grpc", ListenProtocol::Grpc)],

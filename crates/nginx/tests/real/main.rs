@@ -6,6 +6,7 @@ mod edge;
 mod files;
 mod grpc;
 mod http;
+mod introduced;
 mod master;
 mod masters;
 mod stream;

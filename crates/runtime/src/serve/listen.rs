@@ -118,23 +118,32 @@ impl Listener {
     ///
     /// # Errors
     /// As of the system's `accept`.
-    pub async fn accept(&self) -> io::Result<ApiStream> {
+    pub async fn accept(&self) -> io::Result<(ApiStream, ApiPeer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(ApiStream::Tcp(stream))
+                Ok((ApiStream::Tcp(stream), ApiPeer::Net(address)))
             }
             Self::Unix(listener, _) => loop {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
                 if uid == 0 || uid == rustix::process::geteuid().as_raw() {
-                    return Ok(ApiStream::Unix(stream));
+                    return Ok((ApiStream::Unix(stream), ApiPeer::User(uid)));
                 }
                 tracing::warn!(uid, "connection of another user refused");
             },
         }
     }
+}
+
+/// Who is at the other end of a connection to one of our own APIs; found in the extensions of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiPeer {
+    /// A process of this machine, at a Unix socket: its user.
+    User(u32),
+    /// Anyone, over TCP.
+    Net(SocketAddr),
 }
 
 /// A connection to one of our own APIs.

@@ -1,7 +1,8 @@
 //! Policies and probes: how requests are treated, how health is found out.
 
-use synego_model::{Balance, BalanceKind, Eject, HashKey, HealthSpec, Policy, Probe};
+use synego_model::{Access, AccessLines, Balance, BalanceKind, Eject, HashKey, HealthSpec, Policy, Probe};
 
+use super::access::access;
 use super::{Problems, checked, from_ms, join, ms};
 use crate::pb;
 
@@ -190,6 +191,12 @@ pub struct SidecarSettings {
     pub health: Option<HealthSpec>,
     /// Services it calls.
     pub uses: Vec<synego_model::ServiceName>,
+    /// Which exchanges get a line in the access log; `None`: nobody has said so.
+    pub access_lines: Option<AccessLines>,
+    /// Who may call it; `None`: no master has said so.
+    pub access: Option<Access>,
+    /// Services that have the permission of their own `uses`, by name.
+    pub callers: Vec<synego_model::ServiceName>,
 }
 
 impl From<&SidecarSettings> for pb::SidecarSettings {
@@ -199,12 +206,30 @@ impl From<&SidecarSettings> for pb::SidecarSettings {
             policy: Some((&settings.policy).into()),
             health: settings.health.as_ref().and_then(health_to_wire),
             uses: settings.uses.iter().map(ToString::to_string).collect(),
+            access_lines: settings.access_lines.map(Into::into),
+            access: settings.access.as_ref().map(Into::into),
+            caller: settings.callers.iter().map(ToString::to_string).collect(),
         }
+    }
+}
+
+impl From<AccessLines> for pb::AccessLines {
+    fn from(lines: AccessLines) -> Self {
+        Self { off: lines.percent().is_none(), percent: lines.percent().unwrap_or_default().into() }
     }
 }
 
 checked! {
     pb::SidecarSettings => SidecarSettings: settings;
+}
+
+fn access_lines(message: &pb::AccessLines, path: &str, problems: &mut Problems) -> AccessLines {
+    match problems.range(&join(path, "percent"), message.percent, 0, 100) {
+        _ if message.off => AccessLines::Off,
+        0 => AccessLines::Errors,
+        100 => AccessLines::All,
+        percent => u8::try_from(percent).map_or(AccessLines::All, AccessLines::Share),
+    }
 }
 
 fn settings(message: &pb::SidecarSettings, path: &str, problems: &mut Problems) -> Option<SidecarSettings> {
@@ -216,8 +241,26 @@ fn settings(message: &pb::SidecarSettings, path: &str, problems: &mut Problems) 
         Some(found) => health(found, &join(path, "health"), problems),
         None => Some(None),
     };
-    problems.count(&join(path, "uses"), message.uses.len(), 0, super::table::MAX_SERVICES);
-    let uses = message.uses.iter().enumerate();
-    let uses = uses.filter_map(|(at, name)| problems.parse(&join(path, &format!("uses[{at}]")), name)).collect();
-    Some(SidecarSettings { declared: message.declared, policy: policy?, health: health?, uses })
+    let uses = names(&message.uses, &join(path, "uses"), problems);
+    let access = match &message.access {
+        Some(found) => access(found, &join(path, "access"), problems).map(Some),
+        None => Some(None),
+    };
+    let callers = names(&message.caller, &join(path, "caller"), problems);
+    let access_lines =
+        message.access_lines.as_ref().map(|found| access_lines(found, &join(path, "access_lines"), problems));
+    Some(SidecarSettings {
+        declared: message.declared,
+        policy: policy?,
+        health: health?,
+        uses,
+        access: access?,
+        callers,
+        access_lines,
+    })
+}
+
+fn names(said: &[String], path: &str, problems: &mut Problems) -> Vec<synego_model::ServiceName> {
+    problems.count(path, said.len(), 0, super::table::MAX_SERVICES);
+    said.iter().enumerate().filter_map(|(at, name)| problems.parse(&format!("{path}[{at}]"), name)).collect()
 }

@@ -5,6 +5,7 @@ use synego_model::{
     NodeName, Place, ServiceName,
 };
 
+use super::access::denial;
 use super::table::optional_share;
 use super::{Invalid, Problems, checked, join, words};
 use crate::pb;
@@ -17,6 +18,8 @@ const MAX_HANDLERS: usize = 1000;
 const MAX_PATTERN: usize = 256;
 /// Most callees, or instances left out, in one report.
 const MAX_FIGURES: usize = 10_000;
+/// Most pairs of caller and callee in one report of what was refused.
+const MAX_DENIALS: usize = 1_000;
 
 /// Who a sidecar is: the first message on its link.
 #[derive(Debug, Clone, PartialEq)]
@@ -231,6 +234,7 @@ pub fn report_to_wire(report: &HealthReport, sequence: u64) -> pb::Report {
         ejection: report.ejections.iter().take(MAX_FIGURES).map(ejection).collect(),
         calls: report.calls.iter().take(MAX_FIGURES).map(calls).collect(),
         snapshot_age_ms: report.snapshot_age_ms,
+        denial: report.denials.iter().take(MAX_DENIALS).map(Into::into).collect(),
         identity: report.identity.as_ref().map(Into::into),
     }
 }
@@ -260,6 +264,10 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
             calls.push(CallFigures { service, requests: found.requests, failures: found.failures });
         }
     }
+    problems.count(&join(path, "denial"), message.denial.len(), 0, MAX_DENIALS);
+    let denials = message.denial.iter().enumerate();
+    let denials = denials.filter_map(|(at, found)| denial(found, &join(path, &format!("denial[{at}]")), problems));
+    let denials = denials.collect();
     let identity =
         message.identity.as_ref().map(|found| super::identity::identity(found, &join(path, "identity"), problems));
     let cause = match cause {
@@ -277,6 +285,7 @@ fn report(message: &pb::Report, path: &str, problems: &mut Problems) -> Option<H
         restarts: message.restarts,
         ejections,
         calls,
+        denials,
         snapshot_age_ms: message.snapshot_age_ms,
         identity,
     })

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synego_model::{Endpoint, Epoch, InstanceId, InstanceState, Limits, ServiceName, ServiceTable, Snapshot};
+use synego_model::{Access, Endpoint, Epoch, InstanceId, InstanceState, Limits, ServiceName, ServiceTable, Snapshot};
 
+use super::access::access;
 use super::policy::policy;
 use super::{Invalid, Problems, checked, join, words};
 use crate::pb;
@@ -41,6 +42,7 @@ impl From<&ServiceTable> for pb::ServiceTable {
             protocol: pb::Protocol::from(table.protocol).into(),
             policy: Some(table.policy.as_ref().into()),
             endpoint: table.endpoints.iter().map(Into::into).collect(),
+            access: Some(table.access.as_ref().into()),
         }
     }
 }
@@ -154,7 +156,19 @@ fn table(name: &ServiceName, message: &pb::ServiceTable, path: &str, problems: &
     if let Some(twice) = endpoints.windows(2).find(|pair| matches!(pair, [a, b] if a.id == b.id)) {
         problems.add(join(path, "endpoint"), format!("names `{}` twice", twice.first().map_or("", |e| e.id.as_str())));
     }
-    Some(ServiceTable { name: name.clone(), protocol: protocol?, policy: Arc::new(policy?), endpoints })
+    let access = match &message.access {
+        Some(found) => access(found, &join(path, "access"), problems),
+        // A master that knows of no access closes nothing.
+        None => Some(Access::default()),
+    };
+    Some(ServiceTable {
+        name: name.clone(),
+        protocol: protocol?,
+        policy: Arc::new(policy?),
+        access: Arc::new(access?),
+        callers: Arc::default(),
+        endpoints,
+    })
 }
 
 fn changed(
@@ -173,6 +187,11 @@ fn changed(
             None
         }
     };
+    let access = match (&message.access, before) {
+        (Some(found), _) => access(found, &join(path, "access"), problems).map(Arc::new),
+        (None, Some(before)) => Some(Arc::clone(&before.access)),
+        (None, None) => Some(Arc::default()),
+    };
     let mut endpoints: BTreeMap<InstanceId, Endpoint> =
         before.into_iter().flat_map(|table| &table.endpoints).map(|found| (found.id.clone(), found.clone())).collect();
     for (at, id) in message.remove.iter().enumerate() {
@@ -186,7 +205,14 @@ fn changed(
         }
     }
     let endpoints = endpoints.into_values().collect();
-    Some(ServiceTable { name: name.clone(), protocol: protocol?, policy: policy?, endpoints })
+    Some(ServiceTable {
+        name: name.clone(),
+        protocol: protocol?,
+        policy: policy?,
+        access: access?,
+        callers: Arc::default(),
+        endpoints,
+    })
 }
 
 fn table_or_unknown(name: &ServiceName, table: Option<&ServiceTable>) -> pb::ServiceTable {
@@ -222,13 +248,14 @@ fn service_delta(
         let gone = pb::ServiceDelta { name: name.to_string(), known: false, ..pb::ServiceDelta::default() };
         return base.map(|_| gone);
     };
-    if base.is_some_and(|base| Arc::ptr_eq(base, now) || base == now) {
+    if base.is_some_and(|base| Arc::ptr_eq(base, now) || is_same_to_callers(base, now)) {
         return None;
     }
     let before: BTreeMap<&InstanceId, &Endpoint> =
         base.into_iter().flat_map(|table| &table.endpoints).map(|found| (&found.id, found)).collect();
     let after: BTreeSet<&InstanceId> = now.endpoints.iter().map(|found| &found.id).collect();
     let policy_stays = base.is_some_and(|base| base.policy == now.policy);
+    let access_stays = base.is_some_and(|base| base.access == now.access);
     Some(pb::ServiceDelta {
         name: name.to_string(),
         known: true,
@@ -236,5 +263,14 @@ fn service_delta(
         policy: (!policy_stays).then(|| now.policy.as_ref().into()),
         upsert: now.endpoints.iter().filter(|e| before.get(&e.id) != Some(e)).map(Into::into).collect(),
         remove: before.keys().filter(|id| !after.contains(*id)).map(ToString::to_string).collect(),
+        access: (!access_stays).then(|| now.access.as_ref().into()),
     })
+}
+
+/// Whether nothing changed of what callers are told: who else may call is none of it.
+fn is_same_to_callers(base: &ServiceTable, now: &ServiceTable) -> bool {
+    base.protocol == now.protocol
+        && base.policy == now.policy
+        && base.access == now.access
+        && base.endpoints == now.endpoints
 }

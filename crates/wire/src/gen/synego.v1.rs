@@ -43,6 +43,8 @@ pub enum Reason {
     ClientTooSlow = 35,
     /// The mesh itself failed; a fault of ours. \[500\]
     Internal = 36,
+    /// The body is of a type that the called API does not speak. \[415\]
+    UnsupportedType = 37,
     /// The body does not have the form that the handler declares. \[400\]
     InvalidBody = 50,
     /// The handler's waiting line is full. \[503\]
@@ -75,6 +77,8 @@ pub enum Reason {
     ManifestRefused = 75,
     /// The change needs more than a live change may do; the text says what. \[409\]
     NotLive = 76,
+    /// Nobody knows who asks: no token, or one that is not good. \[401\]
+    Unauthenticated = 77,
     /// The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. \[403\]
     TokenRefused = 78,
     /// The other side has no certificate of this mesh, or none that is still valid. \[401\]
@@ -135,6 +139,7 @@ impl Reason {
             Self::MethodNotAllowed => "REASON_METHOD_NOT_ALLOWED",
             Self::ClientTooSlow => "REASON_CLIENT_TOO_SLOW",
             Self::Internal => "REASON_INTERNAL",
+            Self::UnsupportedType => "REASON_UNSUPPORTED_TYPE",
             Self::InvalidBody => "REASON_INVALID_BODY",
             Self::QueueFull => "REASON_QUEUE_FULL",
             Self::QueueTimeout => "REASON_QUEUE_TIMEOUT",
@@ -151,6 +156,7 @@ impl Reason {
             Self::EpochConflict => "REASON_EPOCH_CONFLICT",
             Self::ManifestRefused => "REASON_MANIFEST_REFUSED",
             Self::NotLive => "REASON_NOT_LIVE",
+            Self::Unauthenticated => "REASON_UNAUTHENTICATED",
             Self::TokenRefused => "REASON_TOKEN_REFUSED",
             Self::NotEnrolled => "REASON_NOT_ENROLLED",
             Self::Starting => "REASON_STARTING",
@@ -192,6 +198,7 @@ impl Reason {
             "REASON_METHOD_NOT_ALLOWED" => Some(Self::MethodNotAllowed),
             "REASON_CLIENT_TOO_SLOW" => Some(Self::ClientTooSlow),
             "REASON_INTERNAL" => Some(Self::Internal),
+            "REASON_UNSUPPORTED_TYPE" => Some(Self::UnsupportedType),
             "REASON_INVALID_BODY" => Some(Self::InvalidBody),
             "REASON_QUEUE_FULL" => Some(Self::QueueFull),
             "REASON_QUEUE_TIMEOUT" => Some(Self::QueueTimeout),
@@ -208,6 +215,7 @@ impl Reason {
             "REASON_EPOCH_CONFLICT" => Some(Self::EpochConflict),
             "REASON_MANIFEST_REFUSED" => Some(Self::ManifestRefused),
             "REASON_NOT_LIVE" => Some(Self::NotLive),
+            "REASON_UNAUTHENTICATED" => Some(Self::Unauthenticated),
             "REASON_TOKEN_REFUSED" => Some(Self::TokenRefused),
             "REASON_NOT_ENROLLED" => Some(Self::NotEnrolled),
             "REASON_STARTING" => Some(Self::Starting),
@@ -1806,9 +1814,31 @@ pub struct Report {
     /// Age of the snapshot in force; milliseconds.
     #[prost(uint64, tag = "8")]
     pub snapshot_age_ms: u64,
+    /// Calls that access refused since the last report, or would have; at most 1,000.
+    #[prost(message, repeated, tag = "9")]
+    pub denial: ::prost::alloc::vec::Vec<Denial>,
     /// Who the sidecar is by its certificate, and whom it trusts; not set: the mesh runs without certificates.
     #[prost(message, optional, tag = "10")]
     pub identity: ::core::option::Option<IdentityReport>,
+}
+/// Calls of one caller to one service that access refused, or would have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Denial {
+    /// Name of the caller, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Name of the callee.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Whether they passed all the same, since the mesh only observes.
+    #[prost(bool, tag = "3")]
+    pub observed: bool,
+    /// How many.
+    #[prost(uint64, tag = "4")]
+    pub count: u64,
+    /// Why, with the line that would change it; at most 1 KiB.
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
 }
 /// How much is going on in an instance, measured at its inbound unless said otherwise.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1894,7 +1924,7 @@ pub struct Taken {
     pub refused: ::prost::alloc::string::String,
 }
 /// The link is accepted.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Joined {
     /// The version of this protocol that both speak from now on.
     #[prost(uint32, tag = "1")]
@@ -1919,7 +1949,7 @@ pub struct Joined {
     pub settings: ::core::option::Option<SidecarSettings>,
 }
 /// What the manifest says about the sidecar's own service; all of it, each time.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SidecarSettings {
     /// Whether the manifest names the service at all; false: what the sidecar was started with holds.
     #[prost(bool, tag = "1")]
@@ -1933,6 +1963,133 @@ pub struct SidecarSettings {
     /// Services it may call.
     #[prost(string, repeated, tag = "4")]
     pub uses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it; not set by masters that know of no access.
+    #[prost(message, optional, tag = "5")]
+    pub access: ::core::option::Option<Access>,
+    /// Services that have the permission to call it by their own `uses`; at most 10,000.
+    #[prost(string, repeated, tag = "6")]
+    pub caller: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
+    #[prost(message, optional, tag = "10")]
+    pub access_lines: ::core::option::Option<AccessLines>,
+}
+/// Which exchanges get a line in the access log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessLines {
+    /// None does, not even one that failed.
+    #[prost(bool, tag = "1")]
+    pub off: bool,
+    /// How many in a hundred of those that did not fail, 0 to 100; of those that failed all do.
+    #[prost(uint32, tag = "2")]
+    pub percent: u32,
+}
+/// Who may call a service, beside the `uses` of its callers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Access {
+    /// What happens to calls that nobody permits.
+    #[prost(enumeration = "access::Mode", tag = "1")]
+    pub mode: i32,
+    /// Whether the manifest names the service; one that it does not name may be called by every service of the mesh.
+    #[prost(bool, tag = "2")]
+    pub declared: bool,
+    /// The rules of the service.
+    #[prost(message, optional, tag = "3")]
+    pub rules: ::core::option::Option<AccessRules>,
+    /// All of its routes, where one of them has rules; at most 256.
+    #[prost(message, repeated, tag = "4")]
+    pub route: ::prost::alloc::vec::Vec<RouteAccess>,
+}
+/// Nested message and enum types in `Access`.
+pub mod access {
+    /// What happens to calls that nobody permits.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        /// Not said: ENFORCE.
+        Unspecified = 0,
+        /// They are refused.
+        Enforce = 1,
+        /// They pass and are reported.
+        Observe = 2,
+        /// They pass.
+        Open = 3,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "MODE_UNSPECIFIED",
+                Self::Enforce => "MODE_ENFORCE",
+                Self::Observe => "MODE_OBSERVE",
+                Self::Open => "MODE_OPEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "MODE_ENFORCE" => Some(Self::Enforce),
+                "MODE_OBSERVE" => Some(Self::Observe),
+                "MODE_OPEN" => Some(Self::Open),
+                _ => None,
+            }
+        }
+    }
+}
+/// `allow` and `deny`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AccessRules {
+    /// Who may call, of those that use the service; at most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub allow: ::prost::alloc::vec::Vec<AccessRule>,
+    /// Whether `allow` was said at all: an empty list that was said is nobody.
+    #[prost(bool, tag = "2")]
+    pub allow_said: bool,
+    /// Who may not; it wins. At most 256.
+    #[prost(message, repeated, tag = "3")]
+    pub deny: ::prost::alloc::vec::Vec<AccessRule>,
+}
+/// One entry of `allow` or `deny`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccessRule {
+    /// Name of a service, or `ingress`.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Methods in upper case; none: all. At most 16.
+    #[prost(string, repeated, tag = "2")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The path and all below it; empty: every path.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+}
+/// What a route says of access, and where.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteAccess {
+    /// Its path.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Whether the path must be equal.
+    #[prost(bool, tag = "2")]
+    pub exact: bool,
+    /// Its methods; none: all. At most 16.
+    #[prost(string, repeated, tag = "3")]
+    pub method: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its rules.
+    #[prost(message, optional, tag = "4")]
+    pub rules: ::core::option::Option<AccessRules>,
 }
 /// How an instance's health is probed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1997,6 +2154,9 @@ pub struct ServiceTable {
     /// Its instances that are not gone.
     #[prost(message, repeated, tag = "5")]
     pub endpoint: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Who may call it, beside the caller's own `uses`; not set by masters that know of no access.
+    #[prost(message, optional, tag = "6")]
+    pub access: ::core::option::Option<Access>,
 }
 /// Where an instance is reached.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2060,6 +2220,9 @@ pub struct ServiceDelta {
     /// Ids of instances that left.
     #[prost(string, repeated, tag = "6")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who may call it now; not set: unchanged.
+    #[prost(message, optional, tag = "7")]
+    pub access: ::core::option::Option<Access>,
 }
 /// What happens to a request.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2830,6 +2993,91 @@ pub mod mesh_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIAnswer {
+    /// Name of the mesh.
+    #[prost(string, tag = "1")]
+    pub mesh: ::prost::alloc::string::String,
+    /// In words: the name of a token, or the user at the Unix socket.
+    #[prost(string, tag = "2")]
+    pub who: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When its token ends: milliseconds since 1970-01-01 UTC; 0: it has none.
+    #[prost(uint64, tag = "4")]
+    pub expires_unix_ms: u64,
+}
+/// A token that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueLoginRequest {
+    /// For whom, for people: 1 to 63 visible characters.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do: READ or WRITE.
+    #[prost(enumeration = "AdminRole", tag = "2")]
+    pub role: i32,
+    /// Seconds that it is good: 60 to 31,536,000; 0: 2,592,000, thirty days.
+    #[prost(uint32, tag = "3")]
+    pub ttl_s: u32,
+}
+/// A token, told once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedLogin {
+    /// The secret.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// What is kept of it.
+    #[prost(message, optional, tag = "2")]
+    pub login: ::core::option::Option<LoginView>,
+}
+/// What is kept of a token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoginView {
+    /// By which it is revoked; says nothing of the secret.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// For whom.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do.
+    #[prost(enumeration = "AdminRole", tag = "3")]
+    pub role: i32,
+    /// When it was made: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "4")]
+    pub created_unix_ms: u64,
+    /// When it ends: milliseconds since 1970-01-01 UTC.
+    #[prost(uint64, tag = "5")]
+    pub expires_unix_ms: u64,
+}
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLoginsRequest {}
+/// Tokens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoginList {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub login: ::prost::alloc::vec::Vec<LoginView>,
+}
+/// Which token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeLoginRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// It is worthless now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedLogin {
+    /// What it was.
+    #[prost(message, optional, tag = "1")]
+    pub login: ::core::option::Option<LoginView>,
+}
 /// What to look at.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -2876,6 +3124,9 @@ pub struct MeshView {
     /// `synego` version of the master.
     #[prost(string, tag = "11")]
     pub version: ::prost::alloc::string::String,
+    /// What happens to calls that nobody permits: `enforce`, `observe` or `open`; empty: not known.
+    #[prost(string, tag = "12")]
+    pub access: ::prost::alloc::string::String,
 }
 /// One master.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3450,6 +3701,43 @@ pub struct InstanceIdentity {
     #[prost(message, optional, tag = "2")]
     pub identity: ::core::option::Option<IdentityReport>,
 }
+/// What one who asks may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AdminRole {
+    /// Not said: WRITE where a token is wanted.
+    Unspecified = 0,
+    /// See how the mesh is, nothing more: who comes without a token from the same machine.
+    Look = 1,
+    /// See everything, lines of output included; plan changes.
+    Read = 2,
+    /// Change everything.
+    Write = 3,
+}
+impl AdminRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ADMIN_ROLE_UNSPECIFIED",
+            Self::Look => "ADMIN_ROLE_LOOK",
+            Self::Read => "ADMIN_ROLE_READ",
+            Self::Write => "ADMIN_ROLE_WRITE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ADMIN_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ADMIN_ROLE_LOOK" => Some(Self::Look),
+            "ADMIN_ROLE_READ" => Some(Self::Read),
+            "ADMIN_ROLE_WRITE" => Some(Self::Write),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -3646,6 +3934,91 @@ pub mod admin_client {
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Down"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Who asks, and what it may do.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/WhoAmI");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        pub async fn issue_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/IssueLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "IssueLogin"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The tokens that are good, without their secrets.
+        pub async fn list_logins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/ListLogins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "ListLogins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        pub async fn revoke_login(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/RevokeLogin",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "RevokeLogin"));
+            self.inner.unary(req, path, codec).await
         }
         /// A new join token; its text is told this once and kept nowhere.
         pub async fn token_create(
@@ -3869,6 +4242,26 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::DownRequest>,
         ) -> std::result::Result<tonic::Response<Self::DownStream>, tonic::Status>;
+        /// Who asks, and what it may do.
+        async fn who_am_i(
+            &self,
+            request: tonic::Request<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIAnswer>, tonic::Status>;
+        /// Makes a token by which a person or tool is known over TCP; it is told this once.
+        async fn issue_login(
+            &self,
+            request: tonic::Request<super::IssueLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedLogin>, tonic::Status>;
+        /// The tokens that are good, without their secrets.
+        async fn list_logins(
+            &self,
+            request: tonic::Request<super::ListLoginsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LoginList>, tonic::Status>;
+        /// Makes a token worthless from now on. Refusal: NOT_FOUND.
+        async fn revoke_login(
+            &self,
+            request: tonic::Request<super::RevokeLoginRequest>,
+        ) -> std::result::Result<tonic::Response<super::RevokedLogin>, tonic::Status>;
         /// A new join token; its text is told this once and kept nowhere.
         async fn token_create(
             &self,
@@ -4207,6 +4600,178 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/WhoAmI" => {
+                    #[allow(non_camel_case_types)]
+                    struct WhoAmISvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::WhoAmIRequest>
+                    for WhoAmISvc<T> {
+                        type Response = super::WhoAmIAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WhoAmIRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::who_am_i(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WhoAmISvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/IssueLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct IssueLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::IssueLoginRequest>
+                    for IssueLoginSvc<T> {
+                        type Response = super::IssuedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IssueLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::issue_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IssueLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/ListLogins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLoginsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ListLoginsRequest>
+                    for ListLoginsSvc<T> {
+                        type Response = super::LoginList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLoginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::list_logins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLoginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/RevokeLogin" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeLoginSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RevokeLoginRequest>
+                    for RevokeLoginSvc<T> {
+                        type Response = super::RevokedLogin;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeLoginRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::revoke_login(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeLoginSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -113,3 +113,15 @@ pub(super) fn metrics() -> Option<Run> {
         true
     }))
 }
+
+/// An exchange of a route for which there is no cell any more.
+pub(super) fn metrics_beyond() -> Option<Run> {
+    let metrics = WorkerMetrics::new(Hub::default());
+    for route in 0..2000 {
+        metrics.exchange(HopKind::Ingress, "orders", &format!("/r{route}"), 200, None, Duration::ZERO);
+    }
+    Some(Box::new(move || {
+        metrics.exchange(HopKind::Ingress, "orders", "/r1999", 200, None, Duration::from_micros(1734));
+        true
+    }))
+}

@@ -39,6 +39,8 @@ fn table(kind: BalanceKind, count: usize) -> Option<ServiceTable> {
         name: "orders".parse().ok()?,
         protocol: Protocol::Http,
         policy: Arc::new(policy),
+        access: Arc::default(),
+        callers: Arc::default(),
         endpoints: (0..count).map(endpoint).collect::<Option<_>>()?,
     })
 }

@@ -1,0 +1,306 @@
+//! Who may ask the admin API what: every call passes here before anything of its body is read.
+//!
+//! On the Unix socket the user of the process (and root) may do everything: the socket lets nobody else in. Over TCP a page
+//! in a browser of this machine could ask too, so a call must be of a form that no page can send on its own, and from
+//! no other origin; and a token says who asks. Without one a process of the same machine may look at the mesh, which is
+//! what `/metrics` shows anyway, and no more.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use synego_model::Reason;
+use synego_runtime::admin::ApiPeer;
+use synego_wire::{pb, status};
+
+use crate::master::Shared;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The authority that our own tools give, wherever they connect to.
+const OWN_NAME: &str = "admin.synego";
+
+/// What one who asks may do; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Right {
+    /// See how the mesh is.
+    Look,
+    /// See everything, lines of output included.
+    Read,
+    /// Change everything.
+    Write,
+}
+
+impl Right {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
+    /// What a method needs. One that is not named here needs the most.
+    fn needed(method: &str) -> Self {
+        match method {
+            "Get" | "Watch" | "WhoAmI" => Self::Look,
+            // A dry run changes nothing; a real one asks for more as soon as it is known to be one.
+            "Logs" | "Apply" | "ListLogins" | "TokenList" | "CaStatus" | "Identity" => Self::Read,
+            _ => Self::Write,
+        }
+    }
+}
+
+impl From<Right> for pb::AdminRole {
+    fn from(right: Right) -> Self {
+        match right {
+            Right::Look => Self::Look,
+            Right::Read => Self::Read,
+            Right::Write => Self::Write,
+        }
+    }
+}
+
+/// Who asks; in the extensions of each request that passed.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    /// In words: the name of a token, or the user.
+    pub(crate) who: String,
+    pub(crate) right: Right,
+    /// When its token ends; 0: it has none.
+    pub(crate) expires_unix_ms: u64,
+}
+
+/// Why a call is refused.
+struct Refused {
+    reason: Reason,
+    message: String,
+}
+
+/// Lets a call pass to its method, or refuses it; what changes something is written down.
+pub(super) async fn pass(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ApiPeer>().copied();
+    let path = request.uri().path().to_owned();
+    let method = path.rsplit('/').next().unwrap_or_default();
+    let known = match form(peer, &request) {
+        Ok(token) => asker(&shared, peer, token, method).await,
+        Err(refused) => Err(refused),
+    };
+    let asker = match known {
+        Ok(asker) => asker,
+        Err(refused) => {
+            shared.metrics.refused("admin");
+            let from = peer.map_or_else(|| "unknown".to_owned(), shown);
+            tracing::warn!(from, method, reason = refused.reason.word(), cause = refused.message, "admin call refused");
+            return answer(&refused, request.headers());
+        }
+    };
+    // An apply is written down by itself, since only it knows whether it changes anything.
+    let is_change = Right::needed(method) == Right::Write;
+    let before = is_change.then(|| shared.digest());
+    let who = asker.who.clone();
+    request.extensions_mut().insert(asker);
+    let answer = next.run(request).await;
+    if let Some(before) = before {
+        let outcome = outcome(answer.headers());
+        shared.audit.change(&who, method, &outcome, &before, &shared.digest());
+    }
+    answer
+}
+
+/// The word for what came of a call, from the head of its answer.
+fn outcome(headers: &HeaderMap) -> String {
+    let code = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
+    match code {
+        None | Some(0) => "done".to_owned(),
+        Some(code) => format!("refused: {}", tonic::Code::from_i32(code).description()),
+    }
+}
+
+/// Refuses what is not a call, or not from here; gives the token that came with it.
+fn form(peer: Option<ApiPeer>, request: &Request) -> Result<Option<String>, Refused> {
+    let refused = |reason, message: String| Err(Refused { reason, message });
+    let headers = request.headers();
+    if !matches!(peer, Some(ApiPeer::User(_))) {
+        origin(request.uri(), headers)?;
+    }
+    if request.method() != Method::POST {
+        return refused(Reason::MethodNotAllowed, format!("{} asks nothing here: calls are POSTs", request.method()));
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !is_grpc(kind) {
+        let kind = if kind.is_empty() { "nothing" } else { kind };
+        return refused(
+            Reason::UnsupportedType,
+            format!("the body is said to be {kind}: calls are `application/grpc`"),
+        );
+    }
+    Ok(token(headers).map(ToOwned::to_owned))
+}
+
+async fn asker(shared: &Shared, peer: Option<ApiPeer>, token: Option<String>, method: &str) -> Result<Asker, Refused> {
+    let refused = |message: &str| Err(Refused { reason: Reason::Unauthenticated, message: message.into() });
+    let asker = match (peer, token) {
+        (Some(ApiPeer::User(uid)), _) => Asker { who: format!("user {uid}"), right: Right::Write, expires_unix_ms: 0 },
+        (_, Some(token)) => match shared.logins.find(&token).await {
+            Some(login) => Asker { who: login.name, right: login.right, expires_unix_ms: login.expires_unix_ms },
+            None => return refused("the token is not good: unknown, revoked or expired"),
+        },
+        (Some(ApiPeer::Net(address)), None) if address.ip().is_loopback() => {
+            Asker { who: "anyone of this machine".into(), right: Right::Look, expires_unix_ms: 0 }
+        }
+        _ => return refused("a token says who asks: `synego login`"),
+    };
+    let needed = Right::needed(method);
+    if asker.right >= needed { Ok(asker) } else { Err(lacks(&asker, needed, method)) }
+}
+
+/// The refusal of one who may do less than a call needs.
+fn lacks(asker: &Asker, needed: Right, method: &str) -> Refused {
+    if asker.right == Right::Look {
+        let message = format!(
+            "{method} over TCP needs a token: `synego login`, or ask at the Unix socket of the master's own machine"
+        );
+        return Refused { reason: Reason::Unauthenticated, message };
+    }
+    let (right, needed) = (asker.right.word(), needed.word());
+    Refused { reason: Reason::Denied, message: format!("{} may `{right}`, {method} needs `{needed}`", asker.who) }
+}
+
+/// Whether one who passed may also change something.
+///
+/// # Errors
+/// The refusal, as a status.
+pub(super) fn may_change(asker: Option<&Asker>, method: &str) -> Result<String, tonic::Status> {
+    match asker {
+        Some(asker) if asker.right >= Right::Write => Ok(asker.who.clone()),
+        Some(asker) => {
+            let refused = lacks(asker, Right::Write, method);
+            Err(status::refusal(refused.reason, refused.message))
+        }
+        // Nothing reaches a method but through the gate.
+        None => Err(status::refusal(Reason::Internal, "nobody said who asks")),
+    }
+}
+
+/// Refuses what another site's page, or a name that it points here, could have made a browser send.
+fn origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
+    let denied = |message: String| Err(Refused { reason: Reason::Denied, message });
+    let said = headers.get(HOST).and_then(|value| value.to_str().ok());
+    let authority = uri.authority().map(|authority| authority.as_str()).or(said).unwrap_or_default();
+    if !is_own(authority) {
+        return denied(format!("the host `{authority}` is not this API's: name it by its address, or `localhost`"));
+    }
+    let same = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(authority));
+    for origin in headers.get_all(ORIGIN) {
+        let origin = origin.to_str().unwrap_or("unreadable");
+        if !same(origin) {
+            return denied(format!("a page of `{origin}` may not ask this API"));
+        }
+    }
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        return denied("a page of another site may not ask this API".into());
+    }
+    Ok(())
+}
+
+/// Names that nobody can point here: addresses, `localhost`, and the one of our own tools.
+fn is_own(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") || host == OWN_NAME
+}
+
+fn is_grpc(kind: &str) -> bool {
+    kind.strip_prefix("application/grpc")
+        .is_some_and(|rest| matches!(rest.bytes().next(), None | Some(b'+' | b';' | b' ')))
+        && !kind.starts_with("application/grpc-web")
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn shown(peer: ApiPeer) -> String {
+    match peer {
+        ApiPeer::User(uid) => format!("user {uid}"),
+        ApiPeer::Net(address) => address.to_string(),
+    }
+}
+
+#[derive(Serialize)]
+struct Said<'a> {
+    code: u16,
+    msg: &'a str,
+    reason: &'static str,
+}
+
+/// In the caller's own form: a status of HTTP, and that of gRPC beside it.
+fn answer(refused: &Refused, asked: &HeaderMap) -> Response {
+    let Refused { reason, message } = refused;
+    let is_grpc = asked.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_grpc);
+    let mut answer: Response = if is_grpc {
+        status::refusal(*reason, message.clone()).into_http()
+    } else {
+        let said = serde_json::to_vec(&Said { code: reason.status(), msg: message, reason: reason.word() });
+        let mut answer = Response::new(Body::from(said.unwrap_or_default()));
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer
+    };
+    *answer.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = answer.headers_mut();
+    headers.insert("x-synego-reason", HeaderValue::from_static(reason.word()));
+    match reason {
+        Reason::MethodNotAllowed => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+        Reason::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Reason::UnsupportedType => drop(headers.insert("accept-post", HeaderValue::from_static("application/grpc"))),
+        _ => {}
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_can_point_here_are_own() {
+        for own in ["127.0.0.1:3002", "[::1]:3002", "10.0.0.11", "localhost:3002", "LOCALHOST", "admin.synego"] {
+            assert!(is_own(own), "{own}");
+        }
+        for foreign in
+            ["", "evil.example", "evil.example:3002", "localhost.evil.example", "admin.synego.evil", "127.0.0.1.nip.io"]
+        {
+            assert!(!is_own(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_harmless_needs_the_most() {
+        for (method, needed) in [
+            ("Get", Right::Look),
+            ("Watch", Right::Look),
+            ("Logs", Right::Read),
+            ("Apply", Right::Read),
+            ("Down", Right::Write),
+            ("IssueLogin", Right::Write),
+            ("RevokeLogin", Right::Write),
+            ("CaExport", Right::Write),
+            ("SomethingNew", Right::Write),
+        ] {
+            assert_eq!(Right::needed(method), needed, "{method}");
+        }
+        assert!(Right::Look < Right::Read && Right::Read < Right::Write);
+    }
+}
