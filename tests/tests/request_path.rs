@@ -193,10 +193,21 @@ async fn grpc_of_all_four_kinds_passes_nginx_with_metadata_and_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_of_all_four_kinds_passes_a_sidecars_outbound_by_authority() {
     let mesh = start_shop().await;
-    // The outbound of `orders-1`, as that process is told it.
-    let (_, pid) = mesh.pids("orders").into_iter().next().expect("an instance");
-    let outbound = synego_testkit::program::variable_of(pid, "SYNEGO_OUTBOUND").expect("an outbound");
-    call_all_kinds(outbound, [Some("orders"), Some("inventory")]).await;
+    // No service of the shop calls orders: one that its manifest does not name, and whose sidecar says what it uses.
+    let outbound = synego_testkit::ports::free();
+    let (master, port) = (format!("127.0.0.1:{}", mesh.variable("SHOP_MESH")), outbound.to_string());
+    let hello = synego_testkit::program::root().join("examples/hello/server.js").display().to_string();
+    let args = ["--service", "shopper", "--uses", "orders", "--uses", "inventory", "--master", &master];
+    let more = ["--outbound", &port, "--inbound", "0", "--admin", "0", "--", "node", &hello];
+    let _shopper = mesh.home.start("synego-sidecar", &[&args[..], &more[..]].concat());
+    let url = format!("http://127.0.0.1:{outbound}");
+    let client = HttpClient::default();
+    wait::until("the shopper may call", Duration::from_secs(20), || async {
+        let answer = client.request("GET", &format!("{url}/api/stock"), &[("host", "inventory")], "").await?;
+        wait::that(answer.header("x-synego-reason").is_empty(), answer.text())
+    })
+    .await;
+    call_all_kinds(url, [Some("orders"), Some("inventory")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,8 @@ use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
-    apply, ca, check, completions, down, explain, get, identity, init, logs, man, nginx, plan, show, status, token, up,
+    apply, ca, check, completions, down, explain, get, identity, init, login, logs, man, nginx, plan, show, status,
+    token, up,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -130,6 +131,7 @@ pub(crate) enum Command {
     Get(get::Args),
     Logs(logs::Args),
     Explain(explain::Args),
+    Login(login::Args),
     Plan(plan::Args),
     Apply(apply::Args),
     Identity(identity::Args),

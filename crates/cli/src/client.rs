@@ -9,11 +9,15 @@ use synego_identity::{ConnectError, Connector, Stream};
 use synego_model::process::ServiceAddress;
 use synego_wire::pb;
 use synego_wire::pb::admin_client::AdminClient;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tower::service_fn;
 
 use crate::context::Context;
+use crate::credentials;
 use crate::failure::Failure;
 use crate::mesh::{Address, Target};
 
@@ -22,7 +26,39 @@ use crate::mesh::{Address, Target};
 pub(crate) struct Mesh<'a> {
     context: &'a Context,
     target: Target,
-    client: AdminClient<Channel>,
+    client: AdminClient<InterceptedService<Channel, Bearer>>,
+}
+
+/// Puts the token of whoever asks on each call, where there is one.
+#[derive(Debug, Clone)]
+struct Bearer(Option<AsciiMetadataValue>);
+
+impl Bearer {
+    fn new(token: Option<&str>) -> Result<Self, Failure> {
+        let value = token.map(|token| format!("Bearer {token}").parse::<AsciiMetadataValue>()).transpose();
+        let mut value = value.map_err(|_| Failure::misuse("this is no token: it holds what no header can"))?;
+        if let Some(value) = &mut value {
+            value.set_sensitive(true);
+        }
+        Ok(Self(value))
+    }
+
+    /// The one that is kept for `address`.
+    fn of(address: &Address) -> Result<Self, Failure> {
+        match address {
+            Address::Unix(_) => Ok(Self(None)),
+            Address::Tcp(address) => Self::new(credentials::of(address)?.as_deref()),
+        }
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl<'a> Mesh<'a> {
@@ -39,16 +75,28 @@ impl<'a> Mesh<'a> {
     /// # Errors
     /// When it cannot be reached in time.
     pub(crate) async fn connect(context: &'a Context, target: Target) -> Result<Self, Failure> {
+        Self::connect_as(context, target, None).await
+    }
+
+    /// Connects to `target` as the one whose `token` this is; `None`: the one that is kept for the address, if any.
+    ///
+    /// # Errors
+    /// When it cannot be reached in time.
+    pub(crate) async fn connect_as(context: &'a Context, target: Target, token: Option<&str>) -> Result<Self, Failure> {
         let limit = context.globals.timeout;
+        let bearer = |address: &Address| if token.is_some() { Bearer::new(token) } else { Bearer::of(address) };
         let error = match open(&target.address, limit).await {
-            Ok(channel) => return Ok(Self { context, client: AdminClient::new(channel), target }),
+            Ok(channel) => {
+                let client = AdminClient::with_interceptor(channel, bearer(&target.address)?);
+                return Ok(Self { context, client, target });
+            }
             Err(error) => error,
         };
-        if let Some(other) = &target.other
-            && let Ok(channel) = open(other, limit).await
-        {
-            let found = Target { mesh: target.mesh.clone(), address: other.clone(), other: None };
-            let mut mesh = Self { context, client: AdminClient::new(channel), target: found };
+        for other in &target.others {
+            let Ok(channel) = open(other, limit).await else { continue };
+            let found = Target { mesh: target.mesh.clone(), address: other.clone(), others: Vec::new() };
+            let client = AdminClient::with_interceptor(channel, bearer(other)?);
+            let mut mesh = Self { context, client, target: found };
             // Another mesh may listen there.
             if mesh.view(&[]).await.is_ok_and(|view| Some(&view.mesh) == target.mesh.as_ref()) {
                 return Ok(mesh);
@@ -115,6 +163,39 @@ impl<'a> Mesh<'a> {
     pub(crate) async fn down(&mut self, request: pb::DownRequest) -> Result<Streaming<pb::DownProgress>, Failure> {
         let mut client = self.client.clone();
         self.call("Down", request, async move { client.down(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Who asks.
+    pub(crate) async fn who_am_i(&mut self) -> Result<pb::WhoAmIAnswer, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.who_am_i(pb::WhoAmIRequest {}).await.map(tonic::Response::into_inner) };
+        self.call("WhoAmI", (), call).await
+    }
+
+    /// A new token for TCP.
+    pub(crate) async fn issue_login(&mut self, request: pb::IssueLoginRequest) -> Result<pb::IssuedLogin, Failure> {
+        let mut client = self.client.clone();
+        let asked = request.clone();
+        let call = async move { client.issue_login(request).await.map(tonic::Response::into_inner) };
+        // What is answered is a secret: it must not be shown by `-vv`.
+        let shown = self.call("IssueLogin", asked, async { call.await.map(Hidden) });
+        shown.await.map(|secret| secret.0)
+    }
+
+    /// The tokens that are good.
+    pub(crate) async fn list_logins(&mut self) -> Result<pb::LoginList, Failure> {
+        let mut client = self.client.clone();
+        let call = async move { client.list_logins(pb::ListLoginsRequest {}).await.map(tonic::Response::into_inner) };
+        self.call("ListLogins", (), call).await
+    }
+
+    /// Makes a token worthless.
+    pub(crate) async fn revoke_login(&mut self, id: &str) -> Result<pb::RevokedLogin, Failure> {
+        let mut client = self.client.clone();
+        let request = pb::RevokeLoginRequest { id: id.to_owned() };
+        let asked = request.clone();
+        let call = async move { client.revoke_login(request).await.map(tonic::Response::into_inner) };
+        self.call("RevokeLogin", asked, call).await
     }
 
     /// A new join token.

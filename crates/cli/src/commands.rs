@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod identity;
 pub(crate) mod init;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod nginx;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Down(args) => down::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Get(args) => get::run(&args, context),
+        Command::Login(args) => login::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),

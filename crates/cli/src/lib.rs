@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod complete;
 mod context;
+mod credentials;
 mod failure;
 mod manifest;
 mod mesh;

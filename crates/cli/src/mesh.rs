@@ -11,6 +11,8 @@ use crate::manifest;
 
 /// Name of the admin socket in the runtime folder of a mesh.
 pub(crate) const SOCKET: &str = "admin.sock";
+/// Name of that of a `synego-master` of its own.
+pub(crate) use synego_master::SOCKET as MASTER_SOCKET;
 /// Name of the note that a running `up` leaves beside it.
 pub(crate) const NOTE: &str = "up.json";
 
@@ -60,8 +62,8 @@ pub(crate) struct Target {
     pub(crate) mesh: Option<String>,
     /// Its admin API.
     pub(crate) address: Address,
-    /// Where it may be instead, if it answers there with this name.
-    pub(crate) other: Option<Address>,
+    /// Where it may be instead, if it answers there with this name; the first one first.
+    pub(crate) others: Vec<Address>,
 }
 
 impl fmt::Display for Target {
@@ -92,15 +94,16 @@ pub(crate) struct Note {
 /// When there is none, or more than one and nothing says which.
 pub(crate) fn find(context: &Context) -> Result<Target, Failure> {
     if let Some(text) = &context.globals.admin {
-        return Ok(Target { mesh: None, address: text.parse()?, other: None });
+        return Ok(Target { mesh: None, address: text.parse()?, others: Vec::new() });
     }
     let here = running();
     match manifest::mesh_of(context)? {
         manifest::Named::Mesh(mesh, admin) => {
             let address = Address::Unix(base().join(&mesh).join(SOCKET));
-            // A `synego-master` of its own has no socket; without a fixed port nobody can know where it is.
-            let other = (admin.port() != 0).then(|| Address::Tcp(admin.to_string()));
-            Ok(Target { address, mesh: Some(mesh), other })
+            let master = Address::Unix(base().join(&mesh).join(MASTER_SOCKET));
+            // Without a fixed port nobody can know where it is.
+            let port = (admin.port() != 0).then(|| Address::Tcp(admin.to_string()));
+            Ok(Target { address, mesh: Some(mesh), others: std::iter::once(master).chain(port).collect() })
         }
         manifest::Named::Refused { file, errors } => {
             // A manifest with a mistake still says which mesh it runs, if that mesh wrote it down.
@@ -146,9 +149,10 @@ pub(crate) fn running() -> Vec<(Option<Note>, Target)> {
         .into_iter()
         .flatten()
         .filter_map(|entry| Some((entry.as_ref().ok()?.file_name().into_string().ok()?, entry.ok()?.path())))
-        .filter(|(_, dir)| std::os::unix::net::UnixStream::connect(dir.join(SOCKET)).is_ok())
-        .map(|(mesh, dir)| {
-            (note(&dir), Target { mesh: Some(mesh), address: Address::Unix(dir.join(SOCKET)), other: None })
+        .filter_map(|(mesh, dir)| {
+            let answers = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
+            let socket = [SOCKET, MASTER_SOCKET].map(|name| dir.join(name)).into_iter().find(answers)?;
+            Some((note(&dir), Target { mesh: Some(mesh), address: Address::Unix(socket), others: Vec::new() }))
         })
         .collect();
     found.sort_by(|a, b| a.1.mesh.cmp(&b.1.mesh));
@@ -192,7 +196,7 @@ mod tests {
         let target = |mesh: &str| Target {
             mesh: Some(mesh.into()),
             address: Address::Unix(format!("/r/{mesh}/admin.sock").into()),
-            other: None,
+            others: Vec::new(),
         };
         assert_eq!(only(vec![(None, target("shop"))]).map(|found| found.mesh), Ok(Some("shop".into())));
         let failure = only(vec![(None, target("blog")), (None, target("shop"))]).unwrap_err();

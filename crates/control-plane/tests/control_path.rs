@@ -196,7 +196,7 @@ async fn a_snapshot_file_that_is_broken_is_not_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_in_the_same_process_is_linked_without_a_port() {
     let master = Master::start(declaration([]));
-    let inside = synego_control_plane::uplink::MasterAddress::InProcess(master.handle.in_process());
+    let inside = MasterAddress::InProcess(master.handle.in_process());
     let users = Sidecar::start("users-1@vm1", vec![inside.clone()]);
     let caller = Sidecar::start_with(announcement("orders-1@vm1"), vec![inside], uses(&["users"]));
     caller.until_ready("users", 1).await;
@@ -218,7 +218,13 @@ async fn what_the_manifest_says_of_access_lines_reaches_every_sidecar_live_also_
     }
     let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let handle = master.handle.clone();
-    let following = async move { handle.follow_access_lines(|lines| drop(told.send(lines))).await };
+    let following = async move {
+        handle
+            .follow_access_lines(|lines| {
+                let _ = told.send(lines);
+            })
+            .await
+    };
     let following = tasks::spawn("test-lines", tasks::Kind::Connection, following);
     assert_eq!(heard.recv().await, Some(AccessLines::Errors), "the master's own ingress as well");
     master.handle.declare(declaration([]));

@@ -221,7 +221,7 @@ async fn whatever_is_changed_on_the_way_is_noticed_and_nobody_panics() {
         let relay = async {
             let (near, _) = listener.accept().await.expect("a connection");
             let far = TcpStream::connect(door.address).await.expect("connected");
-            meddle(near, far, from_near, at).await;
+            Box::pin(meddle(near, far, from_near, at)).await;
         };
         let caller = async {
             let mut stream = connect(&orders, between, role("users")).await.ok()?;
@@ -237,7 +237,7 @@ async fn whatever_is_changed_on_the_way_is_noticed_and_nobody_panics() {
             stream.write_all(b"an answer").await.ok()?;
             Some((question, peer.id))
         };
-        let all = async { tokio::join!(caller, answerer, relay) };
+        let all = Box::pin(async { tokio::join!(caller, answerer, relay) });
         // A length that grew makes one side wait: for that there are limits of time elsewhere.
         let Ok((heard, asked, ())) = tokio::time::timeout(Duration::from_millis(500), all).await else {
             waited += 1;

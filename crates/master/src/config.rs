@@ -2,19 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use synego_manifest::Manifest;
 use synego_model::NodeName;
 use synego_model::gateway::Listen;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::config as machine;
+use synego_runtime::logs::LineWriter;
 
 use crate::args::Args;
 use crate::identity::{IdentityConfig, KeySource};
 
 /// What a master runs on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MasterConfig {
     /// Name of this machine.
     pub node: NodeName,
@@ -28,11 +29,22 @@ pub struct MasterConfig {
     pub mesh: Option<SocketAddr>,
     /// Where people reach it.
     pub admin: Vec<BindAddr>,
-    /// Where its authority is kept; `None`: the mesh runs without certificates.
+    /// What its authority is made of; `None`: the mesh runs without certificates.
     pub identity: Option<IdentityConfig>,
     /// Whether the ingress opens only once the sidecars had time to report: for a daemon that comes back.
     pub settle: bool,
+    /// File of what must outlive it; `None`: nothing does, and it has no authority.
+    pub store: Option<PathBuf>,
+    /// A Unix socket for people of this machine, beside `admin`, if no other process has it.
+    pub socket: Option<PathBuf>,
+    /// Where changes are written down, beside the log of the process.
+    pub audit: Option<LineWriter>,
 }
+
+/// Name of the socket of a master that is a program of its own, in the runtime folder of its mesh.
+pub const SOCKET: &str = "master.sock";
+/// Name of the file of the store, in the folder of state of its mesh.
+pub const STORE: &str = "store.redb";
 
 impl MasterConfig {
     /// The configuration that a command line and a manifest say.
@@ -58,15 +70,14 @@ impl MasterConfig {
                 None
             }
         };
-        let mut identity = None;
-        if manifest.identity.mtls {
-            let mesh = manifest.declaration.mesh.as_str();
-            let state = args.state.as_deref().map_or_else(|| machine::state_dir(mesh), machine::private_dir);
-            match state.and_then(|state| said(args, &manifest, &state)) {
-                Ok(said) => identity = said,
-                Err(error) => problems.push(format!("--state, --store: {error}")),
-            }
-        }
+        let name = manifest.declaration.mesh.as_str();
+        let state = args.state.as_deref().map_or_else(|| machine::state_dir(name), machine::private_dir);
+        let kept = state.and_then(|state| Ok((store(args, &state)?, identity(args, &manifest, &state))));
+        let (store, identity) = kept.unwrap_or_else(|error| {
+            problems.push(format!("--state, --store: {error}"));
+            (PathBuf::new(), None)
+        });
+        let socket = machine::runtime_dir(name).ok().map(|folder| folder.join(SOCKET));
         match node {
             Some(node) if problems.is_empty() => Ok(Self {
                 node,
@@ -77,26 +88,31 @@ impl MasterConfig {
                 admin: vec![BindAddr::Tcp(admin)],
                 identity,
                 settle: true,
+                store: Some(store),
+                socket,
+                audit: None,
             }),
             _ => Err(problems),
         }
     }
 }
 
+/// The file of the store, below `state` where the command line does not say it.
+fn store(args: &Args, state: &Path) -> io::Result<PathBuf> {
+    let Some(text) = &args.store else { return Ok(state.join(STORE)) };
+    let file = text.strip_prefix("redb:").filter(|file| !file.is_empty());
+    file.map(PathBuf::from).ok_or_else(|| io::Error::other(format!("`{text}` is no store: expected redb:FILE")))
+}
+
 /// What the command line says of the authority, over the manifest.
-fn said(args: &Args, manifest: &Manifest, state: &Path) -> io::Result<Option<IdentityConfig>> {
-    let Some(mut identity) = IdentityConfig::of(manifest, state) else { return Ok(None) };
-    if let Some(text) = &args.store {
-        let file = text.strip_prefix("redb:").filter(|file| !file.is_empty());
-        let file = file.ok_or_else(|| io::Error::other(format!("`{text}` is no store: expected redb:FILE")))?;
-        identity.store = file.into();
-    }
+fn identity(args: &Args, manifest: &Manifest, state: &Path) -> Option<IdentityConfig> {
+    let mut identity = IdentityConfig::of(manifest, state)?;
     match (&args.key_file, &args.key_command) {
         (_, Some(command)) => identity.key = KeySource::Command(command.clone()),
         (Some(file), None) => identity.key = KeySource::File(file.clone()),
         (None, None) => {}
     }
-    Ok(Some(identity))
+    Some(identity)
 }
 
 fn parse(text: &str) -> Option<SocketAddr> {

@@ -18,8 +18,6 @@ use synego_runtime::{Host, tasks};
 /// Where a master keeps its authority, and what it is sealed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityConfig {
-    /// File of the store.
-    pub store: PathBuf,
     /// Where the key is under which the roots are sealed.
     pub key: KeySource,
     /// Certificate and key (PEM) of the root to begin with; `None`: one is made.
@@ -43,13 +41,14 @@ impl IdentityConfig {
         let spec = &manifest.identity;
         let file = || machine::env("SYNEGO_KEY_FILE").map_or_else(|| state.join("ca.key"), PathBuf::from);
         let key = machine::env("SYNEGO_KEY_COMMAND").map_or_else(|| KeySource::File(file()), KeySource::Command);
-        spec.mtls.then(|| Self { store: state.join("store.redb"), key, first_root: spec.ca.clone() })
+        spec.mtls.then(|| Self { key, first_root: spec.ca.clone() })
     }
 }
 
 /// Opens the authority, and takes a certificate for the master named `name` from it.
 pub(crate) async fn open(
     config: IdentityConfig,
+    store: Arc<RedbStore>,
     manifest: &Manifest,
     name: &str,
     host: &Host,
@@ -63,10 +62,10 @@ pub(crate) async fn open(
             Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
             None => None,
         };
-        Ok((key, first_root, RedbStore::open(&config.store)?))
+        Ok((key, first_root))
     });
-    let (key, first_root, store) = opened.await??;
-    let config = AuthorityConfig { store: Arc::new(store), key, mesh: mesh.clone(), life, first_root };
+    let (key, first_root) = opened.await??;
+    let config = AuthorityConfig { store, key, mesh: mesh.clone(), life, first_root };
     let authority = AuthorityHandle::open(config).await.context("the certificate authority")?;
     let keeper = KeeperConfig {
         mesh: Some(mesh),

@@ -10,7 +10,7 @@ mod master;
 mod planner;
 pub mod start;
 
-pub use config::MasterConfig;
+pub use config::{MasterConfig, SOCKET, STORE};
 pub use identity::{IdentityConfig, KeySource};
 pub use master::Master;
 pub use planner::ManifestPlanner;

@@ -1,6 +1,7 @@
 //! Builds a master from the leaves up, serves, and drains it: the one place where the two planes meet.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use synego_control_plane::credential::Keeper;
 use synego_control_plane::master::{
     Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
+use synego_control_plane::store::RedbStore;
 use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
     snapshot_channel,
@@ -103,6 +105,27 @@ impl Ingress {
     }
 }
 
+/// Opens the store.
+async fn open_store(file: Option<PathBuf>) -> anyhow::Result<Option<Arc<RedbStore>>> {
+    let Some(file) = file else { return Ok(None) };
+    let opened = tasks::spawn_blocking("store-open", move || RedbStore::open(&file));
+    Ok(Some(Arc::new(opened.await??)))
+}
+
+/// A token must not cross a network as it is.
+fn within_the_machine(address: &BindAddr) -> anyhow::Result<()> {
+    match address {
+        BindAddr::Tcp(address) if !address.ip().is_loopback() => anyhow::bail!(
+            "the admin API at {address} would take tokens over the network without TLS: keep it on the loopback, \
+             `masters: {{ admin: {} }}`, and reach it from elsewhere by `ssh -L {}:127.0.0.1:{} HOST`",
+            address.port(),
+            address.port(),
+            address.port()
+        ),
+        _ => Ok(()),
+    }
+}
+
 impl Master {
     /// Takes the ports and builds all parts.
     ///
@@ -115,9 +138,10 @@ impl Master {
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
-        let (authority, keeper) = match config.identity.clone() {
-            Some(identity) => {
-                let (authority, keeper) = identity::open(identity, &config.manifest, &name, host).await?;
+        let store = open_store(config.store.clone()).await?;
+        let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
+            Some((identity, store)) => {
+                let (authority, keeper) = identity::open(identity, store, &config.manifest, &name, host).await?;
                 (Some(authority), Some(keeper))
             }
             None => (None, None),
@@ -157,7 +181,15 @@ impl Master {
         };
         let mut admin = Vec::new();
         for address in &config.admin {
+            within_the_machine(address)?;
             admin.push(admin::bind(address).await.with_context(|| format!("admin API {address}"))?);
+        }
+        if let Some(socket) = &config.socket {
+            // Two masters of one mesh may run here: the first one has the socket.
+            match admin::bind(&BindAddr::Unix(socket.clone())).await {
+                Ok(listener) => admin.push(listener),
+                Err(error) => tracing::warn!(cause = %error, "no admin socket: ask by TCP"),
+            }
         }
         let addresses = Addresses {
             ingress: own,
@@ -180,8 +212,8 @@ impl Master {
                 started_unix_ms: clock::unix_ms(),
             },
             planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
-            logins: LoginBook::default(),
-            audit: Audit::default(),
+            logins: store.map_or_else(LoginBook::default, |store| LoginBook::new(store)),
+            audit: config.audit.map(Audit::to).unwrap_or_default(),
             authority,
             credential,
             metrics: host.metrics(),

@@ -69,10 +69,7 @@ pub fn settings(config: &MasterConfig) -> Vec<Setting> {
         ("ingress", config.ingress.to_string()),
         ("mesh-api", config.mesh.map_or_else(|| "none".to_owned(), |address| address.to_string())),
         ("identity", config.identity.as_ref().map_or_else(|| "off".to_owned(), |_| "required".to_owned())),
-        (
-            "store",
-            config.identity.as_ref().map_or_else(|| "none".to_owned(), |of| format!("redb:{}", of.store.display())),
-        ),
+        ("store", config.store.as_ref().map_or_else(|| "none".to_owned(), |file| format!("redb:{}", file.display()))),
         ("admin", config.admin.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     ]
     .map(|(name, value)| Setting { name: name.into(), value, origin: "flags and manifest".into(), secret: false })

@@ -104,6 +104,14 @@ fn mesh(context: &Context) -> Option<pb::MeshView> {
     asked.ok().flatten()
 }
 
+/// Calls that access refused, or would have, of late.
+fn denials(reason: Reason, view: Option<&pb::MeshView>) -> Vec<&str> {
+    let warnings = view.map(|view| view.warning.as_slice()).unwrap_or_default();
+    let of_access = |warning: &&pb::Warning| matches!(warning.code.as_str(), "denied" | "would_be_denied");
+    let shown = warnings.iter().filter(|warning| reason == Reason::Denied && of_access(warning));
+    shown.map(|warning| warning.message.as_str()).collect()
+}
+
 /// The instances that are as they are because of `reason`, now.
 fn here(reason: Reason, view: Option<&pb::MeshView>) -> Vec<(&pb::InstanceView, &pb::StateCause)> {
     let services = view.map(|view| view.service.as_slice()).unwrap_or_default();
@@ -129,6 +137,7 @@ fn item(page: &Page, view: Option<&pb::MeshView>) -> Value {
                 "cause": part("cause"),
                 "remedy": part("remedy"),
                 "here": here(*reason, view).iter().map(|(instance, _)| instance.id.as_str()).collect::<Vec<_>>(),
+                "calls": denials(*reason, view),
             })
         }
         Page::Problem(code, page) => json!({"name": code, "kind": "diagnostic", "page": page}),
@@ -165,7 +174,8 @@ fn drawn(page: &Page, view: Option<&pb::MeshView>, context: &Context) -> String 
                     harmless(&cause.message)
                 )
             });
-            let now: Vec<String> = now.collect();
+            let denials = denials(*reason, view).into_iter().map(harmless);
+            let now: Vec<String> = now.chain(denials).collect();
             if !now.is_empty() {
                 parts.insert(parts.len().min(1), ("here".to_owned(), now.join("\n")));
             }

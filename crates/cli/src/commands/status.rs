@@ -107,6 +107,9 @@ fn mesh(context: &Context, view: &pb::MeshView, layout: &mut Layout) -> String {
     if !view.master.is_empty() {
         head.insert(1, format!("epoch {}", view.epoch));
     }
+    if !view.access.is_empty() {
+        head.push(format!("access {}", view.access));
+    }
     if let Some(gateway) = &view.gateway {
         head.push(gateway_words(gateway));
     }

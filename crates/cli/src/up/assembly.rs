@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle};
+use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::logs::{LineConfig, LineWriter, To};
@@ -174,7 +174,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.as_ref().and_then(MasterHandle::downs).or_else(|| local_admin.as_ref().and_then(|admin| admin.downs()));
     let down = listen_for_down(downs, host.stopper());
 
-    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), other: None };
+    let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), others: Vec::new() };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
@@ -227,6 +227,9 @@ async fn own_master(
         admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
         identity: IdentityConfig::of(&wanted.manifest, state_dir),
         settle: false,
+        store: Some(state_dir.join(STORE)),
+        socket: None,
+        audit: Some(log_file(&wanted.manifest, "audit")?),
     };
     Master::bind(config, &shared.workers, shared.access.clone(), host).await.map_err(|error| {
         Failure::new("the master cannot start")

@@ -41,7 +41,7 @@ pub(crate) fn run(context: &Context, manifest: &Manifest, only: &[String], joins
     let output = state.join("up.out");
     let mut child =
         start(&output).map_err(|error| Failure::new("cannot start in the background").cause(error.to_string()))?;
-    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(dir.join(SOCKET)), other: None };
+    let target = Target { mesh: Some(mesh.to_owned()), address: Address::Unix(dir.join(SOCKET)), others: Vec::new() };
     let begun = context.now();
     context.block_on(async {
         let mut mesh = coming(context, &target, &mut child, &output).await?;

@@ -215,6 +215,31 @@ impl pb::admin_server::Admin for Local {
         Err(elsewhere())
     }
 
+    async fn who_am_i(&self, _request: Request<pb::WhoAmIRequest>) -> Result<Response<pb::WhoAmIAnswer>, Status> {
+        // Only the socket leads here, and it lets in nobody but its user.
+        Ok(Response::new(pb::WhoAmIAnswer {
+            mesh: self.mesh.clone(),
+            who: "the user of this process".to_owned(),
+            role: pb::AdminRole::Write.into(),
+            expires_unix_ms: 0,
+        }))
+    }
+
+    async fn issue_login(&self, _request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn list_logins(&self, _request: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
+        Err(elsewhere())
+    }
+
+    async fn revoke_login(
+        &self,
+        _request: Request<pb::RevokeLoginRequest>,
+    ) -> Result<Response<pb::RevokedLogin>, Status> {
+        Err(elsewhere())
+    }
+
     type LogsStream = Answers<pb::LogsBatch>;
 
     async fn logs(&self, request: Request<pb::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -251,28 +276,6 @@ impl pb::admin_server::Admin for Local {
             root: Vec::new(),
             unix_ms: synego_runtime::clock::unix_ms(),
         }))
-    }
-
-    async fn who_am_i(&self, _: Request<pb::WhoAmIRequest>) -> Result<Response<pb::WhoAmIAnswer>, Status> {
-        // Only the socket leads here, and it lets in nobody but its user.
-        Ok(Response::new(pb::WhoAmIAnswer {
-            mesh: self.mesh.clone(),
-            who: "the user of this process".to_owned(),
-            role: pb::AdminRole::Write.into(),
-            expires_unix_ms: 0,
-        }))
-    }
-
-    async fn issue_login(&self, _: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
-        Err(elsewhere())
-    }
-
-    async fn list_logins(&self, _: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
-        Err(elsewhere())
-    }
-
-    async fn revoke_login(&self, _: Request<pb::RevokeLoginRequest>) -> Result<Response<pb::RevokedLogin>, Status> {
-        Err(elsewhere())
     }
 
     async fn token_create(&self, _: Request<pb::TokenCreateRequest>) -> Result<Response<pb::TokenCreated>, Status> {

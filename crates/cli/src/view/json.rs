@@ -24,6 +24,7 @@ pub(crate) fn answer(kind: &'static str, name_field: &'static str, view: &pb::Me
 /// The answer of `status` about these services, with what faces the world.
 pub(crate) fn status<'a>(view: &pb::MeshView, services: impl Iterator<Item = &'a pb::ServiceView>) -> Answer {
     answer("status", "service", view)
+        .with("access", text(&view.access).into())
         .with("gateway", view.gateway.as_ref().map_or(Value::Null, gateway))
         .items(services.map(service).collect())
 }

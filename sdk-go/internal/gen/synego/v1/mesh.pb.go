@@ -27,6 +27,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What happens to calls that nobody permits.
+type Access_Mode int32
+
+const (
+	// Not said: ENFORCE.
+	Access_MODE_UNSPECIFIED Access_Mode = 0
+	// They are refused.
+	Access_MODE_ENFORCE Access_Mode = 1
+	// They pass and are reported.
+	Access_MODE_OBSERVE Access_Mode = 2
+	// They pass.
+	Access_MODE_OPEN Access_Mode = 3
+)
+
+// Enum value maps for Access_Mode.
+var (
+	Access_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_ENFORCE",
+		2: "MODE_OBSERVE",
+		3: "MODE_OPEN",
+	}
+	Access_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_ENFORCE":     1,
+		"MODE_OBSERVE":     2,
+		"MODE_OPEN":        3,
+	}
+)
+
+func (x Access_Mode) Enum() *Access_Mode {
+	p := new(Access_Mode)
+	*p = x
+	return p
+}
+
+func (x Access_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Access_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_synego_v1_mesh_proto_enumTypes[0].Descriptor()
+}
+
+func (Access_Mode) Type() protoreflect.EnumType {
+	return &file_synego_v1_mesh_proto_enumTypes[0]
+}
+
+func (x Access_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Access_Mode.Descriptor instead.
+func (Access_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13, 0}
+}
+
 // The way.
 type Balance_Kind int32
 
@@ -76,11 +133,11 @@ func (x Balance_Kind) String() string {
 }
 
 func (Balance_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_synego_v1_mesh_proto_enumTypes[0].Descriptor()
+	return file_synego_v1_mesh_proto_enumTypes[1].Descriptor()
 }
 
 func (Balance_Kind) Type() protoreflect.EnumType {
-	return &file_synego_v1_mesh_proto_enumTypes[0]
+	return &file_synego_v1_mesh_proto_enumTypes[1]
 }
 
 func (x Balance_Kind) Number() protoreflect.EnumNumber {
@@ -89,7 +146,7 @@ func (x Balance_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Balance_Kind.Descriptor instead.
 func (Balance_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{19, 0}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // One message from a sidecar to a master.
@@ -259,7 +316,6 @@ type FromMaster struct {
 	//	*FromMaster_Delta
 	//	*FromMaster_Settings
 	//	*FromMaster_Command
-	//	*FromMaster_Trust
 	Is            isFromMaster_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -347,15 +403,6 @@ func (x *FromMaster) GetCommand() *Command {
 	return nil
 }
 
-func (x *FromMaster) GetTrust() *Trust {
-	if x != nil {
-		if x, ok := x.Is.(*FromMaster_Trust); ok {
-			return x.Trust
-		}
-	}
-	return nil
-}
-
 type isFromMaster_Is interface {
 	isFromMaster_Is()
 }
@@ -385,11 +432,6 @@ type FromMaster_Command struct {
 	Command *Command `protobuf:"bytes,5,opt,name=command,proto3,oneof"`
 }
 
-type FromMaster_Trust struct {
-	// Whom to trust from now on; after `Joined`, and at each change.
-	Trust *Trust `protobuf:"bytes,6,opt,name=trust,proto3,oneof"`
-}
-
 func (*FromMaster_Joined) isFromMaster_Is() {}
 
 func (*FromMaster_Snapshot) isFromMaster_Is() {}
@@ -399,8 +441,6 @@ func (*FromMaster_Delta) isFromMaster_Is() {}
 func (*FromMaster_Settings) isFromMaster_Is() {}
 
 func (*FromMaster_Command) isFromMaster_Is() {}
-
-func (*FromMaster_Trust) isFromMaster_Is() {}
 
 // Who this sidecar is and what stands behind it.
 type Join struct {
@@ -702,8 +742,8 @@ type Report struct {
 	Calls []*CallFigures `protobuf:"bytes,7,rep,name=calls,proto3" json:"calls,omitempty"`
 	// Age of the snapshot in force; milliseconds.
 	SnapshotAgeMs uint64 `protobuf:"varint,8,opt,name=snapshot_age_ms,json=snapshotAgeMs,proto3" json:"snapshot_age_ms,omitempty"`
-	// Who the sidecar is by its certificate, and whom it trusts; not set: the mesh runs without certificates.
-	Identity      *IdentityReport `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Calls that access refused since the last report, or would have; at most 1,000.
+	Denial        []*Denial `protobuf:"bytes,9,rep,name=denial,proto3" json:"denial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -794,11 +834,93 @@ func (x *Report) GetSnapshotAgeMs() uint64 {
 	return 0
 }
 
-func (x *Report) GetIdentity() *IdentityReport {
+func (x *Report) GetDenial() []*Denial {
 	if x != nil {
-		return x.Identity
+		return x.Denial
 	}
 	return nil
+}
+
+// Calls of one caller to one service that access refused, or would have.
+type Denial struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the caller, or `ingress`.
+	Caller string `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
+	// Name of the callee.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Whether they passed all the same, since the mesh only observes.
+	Observed bool `protobuf:"varint,3,opt,name=observed,proto3" json:"observed,omitempty"`
+	// How many.
+	Count uint64 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	// Why, with the line that would change it; at most 1 KiB.
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denial) Reset() {
+	*x = Denial{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denial) ProtoMessage() {}
+
+func (x *Denial) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denial.ProtoReflect.Descriptor instead.
+func (*Denial) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Denial) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *Denial) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Denial) GetObserved() bool {
+	if x != nil {
+		return x.Observed
+	}
+	return false
+}
+
+func (x *Denial) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Denial) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 // How much is going on in an instance, measured at its inbound unless said otherwise.
@@ -832,7 +954,7 @@ type InstanceLoad struct {
 
 func (x *InstanceLoad) Reset() {
 	*x = InstanceLoad{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[5]
+	mi := &file_synego_v1_mesh_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +966,7 @@ func (x *InstanceLoad) String() string {
 func (*InstanceLoad) ProtoMessage() {}
 
 func (x *InstanceLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[5]
+	mi := &file_synego_v1_mesh_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +979,7 @@ func (x *InstanceLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceLoad.ProtoReflect.Descriptor instead.
 func (*InstanceLoad) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{5}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InstanceLoad) GetInFlight() uint32 {
@@ -952,7 +1074,7 @@ type Ejection struct {
 
 func (x *Ejection) Reset() {
 	*x = Ejection{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[6]
+	mi := &file_synego_v1_mesh_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1086,7 @@ func (x *Ejection) String() string {
 func (*Ejection) ProtoMessage() {}
 
 func (x *Ejection) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[6]
+	mi := &file_synego_v1_mesh_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1099,7 @@ func (x *Ejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ejection.ProtoReflect.Descriptor instead.
 func (*Ejection) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{6}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ejection) GetInstance() string {
@@ -1016,7 +1138,7 @@ type CallFigures struct {
 
 func (x *CallFigures) Reset() {
 	*x = CallFigures{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[7]
+	mi := &file_synego_v1_mesh_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1150,7 @@ func (x *CallFigures) String() string {
 func (*CallFigures) ProtoMessage() {}
 
 func (x *CallFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[7]
+	mi := &file_synego_v1_mesh_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1163,7 @@ func (x *CallFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallFigures.ProtoReflect.Descriptor instead.
 func (*CallFigures) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{7}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CallFigures) GetService() string {
@@ -1078,7 +1200,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[8]
+	mi := &file_synego_v1_mesh_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1212,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[8]
+	mi := &file_synego_v1_mesh_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1225,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{8}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Subscribe) GetActive() bool {
@@ -1133,7 +1255,7 @@ type Taken struct {
 
 func (x *Taken) Reset() {
 	*x = Taken{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[9]
+	mi := &file_synego_v1_mesh_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1267,7 @@ func (x *Taken) String() string {
 func (*Taken) ProtoMessage() {}
 
 func (x *Taken) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[9]
+	mi := &file_synego_v1_mesh_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1280,7 @@ func (x *Taken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Taken.ProtoReflect.Descriptor instead.
 func (*Taken) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{9}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Taken) GetEpoch() uint64 {
@@ -1198,7 +1320,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[10]
+	mi := &file_synego_v1_mesh_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1332,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[10]
+	mi := &file_synego_v1_mesh_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1345,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{10}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Joined) GetProtocol() uint32 {
@@ -1285,14 +1407,18 @@ type SidecarSettings struct {
 	// How its health is probed.
 	Health *Health `protobuf:"bytes,3,opt,name=health,proto3" json:"health,omitempty"`
 	// Services it may call.
-	Uses          []string `protobuf:"bytes,4,rep,name=uses,proto3" json:"uses,omitempty"`
+	Uses []string `protobuf:"bytes,4,rep,name=uses,proto3" json:"uses,omitempty"`
+	// Who may call it; not set by masters that know of no access.
+	Access *Access `protobuf:"bytes,5,opt,name=access,proto3" json:"access,omitempty"`
+	// Services that have the permission to call it by their own `uses`; at most 10,000.
+	Caller        []string `protobuf:"bytes,6,rep,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SidecarSettings) Reset() {
 	*x = SidecarSettings{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[11]
+	mi := &file_synego_v1_mesh_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1430,7 @@ func (x *SidecarSettings) String() string {
 func (*SidecarSettings) ProtoMessage() {}
 
 func (x *SidecarSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[11]
+	mi := &file_synego_v1_mesh_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1443,7 @@ func (x *SidecarSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SidecarSettings.ProtoReflect.Descriptor instead.
 func (*SidecarSettings) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{11}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SidecarSettings) GetDeclared() bool {
@@ -1348,6 +1474,294 @@ func (x *SidecarSettings) GetUses() []string {
 	return nil
 }
 
+func (x *SidecarSettings) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
+func (x *SidecarSettings) GetCaller() []string {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+// Who may call a service, beside the `uses` of its callers.
+type Access struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happens to calls that nobody permits.
+	Mode Access_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=synego.v1.Access_Mode" json:"mode,omitempty"`
+	// Whether the manifest names the service; one that it does not name may be called by every service of the mesh.
+	Declared bool `protobuf:"varint,2,opt,name=declared,proto3" json:"declared,omitempty"`
+	// The rules of the service.
+	Rules *AccessRules `protobuf:"bytes,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	// All of its routes, where one of them has rules; at most 256.
+	Route         []*RouteAccess `protobuf:"bytes,4,rep,name=route,proto3" json:"route,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Access) Reset() {
+	*x = Access{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Access) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Access) ProtoMessage() {}
+
+func (x *Access) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Access.ProtoReflect.Descriptor instead.
+func (*Access) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Access) GetMode() Access_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Access_MODE_UNSPECIFIED
+}
+
+func (x *Access) GetDeclared() bool {
+	if x != nil {
+		return x.Declared
+	}
+	return false
+}
+
+func (x *Access) GetRules() *AccessRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Access) GetRoute() []*RouteAccess {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+// `allow` and `deny`.
+type AccessRules struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who may call, of those that use the service; at most 256.
+	Allow []*AccessRule `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
+	// Whether `allow` was said at all: an empty list that was said is nobody.
+	AllowSaid bool `protobuf:"varint,2,opt,name=allow_said,json=allowSaid,proto3" json:"allow_said,omitempty"`
+	// Who may not; it wins. At most 256.
+	Deny          []*AccessRule `protobuf:"bytes,3,rep,name=deny,proto3" json:"deny,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessRules) Reset() {
+	*x = AccessRules{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessRules) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessRules) ProtoMessage() {}
+
+func (x *AccessRules) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessRules.ProtoReflect.Descriptor instead.
+func (*AccessRules) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AccessRules) GetAllow() []*AccessRule {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *AccessRules) GetAllowSaid() bool {
+	if x != nil {
+		return x.AllowSaid
+	}
+	return false
+}
+
+func (x *AccessRules) GetDeny() []*AccessRule {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+// One entry of `allow` or `deny`.
+type AccessRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a service, or `ingress`.
+	Caller string `protobuf:"bytes,1,opt,name=caller,proto3" json:"caller,omitempty"`
+	// Methods in upper case; none: all. At most 16.
+	Method []string `protobuf:"bytes,2,rep,name=method,proto3" json:"method,omitempty"`
+	// The path and all below it; empty: every path.
+	Path          string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessRule) Reset() {
+	*x = AccessRule{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessRule) ProtoMessage() {}
+
+func (x *AccessRule) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessRule.ProtoReflect.Descriptor instead.
+func (*AccessRule) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AccessRule) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *AccessRule) GetMethod() []string {
+	if x != nil {
+		return x.Method
+	}
+	return nil
+}
+
+func (x *AccessRule) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// What a route says of access, and where.
+type RouteAccess struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Whether the path must be equal.
+	Exact bool `protobuf:"varint,2,opt,name=exact,proto3" json:"exact,omitempty"`
+	// Its methods; none: all. At most 16.
+	Method []string `protobuf:"bytes,3,rep,name=method,proto3" json:"method,omitempty"`
+	// Its rules.
+	Rules         *AccessRules `protobuf:"bytes,4,opt,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RouteAccess) Reset() {
+	*x = RouteAccess{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RouteAccess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RouteAccess) ProtoMessage() {}
+
+func (x *RouteAccess) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RouteAccess.ProtoReflect.Descriptor instead.
+func (*RouteAccess) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RouteAccess) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RouteAccess) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
+func (x *RouteAccess) GetMethod() []string {
+	if x != nil {
+		return x.Method
+	}
+	return nil
+}
+
+func (x *RouteAccess) GetRules() *AccessRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 // How an instance's health is probed.
 type Health struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1373,7 +1787,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[12]
+	mi := &file_synego_v1_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1799,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[12]
+	mi := &file_synego_v1_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1812,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{12}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Health) GetProbe() isHealth_Probe {
@@ -1501,7 +1915,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	mi := &file_synego_v1_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1927,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	mi := &file_synego_v1_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1940,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Snapshot) GetEpoch() uint64 {
@@ -1555,14 +1969,16 @@ type ServiceTable struct {
 	// How requests to it are treated.
 	Policy *Policy `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Its instances that are not gone.
-	Endpoint      []*Endpoint `protobuf:"bytes,5,rep,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Endpoint []*Endpoint `protobuf:"bytes,5,rep,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// Who may call it, beside the caller's own `uses`; not set by masters that know of no access.
+	Access        *Access `protobuf:"bytes,6,opt,name=access,proto3" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceTable) Reset() {
 	*x = ServiceTable{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	mi := &file_synego_v1_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1990,7 @@ func (x *ServiceTable) String() string {
 func (*ServiceTable) ProtoMessage() {}
 
 func (x *ServiceTable) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	mi := &file_synego_v1_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +2003,7 @@ func (x *ServiceTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceTable.ProtoReflect.Descriptor instead.
 func (*ServiceTable) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{14}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ServiceTable) GetName() string {
@@ -1625,6 +2041,13 @@ func (x *ServiceTable) GetEndpoint() []*Endpoint {
 	return nil
 }
 
+func (x *ServiceTable) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
 // Where an instance is reached.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1650,7 +2073,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	mi := &file_synego_v1_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +2085,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	mi := &file_synego_v1_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +2098,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{15}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Endpoint) GetId() string {
@@ -1749,7 +2172,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	mi := &file_synego_v1_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +2184,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	mi := &file_synego_v1_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +2197,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{16}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Delta) GetBaseEpoch() uint64 {
@@ -1812,14 +2235,16 @@ type ServiceDelta struct {
 	// New or changed instances.
 	Upsert []*Endpoint `protobuf:"bytes,5,rep,name=upsert,proto3" json:"upsert,omitempty"`
 	// Ids of instances that left.
-	Remove        []string `protobuf:"bytes,6,rep,name=remove,proto3" json:"remove,omitempty"`
+	Remove []string `protobuf:"bytes,6,rep,name=remove,proto3" json:"remove,omitempty"`
+	// Who may call it now; not set: unchanged.
+	Access        *Access `protobuf:"bytes,7,opt,name=access,proto3" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceDelta) Reset() {
 	*x = ServiceDelta{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[17]
+	mi := &file_synego_v1_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2256,7 @@ func (x *ServiceDelta) String() string {
 func (*ServiceDelta) ProtoMessage() {}
 
 func (x *ServiceDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[17]
+	mi := &file_synego_v1_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2269,7 @@ func (x *ServiceDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceDelta.ProtoReflect.Descriptor instead.
 func (*ServiceDelta) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{17}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServiceDelta) GetName() string {
@@ -1889,6 +2314,13 @@ func (x *ServiceDelta) GetRemove() []string {
 	return nil
 }
 
+func (x *ServiceDelta) GetAccess() *Access {
+	if x != nil {
+		return x.Access
+	}
+	return nil
+}
+
 // What happens to a request.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1912,7 +2344,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[18]
+	mi := &file_synego_v1_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2356,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[18]
+	mi := &file_synego_v1_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2369,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{18}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Policy) GetTimeoutMs() uint32 {
@@ -2012,7 +2444,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[19]
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2456,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[19]
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2469,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{19}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Balance) GetKind() Balance_Kind {
@@ -2137,7 +2569,7 @@ type Eject struct {
 
 func (x *Eject) Reset() {
 	*x = Eject{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[20]
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2581,7 @@ func (x *Eject) String() string {
 func (*Eject) ProtoMessage() {}
 
 func (x *Eject) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[20]
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2594,7 @@ func (x *Eject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eject.ProtoReflect.Descriptor instead.
 func (*Eject) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{20}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Eject) GetFailures() uint32 {
@@ -2211,7 +2643,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[21]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2655,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[21]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2668,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{21}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Command) GetIs() isCommand_Is {
@@ -2304,7 +2736,7 @@ type OutputLines struct {
 
 func (x *OutputLines) Reset() {
 	*x = OutputLines{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[22]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2748,7 @@ func (x *OutputLines) String() string {
 func (*OutputLines) ProtoMessage() {}
 
 func (x *OutputLines) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[22]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2761,7 @@ func (x *OutputLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLines.ProtoReflect.Descriptor instead.
 func (*OutputLines) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{22}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OutputLines) GetQuery() uint64 {
@@ -2378,7 +2810,7 @@ type OutputLine struct {
 
 func (x *OutputLine) Reset() {
 	*x = OutputLine{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[23]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2822,7 @@ func (x *OutputLine) String() string {
 func (*OutputLine) ProtoMessage() {}
 
 func (x *OutputLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[23]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2835,7 @@ func (x *OutputLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLine.ProtoReflect.Descriptor instead.
 func (*OutputLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{23}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OutputLine) GetUnixUs() uint64 {
@@ -2462,618 +2894,6 @@ func (x *OutputLine) GetFieldsJson() string {
 	return ""
 }
 
-// One that asks for a certificate.
-type Applicant struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of its service.
-	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Its instance, such as `users-1@vm1`, or the machine, `@vm1`, when several instances share the certificate.
-	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
-	// A PKCS#10 request in DER, at most 16 KiB. Only its public key is taken, and the proof that its sender holds the key.
-	Request       []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Applicant) Reset() {
-	*x = Applicant{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Applicant) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Applicant) ProtoMessage() {}
-
-func (x *Applicant) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Applicant.ProtoReflect.Descriptor instead.
-func (*Applicant) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *Applicant) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-func (x *Applicant) GetHolder() string {
-	if x != nil {
-		return x.Holder
-	}
-	return ""
-}
-
-func (x *Applicant) GetRequest() []byte {
-	if x != nil {
-		return x.Request
-	}
-	return nil
-}
-
-// A machine that wants to belong to the mesh.
-type EnrolRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The text of the join token.
-	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Name of the mesh; empty: whichever this master serves.
-	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	// Who asks; 1 to 256, with one key each.
-	Applicant     []*Applicant `protobuf:"bytes,3,rep,name=applicant,proto3" json:"applicant,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EnrolRequest) Reset() {
-	*x = EnrolRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EnrolRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EnrolRequest) ProtoMessage() {}
-
-func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
-func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *EnrolRequest) GetToken() string {
-	if x != nil {
-		return x.Token
-	}
-	return ""
-}
-
-func (x *EnrolRequest) GetMesh() string {
-	if x != nil {
-		return x.Mesh
-	}
-	return ""
-}
-
-func (x *EnrolRequest) GetApplicant() []*Applicant {
-	if x != nil {
-		return x.Applicant
-	}
-	return nil
-}
-
-// One that has a certificate and wants the next.
-type RenewRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who asks; its service is that of its certificate. Inside one process there is none: the word of the process is taken.
-	Applicant     *Applicant `protobuf:"bytes,1,opt,name=applicant,proto3" json:"applicant,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RenewRequest) Reset() {
-	*x = RenewRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RenewRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RenewRequest) ProtoMessage() {}
-
-func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
-func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *RenewRequest) GetApplicant() *Applicant {
-	if x != nil {
-		return x.Applicant
-	}
-	return nil
-}
-
-// Certificates for those who asked, in their order.
-type Certificates struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the mesh.
-	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	// One for each.
-	Certificate []*Certificate `protobuf:"bytes,2,rep,name=certificate,proto3" json:"certificate,omitempty"`
-	// Whom to trust from now on.
-	Trust         *Trust `protobuf:"bytes,3,opt,name=trust,proto3" json:"trust,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Certificates) Reset() {
-	*x = Certificates{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Certificates) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Certificates) ProtoMessage() {}
-
-func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
-func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *Certificates) GetMesh() string {
-	if x != nil {
-		return x.Mesh
-	}
-	return ""
-}
-
-func (x *Certificates) GetCertificate() []*Certificate {
-	if x != nil {
-		return x.Certificate
-	}
-	return nil
-}
-
-func (x *Certificates) GetTrust() *Trust {
-	if x != nil {
-		return x.Trust
-	}
-	return nil
-}
-
-// One certificate.
-type Certificate struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// DER, the holder's own first, then those between it and a root.
-	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
-	// Since when it is valid: milliseconds since 1970-01-01 UTC.
-	NotBeforeUnixMs uint64 `protobuf:"varint,2,opt,name=not_before_unix_ms,json=notBeforeUnixMs,proto3" json:"not_before_unix_ms,omitempty"`
-	// Until when it is valid: milliseconds since 1970-01-01 UTC.
-	NotAfterUnixMs uint64 `protobuf:"varint,3,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *Certificate) Reset() {
-	*x = Certificate{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Certificate) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Certificate) ProtoMessage() {}
-
-func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
-func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *Certificate) GetChain() [][]byte {
-	if x != nil {
-		return x.Chain
-	}
-	return nil
-}
-
-func (x *Certificate) GetNotBeforeUnixMs() uint64 {
-	if x != nil {
-		return x.NotBeforeUnixMs
-	}
-	return 0
-}
-
-func (x *Certificate) GetNotAfterUnixMs() uint64 {
-	if x != nil {
-		return x.NotAfterUnixMs
-	}
-	return 0
-}
-
-// Whom to trust; all of it, each time.
-type Trust struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The roots, DER; at most 8.
-	Root [][]byte `protobuf:"bytes,1,rep,name=root,proto3" json:"root,omitempty"`
-	// Fingerprint of the root that issues now: 64 hexadecimal digits.
-	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Whether a certificate of another root is to be renewed at once, instead of at half its life.
-	RenewNow      bool `protobuf:"varint,3,opt,name=renew_now,json=renewNow,proto3" json:"renew_now,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Trust) Reset() {
-	*x = Trust{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Trust) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Trust) ProtoMessage() {}
-
-func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
-func (*Trust) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *Trust) GetRoot() [][]byte {
-	if x != nil {
-		return x.Root
-	}
-	return nil
-}
-
-func (x *Trust) GetIssuer() string {
-	if x != nil {
-		return x.Issuer
-	}
-	return ""
-}
-
-func (x *Trust) GetRenewNow() bool {
-	if x != nil {
-		return x.RenewNow
-	}
-	return false
-}
-
-// Who a sidecar is by its certificate, and whom it trusts.
-type IdentityReport struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id, such as `spiffe://shop/svc/users`.
-	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Number of its certificate, in hexadecimal digits.
-	Serial string `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
-	// Fingerprint of the root that issued it: 64 hexadecimal digits.
-	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Until when it is valid: milliseconds since 1970-01-01 UTC.
-	NotAfterUnixMs uint64 `protobuf:"varint,4,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
-	// When it will be renewed: milliseconds since 1970-01-01 UTC; 0: not known.
-	RenewUnixMs uint64 `protobuf:"varint,5,opt,name=renew_unix_ms,json=renewUnixMs,proto3" json:"renew_unix_ms,omitempty"`
-	// Why the last renewal failed; empty: it did not.
-	RenewalError string `protobuf:"bytes,6,opt,name=renewal_error,json=renewalError,proto3" json:"renewal_error,omitempty"`
-	// Fingerprints of the roots that it trusts.
-	Trusted []string `protobuf:"bytes,7,rep,name=trusted,proto3" json:"trusted,omitempty"`
-	// Who it has met; at most 64.
-	Peer []*PeerSeen `protobuf:"bytes,8,rep,name=peer,proto3" json:"peer,omitempty"`
-	// Handshakes that it refused; at most 64.
-	Refused       []*HandshakesRefused `protobuf:"bytes,9,rep,name=refused,proto3" json:"refused,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *IdentityReport) Reset() {
-	*x = IdentityReport{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *IdentityReport) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*IdentityReport) ProtoMessage() {}
-
-func (x *IdentityReport) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use IdentityReport.ProtoReflect.Descriptor instead.
-func (*IdentityReport) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
-}
-
-func (x *IdentityReport) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *IdentityReport) GetSerial() string {
-	if x != nil {
-		return x.Serial
-	}
-	return ""
-}
-
-func (x *IdentityReport) GetIssuer() string {
-	if x != nil {
-		return x.Issuer
-	}
-	return ""
-}
-
-func (x *IdentityReport) GetNotAfterUnixMs() uint64 {
-	if x != nil {
-		return x.NotAfterUnixMs
-	}
-	return 0
-}
-
-func (x *IdentityReport) GetRenewUnixMs() uint64 {
-	if x != nil {
-		return x.RenewUnixMs
-	}
-	return 0
-}
-
-func (x *IdentityReport) GetRenewalError() string {
-	if x != nil {
-		return x.RenewalError
-	}
-	return ""
-}
-
-func (x *IdentityReport) GetTrusted() []string {
-	if x != nil {
-		return x.Trusted
-	}
-	return nil
-}
-
-func (x *IdentityReport) GetPeer() []*PeerSeen {
-	if x != nil {
-		return x.Peer
-	}
-	return nil
-}
-
-func (x *IdentityReport) GetRefused() []*HandshakesRefused {
-	if x != nil {
-		return x.Refused
-	}
-	return nil
-}
-
-// One identity that was met.
-type PeerSeen struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id.
-	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Handshakes since the sidecar started.
-	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
-	// When the last one was: milliseconds since 1970-01-01 UTC.
-	LastUnixMs    uint64 `protobuf:"varint,3,opt,name=last_unix_ms,json=lastUnixMs,proto3" json:"last_unix_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PeerSeen) Reset() {
-	*x = PeerSeen{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PeerSeen) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PeerSeen) ProtoMessage() {}
-
-func (x *PeerSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PeerSeen.ProtoReflect.Descriptor instead.
-func (*PeerSeen) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
-}
-
-func (x *PeerSeen) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *PeerSeen) GetHandshakes() uint64 {
-	if x != nil {
-		return x.Handshakes
-	}
-	return 0
-}
-
-func (x *PeerSeen) GetLastUnixMs() uint64 {
-	if x != nil {
-		return x.LastUnixMs
-	}
-	return 0
-}
-
-// Handshakes that were refused for one cause.
-type HandshakesRefused struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cause, a closed word.
-	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
-	// How many since the sidecar started.
-	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
-	// At which end the sidecar stood: `accepting` or `connecting`.
-	Side          string `protobuf:"bytes,3,opt,name=side,proto3" json:"side,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *HandshakesRefused) Reset() {
-	*x = HandshakesRefused{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *HandshakesRefused) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*HandshakesRefused) ProtoMessage() {}
-
-func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use HandshakesRefused.ProtoReflect.Descriptor instead.
-func (*HandshakesRefused) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
-}
-
-func (x *HandshakesRefused) GetCause() string {
-	if x != nil {
-		return x.Cause
-	}
-	return ""
-}
-
-func (x *HandshakesRefused) GetHandshakes() uint64 {
-	if x != nil {
-		return x.Handshakes
-	}
-	return 0
-}
-
-func (x *HandshakesRefused) GetSide() string {
-	if x != nil {
-		return x.Side
-	}
-	return ""
-}
-
 var File_synego_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_synego_v1_mesh_proto_rawDesc = "" +
@@ -3086,15 +2906,14 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05taken\x18\x04 \x01(\v2\x10.synego.v1.TakenH\x00R\x05taken\x124\n" +
 	"\tannounced\x18\x05 \x01(\v2\x14.synego.v1.AnnouncedH\x00R\tannounced\x120\n" +
 	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06outputB\x04\n" +
-	"\x02is\"\xb0\x02\n" +
+	"\x02is\"\x86\x02\n" +
 	"\n" +
 	"FromMaster\x12+\n" +
 	"\x06joined\x18\x01 \x01(\v2\x11.synego.v1.JoinedH\x00R\x06joined\x121\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x13.synego.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
 	"\x05delta\x18\x03 \x01(\v2\x10.synego.v1.DeltaH\x00R\x05delta\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1a.synego.v1.SidecarSettingsH\x00R\bsettings\x12.\n" +
-	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommand\x12(\n" +
-	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trustB\x04\n" +
+	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommandB\x04\n" +
 	"\x02is\"\x87\x02\n" +
 	"\x04Join\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
@@ -3127,7 +2946,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\alistens\x18\x0f \x01(\tR\alistens\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x02\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.synego.v1.InstanceStateR\x05state\x12+\n" +
@@ -3136,9 +2955,14 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12/\n" +
 	"\bejection\x18\x06 \x03(\v2\x13.synego.v1.EjectionR\bejection\x12,\n" +
 	"\x05calls\x18\a \x03(\v2\x16.synego.v1.CallFiguresR\x05calls\x12&\n" +
-	"\x0fsnapshot_age_ms\x18\b \x01(\x04R\rsnapshotAgeMs\x125\n" +
-	"\bidentity\x18\n" +
-	" \x01(\v2\x19.synego.v1.IdentityReportR\bidentity\"\x84\x03\n" +
+	"\x0fsnapshot_age_ms\x18\b \x01(\x04R\rsnapshotAgeMs\x12)\n" +
+	"\x06denial\x18\t \x03(\v2\x11.synego.v1.DenialR\x06denial\"\x86\x01\n" +
+	"\x06Denial\x12\x16\n" +
+	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
+	"\bobserved\x18\x03 \x01(\bR\bobserved\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\x84\x03\n" +
 	"\fInstanceLoad\x12\x1b\n" +
 	"\tin_flight\x18\x01 \x01(\rR\binFlight\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\rR\x06queued\x12%\n" +
@@ -3175,12 +2999,39 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12&\n" +
 	"\x0freport_every_ms\x18\x05 \x01(\rR\rreportEveryMs\x12\x18\n" +
 	"\aingress\x18\x06 \x01(\tR\aingress\x126\n" +
-	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\x97\x01\n" +
+	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\xda\x01\n" +
 	"\x0fSidecarSettings\x12\x1a\n" +
 	"\bdeclared\x18\x01 \x01(\bR\bdeclared\x12)\n" +
 	"\x06policy\x18\x02 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12)\n" +
 	"\x06health\x18\x03 \x01(\v2\x11.synego.v1.HealthR\x06health\x12\x12\n" +
-	"\x04uses\x18\x04 \x03(\tR\x04uses\"\xaf\x01\n" +
+	"\x04uses\x18\x04 \x03(\tR\x04uses\x12)\n" +
+	"\x06access\x18\x05 \x01(\v2\x11.synego.v1.AccessR\x06access\x12\x16\n" +
+	"\x06caller\x18\x06 \x03(\tR\x06caller\"\xfd\x01\n" +
+	"\x06Access\x12*\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x16.synego.v1.Access.ModeR\x04mode\x12\x1a\n" +
+	"\bdeclared\x18\x02 \x01(\bR\bdeclared\x12,\n" +
+	"\x05rules\x18\x03 \x01(\v2\x16.synego.v1.AccessRulesR\x05rules\x12,\n" +
+	"\x05route\x18\x04 \x03(\v2\x16.synego.v1.RouteAccessR\x05route\"O\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fMODE_ENFORCE\x10\x01\x12\x10\n" +
+	"\fMODE_OBSERVE\x10\x02\x12\r\n" +
+	"\tMODE_OPEN\x10\x03\"\x84\x01\n" +
+	"\vAccessRules\x12+\n" +
+	"\x05allow\x18\x01 \x03(\v2\x15.synego.v1.AccessRuleR\x05allow\x12\x1d\n" +
+	"\n" +
+	"allow_said\x18\x02 \x01(\bR\tallowSaid\x12)\n" +
+	"\x04deny\x18\x03 \x03(\v2\x15.synego.v1.AccessRuleR\x04deny\"P\n" +
+	"\n" +
+	"AccessRule\x12\x16\n" +
+	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x16\n" +
+	"\x06method\x18\x02 \x03(\tR\x06method\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\"}\n" +
+	"\vRouteAccess\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05exact\x18\x02 \x01(\bR\x05exact\x12\x16\n" +
+	"\x06method\x18\x03 \x03(\tR\x06method\x12,\n" +
+	"\x05rules\x18\x04 \x01(\v2\x16.synego.v1.AccessRulesR\x05rules\"\xaf\x01\n" +
 	"\x06Health\x12\x14\n" +
 	"\x04http\x18\x01 \x01(\tH\x00R\x04http\x12\x14\n" +
 	"\x04grpc\x18\x02 \x01(\tH\x00R\x04grpc\x12\x12\n" +
@@ -3193,13 +3044,14 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05probe\"S\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x121\n" +
-	"\aservice\x18\x02 \x03(\v2\x17.synego.v1.ServiceTableR\aservice\"\xc5\x01\n" +
+	"\aservice\x18\x02 \x03(\v2\x17.synego.v1.ServiceTableR\aservice\"\xf0\x01\n" +
 	"\fServiceTable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12/\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x13.synego.v1.ProtocolR\bprotocol\x12)\n" +
 	"\x06policy\x18\x04 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12/\n" +
-	"\bendpoint\x18\x05 \x03(\v2\x13.synego.v1.EndpointR\bendpoint\"\xfa\x01\n" +
+	"\bendpoint\x18\x05 \x03(\v2\x13.synego.v1.EndpointR\bendpoint\x12)\n" +
+	"\x06access\x18\x06 \x01(\v2\x11.synego.v1.AccessR\x06access\"\xfa\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12.\n" +
@@ -3213,14 +3065,15 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\n" +
 	"base_epoch\x18\x01 \x01(\x04R\tbaseEpoch\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x121\n" +
-	"\aservice\x18\x03 \x03(\v2\x17.synego.v1.ServiceDeltaR\aservice\"\xd9\x01\n" +
+	"\aservice\x18\x03 \x03(\v2\x17.synego.v1.ServiceDeltaR\aservice\"\x84\x02\n" +
 	"\fServiceDelta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\bR\x05known\x12/\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x13.synego.v1.ProtocolR\bprotocol\x12)\n" +
 	"\x06policy\x18\x04 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12+\n" +
 	"\x06upsert\x18\x05 \x03(\v2\x13.synego.v1.EndpointR\x06upsert\x12\x16\n" +
-	"\x06remove\x18\x06 \x03(\tR\x06remove\"\xf5\x01\n" +
+	"\x06remove\x18\x06 \x03(\tR\x06remove\x12)\n" +
+	"\x06access\x18\a \x01(\v2\x11.synego.v1.AccessR\x06access\"\xf5\x01\n" +
 	"\x06Policy\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\x12$\n" +
@@ -3273,56 +3126,9 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x19\n" +
 	"\btrace_id\x18\a \x01(\tR\atraceId\x12\x1f\n" +
 	"\vfields_json\x18\b \x01(\tR\n" +
-	"fieldsJson\"W\n" +
-	"\tApplicant\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
-	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\fR\arequest\"l\n" +
-	"\fEnrolRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
-	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x122\n" +
-	"\tapplicant\x18\x03 \x03(\v2\x14.synego.v1.ApplicantR\tapplicant\"B\n" +
-	"\fRenewRequest\x122\n" +
-	"\tapplicant\x18\x01 \x01(\v2\x14.synego.v1.ApplicantR\tapplicant\"\x84\x01\n" +
-	"\fCertificates\x12\x12\n" +
-	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x128\n" +
-	"\vcertificate\x18\x02 \x03(\v2\x16.synego.v1.CertificateR\vcertificate\x12&\n" +
-	"\x05trust\x18\x03 \x01(\v2\x10.synego.v1.TrustR\x05trust\"{\n" +
-	"\vCertificate\x12\x14\n" +
-	"\x05chain\x18\x01 \x03(\fR\x05chain\x12+\n" +
-	"\x12not_before_unix_ms\x18\x02 \x01(\x04R\x0fnotBeforeUnixMs\x12)\n" +
-	"\x11not_after_unix_ms\x18\x03 \x01(\x04R\x0enotAfterUnixMs\"P\n" +
-	"\x05Trust\x12\x12\n" +
-	"\x04root\x18\x01 \x03(\fR\x04root\x12\x16\n" +
-	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1b\n" +
-	"\trenew_now\x18\x03 \x01(\bR\brenewNow\"\xbf\x02\n" +
-	"\x0eIdentityReport\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x16\n" +
-	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12)\n" +
-	"\x11not_after_unix_ms\x18\x04 \x01(\x04R\x0enotAfterUnixMs\x12\"\n" +
-	"\rrenew_unix_ms\x18\x05 \x01(\x04R\vrenewUnixMs\x12#\n" +
-	"\rrenewal_error\x18\x06 \x01(\tR\frenewalError\x12\x18\n" +
-	"\atrusted\x18\a \x03(\tR\atrusted\x12'\n" +
-	"\x04peer\x18\b \x03(\v2\x13.synego.v1.PeerSeenR\x04peer\x126\n" +
-	"\arefused\x18\t \x03(\v2\x1c.synego.v1.HandshakesRefusedR\arefused\"\\\n" +
-	"\bPeerSeen\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
-	"\n" +
-	"handshakes\x18\x02 \x01(\x04R\n" +
-	"handshakes\x12 \n" +
-	"\flast_unix_ms\x18\x03 \x01(\x04R\n" +
-	"lastUnixMs\"]\n" +
-	"\x11HandshakesRefused\x12\x14\n" +
-	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x1e\n" +
-	"\n" +
-	"handshakes\x18\x02 \x01(\x04R\n" +
-	"handshakes\x12\x12\n" +
-	"\x04side\x18\x03 \x01(\tR\x04side2\xb7\x01\n" +
+	"fieldsJson2A\n" +
 	"\x04Mesh\x129\n" +
-	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01\x129\n" +
-	"\x05Enrol\x12\x17.synego.v1.EnrolRequest\x1a\x17.synego.v1.Certificates\x129\n" +
-	"\x05Renew\x12\x17.synego.v1.RenewRequest\x1a\x17.synego.v1.CertificatesBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01BJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_mesh_proto_rawDescOnce sync.Once
@@ -3336,106 +3142,101 @@ func file_synego_v1_mesh_proto_rawDescGZIP() []byte {
 	return file_synego_v1_mesh_proto_rawDescData
 }
 
-var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_synego_v1_mesh_proto_goTypes = []any{
-	(Balance_Kind)(0),         // 0: synego.v1.Balance.Kind
-	(*FromSidecar)(nil),       // 1: synego.v1.FromSidecar
-	(*FromMaster)(nil),        // 2: synego.v1.FromMaster
-	(*Join)(nil),              // 3: synego.v1.Join
-	(*Announced)(nil),         // 4: synego.v1.Announced
-	(*Report)(nil),            // 5: synego.v1.Report
-	(*InstanceLoad)(nil),      // 6: synego.v1.InstanceLoad
-	(*Ejection)(nil),          // 7: synego.v1.Ejection
-	(*CallFigures)(nil),       // 8: synego.v1.CallFigures
-	(*Subscribe)(nil),         // 9: synego.v1.Subscribe
-	(*Taken)(nil),             // 10: synego.v1.Taken
-	(*Joined)(nil),            // 11: synego.v1.Joined
-	(*SidecarSettings)(nil),   // 12: synego.v1.SidecarSettings
-	(*Health)(nil),            // 13: synego.v1.Health
-	(*Snapshot)(nil),          // 14: synego.v1.Snapshot
-	(*ServiceTable)(nil),      // 15: synego.v1.ServiceTable
-	(*Endpoint)(nil),          // 16: synego.v1.Endpoint
-	(*Delta)(nil),             // 17: synego.v1.Delta
-	(*ServiceDelta)(nil),      // 18: synego.v1.ServiceDelta
-	(*Policy)(nil),            // 19: synego.v1.Policy
-	(*Balance)(nil),           // 20: synego.v1.Balance
-	(*Eject)(nil),             // 21: synego.v1.Eject
-	(*Command)(nil),           // 22: synego.v1.Command
-	(*OutputLines)(nil),       // 23: synego.v1.OutputLines
-	(*OutputLine)(nil),        // 24: synego.v1.OutputLine
-	(*Applicant)(nil),         // 25: synego.v1.Applicant
-	(*EnrolRequest)(nil),      // 26: synego.v1.EnrolRequest
-	(*RenewRequest)(nil),      // 27: synego.v1.RenewRequest
-	(*Certificates)(nil),      // 28: synego.v1.Certificates
-	(*Certificate)(nil),       // 29: synego.v1.Certificate
-	(*Trust)(nil),             // 30: synego.v1.Trust
-	(*IdentityReport)(nil),    // 31: synego.v1.IdentityReport
-	(*PeerSeen)(nil),          // 32: synego.v1.PeerSeen
-	(*HandshakesRefused)(nil), // 33: synego.v1.HandshakesRefused
-	nil,                       // 34: synego.v1.Announced.LabelsEntry
-	(Protocol)(0),             // 35: synego.v1.Protocol
-	(InstanceState)(0),        // 36: synego.v1.InstanceState
-	(*StateCause)(nil),        // 37: synego.v1.StateCause
-	(LogLevel)(0),             // 38: synego.v1.LogLevel
+	(Access_Mode)(0),        // 0: synego.v1.Access.Mode
+	(Balance_Kind)(0),       // 1: synego.v1.Balance.Kind
+	(*FromSidecar)(nil),     // 2: synego.v1.FromSidecar
+	(*FromMaster)(nil),      // 3: synego.v1.FromMaster
+	(*Join)(nil),            // 4: synego.v1.Join
+	(*Announced)(nil),       // 5: synego.v1.Announced
+	(*Report)(nil),          // 6: synego.v1.Report
+	(*Denial)(nil),          // 7: synego.v1.Denial
+	(*InstanceLoad)(nil),    // 8: synego.v1.InstanceLoad
+	(*Ejection)(nil),        // 9: synego.v1.Ejection
+	(*CallFigures)(nil),     // 10: synego.v1.CallFigures
+	(*Subscribe)(nil),       // 11: synego.v1.Subscribe
+	(*Taken)(nil),           // 12: synego.v1.Taken
+	(*Joined)(nil),          // 13: synego.v1.Joined
+	(*SidecarSettings)(nil), // 14: synego.v1.SidecarSettings
+	(*Access)(nil),          // 15: synego.v1.Access
+	(*AccessRules)(nil),     // 16: synego.v1.AccessRules
+	(*AccessRule)(nil),      // 17: synego.v1.AccessRule
+	(*RouteAccess)(nil),     // 18: synego.v1.RouteAccess
+	(*Health)(nil),          // 19: synego.v1.Health
+	(*Snapshot)(nil),        // 20: synego.v1.Snapshot
+	(*ServiceTable)(nil),    // 21: synego.v1.ServiceTable
+	(*Endpoint)(nil),        // 22: synego.v1.Endpoint
+	(*Delta)(nil),           // 23: synego.v1.Delta
+	(*ServiceDelta)(nil),    // 24: synego.v1.ServiceDelta
+	(*Policy)(nil),          // 25: synego.v1.Policy
+	(*Balance)(nil),         // 26: synego.v1.Balance
+	(*Eject)(nil),           // 27: synego.v1.Eject
+	(*Command)(nil),         // 28: synego.v1.Command
+	(*OutputLines)(nil),     // 29: synego.v1.OutputLines
+	(*OutputLine)(nil),      // 30: synego.v1.OutputLine
+	nil,                     // 31: synego.v1.Announced.LabelsEntry
+	(Protocol)(0),           // 32: synego.v1.Protocol
+	(InstanceState)(0),      // 33: synego.v1.InstanceState
+	(*StateCause)(nil),      // 34: synego.v1.StateCause
+	(LogLevel)(0),           // 35: synego.v1.LogLevel
 }
 var file_synego_v1_mesh_proto_depIdxs = []int32{
-	3,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
-	5,  // 1: synego.v1.FromSidecar.report:type_name -> synego.v1.Report
-	9,  // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
-	10, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
-	4,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
-	23, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
-	11, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
-	14, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
-	17, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
-	12, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
-	22, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
-	30, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
-	4,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
-	35, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
-	34, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
-	36, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
-	37, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
-	6,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
-	7,  // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
-	8,  // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
-	31, // 20: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
-	37, // 21: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
-	12, // 22: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
-	19, // 23: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
-	13, // 24: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
-	15, // 25: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
-	35, // 26: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
-	19, // 27: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
-	16, // 28: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
-	36, // 29: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
-	18, // 30: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
-	35, // 31: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
-	19, // 32: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
-	16, // 33: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
-	20, // 34: synego.v1.Policy.balance:type_name -> synego.v1.Balance
-	21, // 35: synego.v1.Policy.eject:type_name -> synego.v1.Eject
-	0,  // 36: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
-	24, // 37: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
-	38, // 38: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
-	25, // 39: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
-	25, // 40: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
-	29, // 41: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
-	30, // 42: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
-	32, // 43: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
-	33, // 44: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
-	1,  // 45: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
-	26, // 46: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
-	27, // 47: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
-	2,  // 48: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
-	28, // 49: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
-	28, // 50: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
-	48, // [48:51] is the sub-list for method output_type
-	45, // [45:48] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	4,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
+	6,  // 1: synego.v1.FromSidecar.report:type_name -> synego.v1.Report
+	11, // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
+	12, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
+	5,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
+	29, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
+	13, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
+	20, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
+	23, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
+	14, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
+	28, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
+	5,  // 11: synego.v1.Join.announced:type_name -> synego.v1.Announced
+	32, // 12: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
+	31, // 13: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
+	33, // 14: synego.v1.Report.state:type_name -> synego.v1.InstanceState
+	34, // 15: synego.v1.Report.cause:type_name -> synego.v1.StateCause
+	8,  // 16: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
+	9,  // 17: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
+	10, // 18: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
+	7,  // 19: synego.v1.Report.denial:type_name -> synego.v1.Denial
+	34, // 20: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
+	14, // 21: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
+	25, // 22: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
+	19, // 23: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
+	15, // 24: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
+	0,  // 25: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
+	16, // 26: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
+	18, // 27: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
+	17, // 28: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
+	17, // 29: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
+	16, // 30: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
+	21, // 31: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
+	32, // 32: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
+	25, // 33: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
+	22, // 34: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
+	15, // 35: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
+	33, // 36: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
+	24, // 37: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
+	32, // 38: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
+	25, // 39: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
+	22, // 40: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
+	15, // 41: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
+	26, // 42: synego.v1.Policy.balance:type_name -> synego.v1.Balance
+	27, // 43: synego.v1.Policy.eject:type_name -> synego.v1.Eject
+	1,  // 44: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
+	30, // 45: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
+	35, // 46: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
+	2,  // 47: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
+	3,  // 48: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
+	48, // [48:49] is the sub-list for method output_type
+	47, // [47:48] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_mesh_proto_init() }
@@ -3458,19 +3259,18 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromMaster_Delta)(nil),
 		(*FromMaster_Settings)(nil),
 		(*FromMaster_Command)(nil),
-		(*FromMaster_Trust)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[12].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[17].OneofWrappers = []any{
 		(*Health_Http)(nil),
 		(*Health_Grpc)(nil),
 		(*Health_Tcp)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[19].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[24].OneofWrappers = []any{
 		(*Balance_Header)(nil),
 		(*Balance_Cookie)(nil),
 		(*Balance_Query)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[21].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[26].OneofWrappers = []any{
 		(*Command_FollowOutput)(nil),
 		(*Command_RecentOutput)(nil),
 	}
@@ -3479,8 +3279,8 @@ func file_synego_v1_mesh_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_mesh_proto_rawDesc), len(file_synego_v1_mesh_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   34,
+			NumEnums:      2,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -71,6 +71,8 @@ const (
 	Reason_REASON_CLIENT_TOO_SLOW Reason = 35
 	// The mesh itself failed; a fault of ours. [500]
 	Reason_REASON_INTERNAL Reason = 36
+	// The body is of a type that the called API does not speak. [415]
+	Reason_REASON_UNSUPPORTED_TYPE Reason = 37
 	// The body does not have the form that the handler declares. [400]
 	Reason_REASON_INVALID_BODY Reason = 50
 	// The handler's waiting line is full. [503]
@@ -103,10 +105,8 @@ const (
 	Reason_REASON_MANIFEST_REFUSED Reason = 75
 	// The change needs more than a live change may do; the text says what. [409]
 	Reason_REASON_NOT_LIVE Reason = 76
-	// The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. [403]
-	Reason_REASON_TOKEN_REFUSED Reason = 78
-	// The other side has no certificate of this mesh, or none that is still valid. [401]
-	Reason_REASON_NOT_ENROLLED Reason = 79
+	// Nobody knows who asks: no token, or one that is not good. [401]
+	Reason_REASON_UNAUTHENTICATED Reason = 77
 	// The process has not said or shown yet that it is ready. [503]
 	Reason_REASON_STARTING Reason = 90
 	// The probe fails. [503]
@@ -160,6 +160,7 @@ var (
 		34:  "REASON_METHOD_NOT_ALLOWED",
 		35:  "REASON_CLIENT_TOO_SLOW",
 		36:  "REASON_INTERNAL",
+		37:  "REASON_UNSUPPORTED_TYPE",
 		50:  "REASON_INVALID_BODY",
 		51:  "REASON_QUEUE_FULL",
 		52:  "REASON_QUEUE_TIMEOUT",
@@ -176,8 +177,7 @@ var (
 		74:  "REASON_EPOCH_CONFLICT",
 		75:  "REASON_MANIFEST_REFUSED",
 		76:  "REASON_NOT_LIVE",
-		78:  "REASON_TOKEN_REFUSED",
-		79:  "REASON_NOT_ENROLLED",
+		77:  "REASON_UNAUTHENTICATED",
 		90:  "REASON_STARTING",
 		91:  "REASON_PROBE_FAILED",
 		92:  "REASON_PROCESS_EXITED",
@@ -214,6 +214,7 @@ var (
 		"REASON_METHOD_NOT_ALLOWED":   34,
 		"REASON_CLIENT_TOO_SLOW":      35,
 		"REASON_INTERNAL":             36,
+		"REASON_UNSUPPORTED_TYPE":     37,
 		"REASON_INVALID_BODY":         50,
 		"REASON_QUEUE_FULL":           51,
 		"REASON_QUEUE_TIMEOUT":        52,
@@ -230,8 +231,7 @@ var (
 		"REASON_EPOCH_CONFLICT":       74,
 		"REASON_MANIFEST_REFUSED":     75,
 		"REASON_NOT_LIVE":             76,
-		"REASON_TOKEN_REFUSED":        78,
-		"REASON_NOT_ENROLLED":         79,
+		"REASON_UNAUTHENTICATED":      77,
 		"REASON_STARTING":             90,
 		"REASON_PROBE_FAILED":         91,
 		"REASON_PROCESS_EXITED":       92,
@@ -280,7 +280,7 @@ var File_synego_v1_reason_proto protoreflect.FileDescriptor
 
 const file_synego_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16synego/v1/reason.proto\x12\tsynego.v1*\xc7\n" +
+	"\x16synego/v1/reason.proto\x12\tsynego.v1*\xcd\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -303,7 +303,8 @@ const file_synego_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_BODY_TOO_LARGE\x10!\x12\x1d\n" +
 	"\x19REASON_METHOD_NOT_ALLOWED\x10\"\x12\x1a\n" +
 	"\x16REASON_CLIENT_TOO_SLOW\x10#\x12\x13\n" +
-	"\x0fREASON_INTERNAL\x10$\x12\x17\n" +
+	"\x0fREASON_INTERNAL\x10$\x12\x1b\n" +
+	"\x17REASON_UNSUPPORTED_TYPE\x10%\x12\x17\n" +
 	"\x13REASON_INVALID_BODY\x102\x12\x15\n" +
 	"\x11REASON_QUEUE_FULL\x103\x12\x18\n" +
 	"\x14REASON_QUEUE_TIMEOUT\x104\x12\x18\n" +
@@ -319,9 +320,8 @@ const file_synego_v1_reason_proto_rawDesc = "" +
 	"\x11REASON_WRONG_MESH\x10I\x12\x19\n" +
 	"\x15REASON_EPOCH_CONFLICT\x10J\x12\x1b\n" +
 	"\x17REASON_MANIFEST_REFUSED\x10K\x12\x13\n" +
-	"\x0fREASON_NOT_LIVE\x10L\x12\x18\n" +
-	"\x14REASON_TOKEN_REFUSED\x10N\x12\x17\n" +
-	"\x13REASON_NOT_ENROLLED\x10O\x12\x13\n" +
+	"\x0fREASON_NOT_LIVE\x10L\x12\x1a\n" +
+	"\x16REASON_UNAUTHENTICATED\x10M\x12\x13\n" +
 	"\x0fREASON_STARTING\x10Z\x12\x17\n" +
 	"\x13REASON_PROBE_FAILED\x10[\x12\x19\n" +
 	"\x15REASON_PROCESS_EXITED\x10\\\x12\x1a\n" +

@@ -57,6 +57,8 @@ export enum Reason {
   REASON_CLIENT_TOO_SLOW = 35,
   /** REASON_INTERNAL - The mesh itself failed; a fault of ours. [500] */
   REASON_INTERNAL = 36,
+  /** REASON_UNSUPPORTED_TYPE - The body is of a type that the called API does not speak. [415] */
+  REASON_UNSUPPORTED_TYPE = 37,
   /** REASON_INVALID_BODY - The body does not have the form that the handler declares. [400] */
   REASON_INVALID_BODY = 50,
   /** REASON_QUEUE_FULL - The handler's waiting line is full. [503] */
@@ -89,10 +91,8 @@ export enum Reason {
   REASON_MANIFEST_REFUSED = 75,
   /** REASON_NOT_LIVE - The change needs more than a live change may do; the text says what. [409] */
   REASON_NOT_LIVE = 76,
-  /** REASON_TOKEN_REFUSED - The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. [403] */
-  REASON_TOKEN_REFUSED = 78,
-  /** REASON_NOT_ENROLLED - The other side has no certificate of this mesh, or none that is still valid. [401] */
-  REASON_NOT_ENROLLED = 79,
+  /** REASON_UNAUTHENTICATED - Nobody knows who asks: no token, or one that is not good. [401] */
+  REASON_UNAUTHENTICATED = 77,
   /** REASON_STARTING - The process has not said or shown yet that it is ready. [503] */
   REASON_STARTING = 90,
   /** REASON_PROBE_FAILED - The probe fails. [503] */
@@ -186,6 +186,9 @@ export function reasonFromJSON(object: any): Reason {
     case 36:
     case "REASON_INTERNAL":
       return Reason.REASON_INTERNAL;
+    case 37:
+    case "REASON_UNSUPPORTED_TYPE":
+      return Reason.REASON_UNSUPPORTED_TYPE;
     case 50:
     case "REASON_INVALID_BODY":
       return Reason.REASON_INVALID_BODY;
@@ -234,12 +237,9 @@ export function reasonFromJSON(object: any): Reason {
     case 76:
     case "REASON_NOT_LIVE":
       return Reason.REASON_NOT_LIVE;
-    case 78:
-    case "REASON_TOKEN_REFUSED":
-      return Reason.REASON_TOKEN_REFUSED;
-    case 79:
-    case "REASON_NOT_ENROLLED":
-      return Reason.REASON_NOT_ENROLLED;
+    case 77:
+    case "REASON_UNAUTHENTICATED":
+      return Reason.REASON_UNAUTHENTICATED;
     case 90:
     case "REASON_STARTING":
       return Reason.REASON_STARTING;
@@ -331,6 +331,8 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_CLIENT_TOO_SLOW";
     case Reason.REASON_INTERNAL:
       return "REASON_INTERNAL";
+    case Reason.REASON_UNSUPPORTED_TYPE:
+      return "REASON_UNSUPPORTED_TYPE";
     case Reason.REASON_INVALID_BODY:
       return "REASON_INVALID_BODY";
     case Reason.REASON_QUEUE_FULL:
@@ -363,10 +365,8 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_MANIFEST_REFUSED";
     case Reason.REASON_NOT_LIVE:
       return "REASON_NOT_LIVE";
-    case Reason.REASON_TOKEN_REFUSED:
-      return "REASON_TOKEN_REFUSED";
-    case Reason.REASON_NOT_ENROLLED:
-      return "REASON_NOT_ENROLLED";
+    case Reason.REASON_UNAUTHENTICATED:
+      return "REASON_UNAUTHENTICATED";
     case Reason.REASON_STARTING:
       return "REASON_STARTING";
     case Reason.REASON_PROBE_FAILED:
