@@ -2300,6 +2300,1012 @@ func (x *DownProgress) GetOpenRequests() uint32 {
 	return 0
 }
 
+// A join token that is wanted.
+type TokenCreateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The one service that it is for; empty: any.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// For how long it can be used; milliseconds, 60,000 to 86,400,000; 0: 600,000.
+	TtlMs         uint32 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenCreateRequest) Reset() {
+	*x = TokenCreateRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenCreateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenCreateRequest) ProtoMessage() {}
+
+func (x *TokenCreateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenCreateRequest.ProtoReflect.Descriptor instead.
+func (*TokenCreateRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TokenCreateRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *TokenCreateRequest) GetTtlMs() uint32 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+// A join token, told once.
+type TokenCreated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its text.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// What is kept of it.
+	View          *TokenView `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenCreated) Reset() {
+	*x = TokenCreated{}
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenCreated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenCreated) ProtoMessage() {}
+
+func (x *TokenCreated) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenCreated.ProtoReflect.Descriptor instead.
+func (*TokenCreated) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TokenCreated) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *TokenCreated) GetView() *TokenView {
+	if x != nil {
+		return x.View
+	}
+	return nil
+}
+
+// Nothing to say.
+type TokenListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenListRequest) Reset() {
+	*x = TokenListRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenListRequest) ProtoMessage() {}
+
+func (x *TokenListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenListRequest.ProtoReflect.Descriptor instead.
+func (*TokenListRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+// All join tokens.
+type TokenListAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By the time of their making.
+	Token         []*TokenView `protobuf:"bytes,1,rep,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenListAnswer) Reset() {
+	*x = TokenListAnswer{}
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenListAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenListAnswer) ProtoMessage() {}
+
+func (x *TokenListAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenListAnswer.ProtoReflect.Descriptor instead.
+func (*TokenListAnswer) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TokenListAnswer) GetToken() []*TokenView {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// Which join token.
+type TokenRevokeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRevokeRequest) Reset() {
+	*x = TokenRevokeRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRevokeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRevokeRequest) ProtoMessage() {}
+
+func (x *TokenRevokeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRevokeRequest.ProtoReflect.Descriptor instead.
+func (*TokenRevokeRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TokenRevokeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// What is kept of a join token.
+type TokenView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id: not a secret.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The one service that it is for; empty: any.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// When it was made: milliseconds since 1970-01-01 UTC.
+	CreatedUnixMs uint64 `protobuf:"varint,3,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
+	// Until when it can be used: milliseconds since 1970-01-01 UTC.
+	ExpiresUnixMs uint64 `protobuf:"varint,4,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
+	// When it was used: milliseconds since 1970-01-01 UTC; 0: not yet.
+	UsedUnixMs uint64 `protobuf:"varint,5,opt,name=used_unix_ms,json=usedUnixMs,proto3" json:"used_unix_ms,omitempty"`
+	// By whom: the holders of the certificates, or empty.
+	UsedBy        []string `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenView) Reset() {
+	*x = TokenView{}
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenView) ProtoMessage() {}
+
+func (x *TokenView) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenView.ProtoReflect.Descriptor instead.
+func (*TokenView) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TokenView) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TokenView) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *TokenView) GetCreatedUnixMs() uint64 {
+	if x != nil {
+		return x.CreatedUnixMs
+	}
+	return 0
+}
+
+func (x *TokenView) GetExpiresUnixMs() uint64 {
+	if x != nil {
+		return x.ExpiresUnixMs
+	}
+	return 0
+}
+
+func (x *TokenView) GetUsedUnixMs() uint64 {
+	if x != nil {
+		return x.UsedUnixMs
+	}
+	return 0
+}
+
+func (x *TokenView) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
+// Nothing to say.
+type CaStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaStatusRequest) Reset() {
+	*x = CaStatusRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaStatusRequest) ProtoMessage() {}
+
+func (x *CaStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaStatusRequest.ProtoReflect.Descriptor instead.
+func (*CaStatusRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+// What shall become of a rotation.
+type CaRotateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Renew every certificate at once, instead of waiting for one life; also for a rotation that goes on already.
+	Fast bool `protobuf:"varint,1,opt,name=fast,proto3" json:"fast,omitempty"`
+	// Go back to the old root.
+	Abort         bool `protobuf:"varint,2,opt,name=abort,proto3" json:"abort,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaRotateRequest) Reset() {
+	*x = CaRotateRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaRotateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaRotateRequest) ProtoMessage() {}
+
+func (x *CaRotateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaRotateRequest.ProtoReflect.Descriptor instead.
+func (*CaRotateRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CaRotateRequest) GetFast() bool {
+	if x != nil {
+		return x.Fast
+	}
+	return false
+}
+
+func (x *CaRotateRequest) GetAbort() bool {
+	if x != nil {
+		return x.Abort
+	}
+	return false
+}
+
+// Which root; nothing to say.
+type CaExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaExportRequest) Reset() {
+	*x = CaExportRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaExportRequest) ProtoMessage() {}
+
+func (x *CaExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaExportRequest.ProtoReflect.Descriptor instead.
+func (*CaExportRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+// A root and its key.
+type CaPem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificate, PEM.
+	Certificate string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Its private key, PEM (PKCS#8).
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaPem) Reset() {
+	*x = CaPem{}
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaPem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaPem) ProtoMessage() {}
+
+func (x *CaPem) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaPem.ProtoReflect.Descriptor instead.
+func (*CaPem) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CaPem) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *CaPem) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// The certificate authority at one moment.
+type CaView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the mesh.
+	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// The roots, oldest first.
+	Root []*RootView `protobuf:"bytes,2,rep,name=root,proto3" json:"root,omitempty"`
+	// `idle`, `add`, `trust`, `issue`, `expire` or `remove`: the step that is being taken.
+	Step string `protobuf:"bytes,3,opt,name=step,proto3" json:"step,omitempty"`
+	// Its number, from 1; 0: there is no rotation.
+	StepNumber uint32 `protobuf:"varint,4,opt,name=step_number,json=stepNumber,proto3" json:"step_number,omitempty"`
+	// How many steps there are.
+	Steps uint32 `protobuf:"varint,5,opt,name=steps,proto3" json:"steps,omitempty"`
+	// When this step began: milliseconds since 1970-01-01 UTC; 0: there is no rotation.
+	SinceUnixMs uint64 `protobuf:"varint,6,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
+	// When it ends at the latest: milliseconds since 1970-01-01 UTC; 0: not known.
+	UntilUnixMs uint64 `protobuf:"varint,7,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`
+	// How many have done what this step waits for, of how many.
+	Done uint32 `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	// How many hold a certificate.
+	Of uint32 `protobuf:"varint,9,opt,name=of,proto3" json:"of,omitempty"`
+	// Who has not; at most 100.
+	Waiting []*WaitingView `protobuf:"bytes,10,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Whether certificates are renewed at once.
+	Fast bool `protobuf:"varint,11,opt,name=fast,proto3" json:"fast,omitempty"`
+	// How long a certificate lives; milliseconds.
+	LifeMs uint64 `protobuf:"varint,12,opt,name=life_ms,json=lifeMs,proto3" json:"life_ms,omitempty"`
+	// Now, as the master sees it: milliseconds since 1970-01-01 UTC.
+	UnixMs uint64 `protobuf:"varint,13,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"`
+	// Whether the rotation goes back to the old root.
+	Aborting      bool `protobuf:"varint,14,opt,name=aborting,proto3" json:"aborting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaView) Reset() {
+	*x = CaView{}
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaView) ProtoMessage() {}
+
+func (x *CaView) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaView.ProtoReflect.Descriptor instead.
+func (*CaView) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CaView) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *CaView) GetRoot() []*RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *CaView) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *CaView) GetStepNumber() uint32 {
+	if x != nil {
+		return x.StepNumber
+	}
+	return 0
+}
+
+func (x *CaView) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *CaView) GetSinceUnixMs() uint64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *CaView) GetUntilUnixMs() uint64 {
+	if x != nil {
+		return x.UntilUnixMs
+	}
+	return 0
+}
+
+func (x *CaView) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *CaView) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *CaView) GetWaiting() []*WaitingView {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *CaView) GetFast() bool {
+	if x != nil {
+		return x.Fast
+	}
+	return false
+}
+
+func (x *CaView) GetLifeMs() uint64 {
+	if x != nil {
+		return x.LifeMs
+	}
+	return 0
+}
+
+func (x *CaView) GetUnixMs() uint64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+func (x *CaView) GetAborting() bool {
+	if x != nil {
+		return x.Aborting
+	}
+	return false
+}
+
+// One root.
+type RootView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of its public key, 64 hexadecimal digits.
+	Fingerprint string `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Number of its certificate.
+	Serial string `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Until when it is valid: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,3,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	// Whether new certificates are of it.
+	Issues bool `protobuf:"varint,4,opt,name=issues,proto3" json:"issues,omitempty"`
+	// When it was added: milliseconds since 1970-01-01 UTC.
+	AddedUnixMs   uint64 `protobuf:"varint,5,opt,name=added_unix_ms,json=addedUnixMs,proto3" json:"added_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootView) Reset() {
+	*x = RootView{}
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootView) ProtoMessage() {}
+
+func (x *RootView) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootView.ProtoReflect.Descriptor instead.
+func (*RootView) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RootView) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *RootView) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RootView) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+func (x *RootView) GetIssues() bool {
+	if x != nil {
+		return x.Issues
+	}
+	return false
+}
+
+func (x *RootView) GetAddedUnixMs() uint64 {
+	if x != nil {
+		return x.AddedUnixMs
+	}
+	return 0
+}
+
+// One for whom a rotation waits.
+type WaitingView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instance, such as `users-1@vm1`.
+	Holder string `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	// Why: what it has not done, or since when it is gone.
+	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// When its certificate ends: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,3,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *WaitingView) Reset() {
+	*x = WaitingView{}
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingView) ProtoMessage() {}
+
+func (x *WaitingView) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingView.ProtoReflect.Descriptor instead.
+func (*WaitingView) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *WaitingView) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *WaitingView) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *WaitingView) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+// Which instances.
+type IdentityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids, with or without their machine; empty: all.
+	Instance      []string `protobuf:"bytes,1,rep,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityRequest) Reset() {
+	*x = IdentityRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityRequest) ProtoMessage() {}
+
+func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
+func (*IdentityRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *IdentityRequest) GetInstance() []string {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+// Who they are.
+type IdentityAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the mesh.
+	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// Version of the routing state.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// By id.
+	Instance []*InstanceIdentity `protobuf:"bytes,3,rep,name=instance,proto3" json:"instance,omitempty"`
+	// The roots, oldest first.
+	Root []*RootView `protobuf:"bytes,4,rep,name=root,proto3" json:"root,omitempty"`
+	// Now, as the master sees it: milliseconds since 1970-01-01 UTC.
+	UnixMs        uint64 `protobuf:"varint,5,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityAnswer) Reset() {
+	*x = IdentityAnswer{}
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityAnswer) ProtoMessage() {}
+
+func (x *IdentityAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityAnswer.ProtoReflect.Descriptor instead.
+func (*IdentityAnswer) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *IdentityAnswer) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *IdentityAnswer) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *IdentityAnswer) GetInstance() []*InstanceIdentity {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *IdentityAnswer) GetRoot() []*RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *IdentityAnswer) GetUnixMs() uint64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+// One instance and who it is.
+type InstanceIdentity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, such as `users-1@vm1`, or the name of a master.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// As it said last; not set: it has said nothing of a certificate.
+	Identity      *IdentityReport `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstanceIdentity) Reset() {
+	*x = InstanceIdentity{}
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstanceIdentity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstanceIdentity) ProtoMessage() {}
+
+func (x *InstanceIdentity) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstanceIdentity.ProtoReflect.Descriptor instead.
+func (*InstanceIdentity) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *InstanceIdentity) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *InstanceIdentity) GetIdentity() *IdentityReport {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
 var File_synego_v1_admin_proto protoreflect.FileDescriptor
 
 const file_synego_v1_admin_proto_rawDesc = "" +
@@ -2480,12 +3486,77 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
 	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12!\n" +
 	"\fopen_streams\x18\x03 \x01(\rR\vopenStreams\x12#\n" +
-	"\ropen_requests\x18\x04 \x01(\rR\fopenRequests*g\n" +
+	"\ropen_requests\x18\x04 \x01(\rR\fopenRequests\"E\n" +
+	"\x12TokenCreateRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x15\n" +
+	"\x06ttl_ms\x18\x02 \x01(\rR\x05ttlMs\"N\n" +
+	"\fTokenCreated\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12(\n" +
+	"\x04view\x18\x02 \x01(\v2\x14.synego.v1.TokenViewR\x04view\"\x12\n" +
+	"\x10TokenListRequest\"=\n" +
+	"\x0fTokenListAnswer\x12*\n" +
+	"\x05token\x18\x01 \x03(\v2\x14.synego.v1.TokenViewR\x05token\"$\n" +
+	"\x12TokenRevokeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xc0\x01\n" +
+	"\tTokenView\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12&\n" +
+	"\x0fcreated_unix_ms\x18\x03 \x01(\x04R\rcreatedUnixMs\x12&\n" +
+	"\x0fexpires_unix_ms\x18\x04 \x01(\x04R\rexpiresUnixMs\x12 \n" +
+	"\fused_unix_ms\x18\x05 \x01(\x04R\n" +
+	"usedUnixMs\x12\x17\n" +
+	"\aused_by\x18\x06 \x03(\tR\x06usedBy\"\x11\n" +
+	"\x0fCaStatusRequest\";\n" +
+	"\x0fCaRotateRequest\x12\x12\n" +
+	"\x04fast\x18\x01 \x01(\bR\x04fast\x12\x14\n" +
+	"\x05abort\x18\x02 \x01(\bR\x05abort\"\x11\n" +
+	"\x0fCaExportRequest\";\n" +
+	"\x05CaPem\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"\x90\x03\n" +
+	"\x06CaView\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12'\n" +
+	"\x04root\x18\x02 \x03(\v2\x13.synego.v1.RootViewR\x04root\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\tR\x04step\x12\x1f\n" +
+	"\vstep_number\x18\x04 \x01(\rR\n" +
+	"stepNumber\x12\x14\n" +
+	"\x05steps\x18\x05 \x01(\rR\x05steps\x12\"\n" +
+	"\rsince_unix_ms\x18\x06 \x01(\x04R\vsinceUnixMs\x12\"\n" +
+	"\runtil_unix_ms\x18\a \x01(\x04R\vuntilUnixMs\x12\x12\n" +
+	"\x04done\x18\b \x01(\rR\x04done\x12\x0e\n" +
+	"\x02of\x18\t \x01(\rR\x02of\x120\n" +
+	"\awaiting\x18\n" +
+	" \x03(\v2\x16.synego.v1.WaitingViewR\awaiting\x12\x12\n" +
+	"\x04fast\x18\v \x01(\bR\x04fast\x12\x17\n" +
+	"\alife_ms\x18\f \x01(\x04R\x06lifeMs\x12\x17\n" +
+	"\aunix_ms\x18\r \x01(\x04R\x06unixMs\x12\x1a\n" +
+	"\baborting\x18\x0e \x01(\bR\baborting\"\xab\x01\n" +
+	"\bRootView\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12)\n" +
+	"\x11not_after_unix_ms\x18\x03 \x01(\x04R\x0enotAfterUnixMs\x12\x16\n" +
+	"\x06issues\x18\x04 \x01(\bR\x06issues\x12\"\n" +
+	"\radded_unix_ms\x18\x05 \x01(\x04R\vaddedUnixMs\"f\n" +
+	"\vWaitingView\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12)\n" +
+	"\x11not_after_unix_ms\x18\x03 \x01(\x04R\x0enotAfterUnixMs\"-\n" +
+	"\x0fIdentityRequest\x12\x1a\n" +
+	"\binstance\x18\x01 \x03(\tR\binstance\"\xb5\x01\n" +
+	"\x0eIdentityAnswer\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x127\n" +
+	"\binstance\x18\x03 \x03(\v2\x1b.synego.v1.InstanceIdentityR\binstance\x12'\n" +
+	"\x04root\x18\x04 \x03(\v2\x13.synego.v1.RootViewR\x04root\x12\x17\n" +
+	"\aunix_ms\x18\x05 \x01(\x04R\x06unixMs\"e\n" +
+	"\x10InstanceIdentity\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x125\n" +
+	"\bidentity\x18\x02 \x01(\v2\x19.synego.v1.IdentityReportR\bidentity*g\n" +
 	"\tAdminRole\x12\x1a\n" +
 	"\x16ADMIN_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fADMIN_ROLE_LOOK\x10\x01\x12\x13\n" +
 	"\x0fADMIN_ROLE_READ\x10\x02\x12\x14\n" +
-	"\x10ADMIN_ROLE_WRITE\x10\x032\xa8\x04\n" +
+	"\x10ADMIN_ROLE_WRITE\x10\x032\x9d\b\n" +
 	"\x05Admin\x121\n" +
 	"\x03Get\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView\x125\n" +
 	"\x05Watch\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView0\x01\x128\n" +
@@ -2497,7 +3568,15 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"IssueLogin\x12\x1c.synego.v1.IssueLoginRequest\x1a\x16.synego.v1.IssuedLogin\x12@\n" +
 	"\n" +
 	"ListLogins\x12\x1c.synego.v1.ListLoginsRequest\x1a\x14.synego.v1.LoginList\x12E\n" +
-	"\vRevokeLogin\x12\x1d.synego.v1.RevokeLoginRequest\x1a\x17.synego.v1.RevokedLoginBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\vRevokeLogin\x12\x1d.synego.v1.RevokeLoginRequest\x1a\x17.synego.v1.RevokedLogin\x12E\n" +
+	"\vTokenCreate\x12\x1d.synego.v1.TokenCreateRequest\x1a\x17.synego.v1.TokenCreated\x12D\n" +
+	"\tTokenList\x12\x1b.synego.v1.TokenListRequest\x1a\x1a.synego.v1.TokenListAnswer\x12B\n" +
+	"\vTokenRevoke\x12\x1d.synego.v1.TokenRevokeRequest\x1a\x14.synego.v1.TokenView\x129\n" +
+	"\bCaStatus\x12\x1a.synego.v1.CaStatusRequest\x1a\x11.synego.v1.CaView\x129\n" +
+	"\bCaRotate\x12\x1a.synego.v1.CaRotateRequest\x1a\x11.synego.v1.CaView\x128\n" +
+	"\bCaExport\x12\x1a.synego.v1.CaExportRequest\x1a\x10.synego.v1.CaPem\x12/\n" +
+	"\bCaImport\x12\x10.synego.v1.CaPem\x1a\x11.synego.v1.CaView\x12A\n" +
+	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswerBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_admin_proto_rawDescOnce sync.Once
@@ -2512,7 +3591,7 @@ func file_synego_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_synego_v1_admin_proto_goTypes = []any{
 	(AdminRole)(0),             // 0: synego.v1.AdminRole
 	(*WhoAmIRequest)(nil),      // 1: synego.v1.WhoAmIRequest
@@ -2543,15 +3622,32 @@ var file_synego_v1_admin_proto_goTypes = []any{
 	(*LogsLine)(nil),           // 26: synego.v1.LogsLine
 	(*DownRequest)(nil),        // 27: synego.v1.DownRequest
 	(*DownProgress)(nil),       // 28: synego.v1.DownProgress
-	nil,                        // 29: synego.v1.InstanceView.LabelsEntry
-	nil,                        // 30: synego.v1.ApplyRequest.VariablesEntry
-	(InstanceState)(0),         // 31: synego.v1.InstanceState
-	(*StateCause)(nil),         // 32: synego.v1.StateCause
-	(Protocol)(0),              // 33: synego.v1.Protocol
-	(*Policy)(nil),             // 34: synego.v1.Policy
-	(*InstanceLoad)(nil),       // 35: synego.v1.InstanceLoad
-	(*Ejection)(nil),           // 36: synego.v1.Ejection
-	(*OutputLine)(nil),         // 37: synego.v1.OutputLine
+	(*TokenCreateRequest)(nil), // 29: synego.v1.TokenCreateRequest
+	(*TokenCreated)(nil),       // 30: synego.v1.TokenCreated
+	(*TokenListRequest)(nil),   // 31: synego.v1.TokenListRequest
+	(*TokenListAnswer)(nil),    // 32: synego.v1.TokenListAnswer
+	(*TokenRevokeRequest)(nil), // 33: synego.v1.TokenRevokeRequest
+	(*TokenView)(nil),          // 34: synego.v1.TokenView
+	(*CaStatusRequest)(nil),    // 35: synego.v1.CaStatusRequest
+	(*CaRotateRequest)(nil),    // 36: synego.v1.CaRotateRequest
+	(*CaExportRequest)(nil),    // 37: synego.v1.CaExportRequest
+	(*CaPem)(nil),              // 38: synego.v1.CaPem
+	(*CaView)(nil),             // 39: synego.v1.CaView
+	(*RootView)(nil),           // 40: synego.v1.RootView
+	(*WaitingView)(nil),        // 41: synego.v1.WaitingView
+	(*IdentityRequest)(nil),    // 42: synego.v1.IdentityRequest
+	(*IdentityAnswer)(nil),     // 43: synego.v1.IdentityAnswer
+	(*InstanceIdentity)(nil),   // 44: synego.v1.InstanceIdentity
+	nil,                        // 45: synego.v1.InstanceView.LabelsEntry
+	nil,                        // 46: synego.v1.ApplyRequest.VariablesEntry
+	(InstanceState)(0),         // 47: synego.v1.InstanceState
+	(*StateCause)(nil),         // 48: synego.v1.StateCause
+	(Protocol)(0),              // 49: synego.v1.Protocol
+	(*Policy)(nil),             // 50: synego.v1.Policy
+	(*InstanceLoad)(nil),       // 51: synego.v1.InstanceLoad
+	(*Ejection)(nil),           // 52: synego.v1.Ejection
+	(*OutputLine)(nil),         // 53: synego.v1.OutputLine
+	(*IdentityReport)(nil),     // 54: synego.v1.IdentityReport
 }
 var file_synego_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: synego.v1.WhoAmIAnswer.role:type_name -> synego.v1.AdminRole
@@ -2566,48 +3662,71 @@ var file_synego_v1_admin_proto_depIdxs = []int32{
 	16, // 9: synego.v1.MeshView.node:type_name -> synego.v1.NodeView
 	17, // 10: synego.v1.MeshView.gateway:type_name -> synego.v1.GatewayView
 	18, // 11: synego.v1.MeshView.warning:type_name -> synego.v1.Warning
-	31, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
-	32, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
-	33, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
+	47, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
+	48, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
+	49, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
 	14, // 15: synego.v1.ServiceView.instance:type_name -> synego.v1.InstanceView
-	34, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
-	31, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
-	32, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
-	35, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
-	36, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
-	29, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
-	34, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
-	31, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
-	32, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
+	50, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
+	47, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
+	48, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
+	51, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
+	52, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
+	45, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
+	50, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
+	47, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
+	48, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
 	20, // 25: synego.v1.ApplyRequest.file:type_name -> synego.v1.ManifestFile
-	30, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
+	46, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
 	22, // 27: synego.v1.ApplyResult.change:type_name -> synego.v1.Change
 	23, // 28: synego.v1.ApplyResult.diagnostic:type_name -> synego.v1.Diagnostic
 	26, // 29: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
-	37, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
-	10, // 31: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
-	10, // 32: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
-	19, // 33: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
-	24, // 34: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
-	27, // 35: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
-	1,  // 36: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
-	3,  // 37: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
-	6,  // 38: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
-	8,  // 39: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
-	11, // 40: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
-	11, // 41: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
-	21, // 42: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
-	25, // 43: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
-	28, // 44: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
-	2,  // 45: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
-	4,  // 46: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
-	7,  // 47: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
-	9,  // 48: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
-	40, // [40:49] is the sub-list for method output_type
-	31, // [31:40] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	53, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
+	34, // 31: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
+	34, // 32: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
+	40, // 33: synego.v1.CaView.root:type_name -> synego.v1.RootView
+	41, // 34: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
+	44, // 35: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
+	40, // 36: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
+	54, // 37: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
+	10, // 38: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
+	10, // 39: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
+	19, // 40: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
+	24, // 41: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
+	27, // 42: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
+	1,  // 43: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
+	3,  // 44: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
+	6,  // 45: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
+	8,  // 46: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
+	29, // 47: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
+	31, // 48: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
+	33, // 49: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
+	35, // 50: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
+	36, // 51: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
+	37, // 52: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
+	38, // 53: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
+	42, // 54: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
+	11, // 55: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
+	11, // 56: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
+	21, // 57: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
+	25, // 58: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
+	28, // 59: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
+	2,  // 60: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
+	4,  // 61: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
+	7,  // 62: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
+	9,  // 63: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
+	30, // 64: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
+	32, // 65: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
+	34, // 66: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
+	39, // 67: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
+	39, // 68: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
+	38, // 69: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
+	39, // 70: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
+	43, // 71: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
+	55, // [55:72] is the sub-list for method output_type
+	38, // [38:55] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_admin_proto_init() }
@@ -2623,7 +3742,7 @@ func file_synego_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_admin_proto_rawDesc), len(file_synego_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,14 @@ const (
 	Admin_IssueLogin_FullMethodName  = "/synego.v1.Admin/IssueLogin"
 	Admin_ListLogins_FullMethodName  = "/synego.v1.Admin/ListLogins"
 	Admin_RevokeLogin_FullMethodName = "/synego.v1.Admin/RevokeLogin"
+	Admin_TokenCreate_FullMethodName = "/synego.v1.Admin/TokenCreate"
+	Admin_TokenList_FullMethodName   = "/synego.v1.Admin/TokenList"
+	Admin_TokenRevoke_FullMethodName = "/synego.v1.Admin/TokenRevoke"
+	Admin_CaStatus_FullMethodName    = "/synego.v1.Admin/CaStatus"
+	Admin_CaRotate_FullMethodName    = "/synego.v1.Admin/CaRotate"
+	Admin_CaExport_FullMethodName    = "/synego.v1.Admin/CaExport"
+	Admin_CaImport_FullMethodName    = "/synego.v1.Admin/CaImport"
+	Admin_Identity_FullMethodName    = "/synego.v1.Admin/Identity"
 )
 
 // AdminClient is the client API for Admin service.
@@ -62,6 +70,22 @@ type AdminClient interface {
 	ListLogins(ctx context.Context, in *ListLoginsRequest, opts ...grpc.CallOption) (*LoginList, error)
 	// Makes a token worthless from now on. Refusal: NOT_FOUND.
 	RevokeLogin(ctx context.Context, in *RevokeLoginRequest, opts ...grpc.CallOption) (*RevokedLogin, error)
+	// A new join token; its text is told this once and kept nowhere.
+	TokenCreate(ctx context.Context, in *TokenCreateRequest, opts ...grpc.CallOption) (*TokenCreated, error)
+	// The join tokens that can still be used, and those of the last day.
+	TokenList(ctx context.Context, in *TokenListRequest, opts ...grpc.CallOption) (*TokenListAnswer, error)
+	// Ends a join token. NOT_FOUND: there is none of this id.
+	TokenRevoke(ctx context.Context, in *TokenRevokeRequest, opts ...grpc.CallOption) (*TokenView, error)
+	// How the certificate authority is, and what its rotation waits for.
+	CaStatus(ctx context.Context, in *CaStatusRequest, opts ...grpc.CallOption) (*CaView, error)
+	// Begins, hastens or gives up a rotation. FAILED_PRECONDITION: there is nothing to do so with; the text says why.
+	CaRotate(ctx context.Context, in *CaRotateRequest, opts ...grpc.CallOption) (*CaView, error)
+	// Certificate and key of the root that issues, as PEM.
+	CaExport(ctx context.Context, in *CaExportRequest, opts ...grpc.CallOption) (*CaPem, error)
+	// Goes over to a root from elsewhere: at once while nobody holds a certificate, else by a rotation.
+	CaImport(ctx context.Context, in *CaPem, opts ...grpc.CallOption) (*CaView, error)
+	// Who each instance is by its certificate.
+	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error)
 }
 
 type adminClient struct {
@@ -189,6 +213,86 @@ func (c *adminClient) RevokeLogin(ctx context.Context, in *RevokeLoginRequest, o
 	return out, nil
 }
 
+func (c *adminClient) TokenCreate(ctx context.Context, in *TokenCreateRequest, opts ...grpc.CallOption) (*TokenCreated, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenCreated)
+	err := c.cc.Invoke(ctx, Admin_TokenCreate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) TokenList(ctx context.Context, in *TokenListRequest, opts ...grpc.CallOption) (*TokenListAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenListAnswer)
+	err := c.cc.Invoke(ctx, Admin_TokenList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) TokenRevoke(ctx context.Context, in *TokenRevokeRequest, opts ...grpc.CallOption) (*TokenView, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenView)
+	err := c.cc.Invoke(ctx, Admin_TokenRevoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) CaStatus(ctx context.Context, in *CaStatusRequest, opts ...grpc.CallOption) (*CaView, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CaView)
+	err := c.cc.Invoke(ctx, Admin_CaStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) CaRotate(ctx context.Context, in *CaRotateRequest, opts ...grpc.CallOption) (*CaView, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CaView)
+	err := c.cc.Invoke(ctx, Admin_CaRotate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) CaExport(ctx context.Context, in *CaExportRequest, opts ...grpc.CallOption) (*CaPem, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CaPem)
+	err := c.cc.Invoke(ctx, Admin_CaExport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) CaImport(ctx context.Context, in *CaPem, opts ...grpc.CallOption) (*CaView, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CaView)
+	err := c.cc.Invoke(ctx, Admin_CaImport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IdentityAnswer)
+	err := c.cc.Invoke(ctx, Admin_Identity_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -214,6 +318,22 @@ type AdminServer interface {
 	ListLogins(context.Context, *ListLoginsRequest) (*LoginList, error)
 	// Makes a token worthless from now on. Refusal: NOT_FOUND.
 	RevokeLogin(context.Context, *RevokeLoginRequest) (*RevokedLogin, error)
+	// A new join token; its text is told this once and kept nowhere.
+	TokenCreate(context.Context, *TokenCreateRequest) (*TokenCreated, error)
+	// The join tokens that can still be used, and those of the last day.
+	TokenList(context.Context, *TokenListRequest) (*TokenListAnswer, error)
+	// Ends a join token. NOT_FOUND: there is none of this id.
+	TokenRevoke(context.Context, *TokenRevokeRequest) (*TokenView, error)
+	// How the certificate authority is, and what its rotation waits for.
+	CaStatus(context.Context, *CaStatusRequest) (*CaView, error)
+	// Begins, hastens or gives up a rotation. FAILED_PRECONDITION: there is nothing to do so with; the text says why.
+	CaRotate(context.Context, *CaRotateRequest) (*CaView, error)
+	// Certificate and key of the root that issues, as PEM.
+	CaExport(context.Context, *CaExportRequest) (*CaPem, error)
+	// Goes over to a root from elsewhere: at once while nobody holds a certificate, else by a rotation.
+	CaImport(context.Context, *CaPem) (*CaView, error)
+	// Who each instance is by its certificate.
+	Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -250,6 +370,30 @@ func (UnimplementedAdminServer) ListLogins(context.Context, *ListLoginsRequest) 
 }
 func (UnimplementedAdminServer) RevokeLogin(context.Context, *RevokeLoginRequest) (*RevokedLogin, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeLogin not implemented")
+}
+func (UnimplementedAdminServer) TokenCreate(context.Context, *TokenCreateRequest) (*TokenCreated, error) {
+	return nil, status.Error(codes.Unimplemented, "method TokenCreate not implemented")
+}
+func (UnimplementedAdminServer) TokenList(context.Context, *TokenListRequest) (*TokenListAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method TokenList not implemented")
+}
+func (UnimplementedAdminServer) TokenRevoke(context.Context, *TokenRevokeRequest) (*TokenView, error) {
+	return nil, status.Error(codes.Unimplemented, "method TokenRevoke not implemented")
+}
+func (UnimplementedAdminServer) CaStatus(context.Context, *CaStatusRequest) (*CaView, error) {
+	return nil, status.Error(codes.Unimplemented, "method CaStatus not implemented")
+}
+func (UnimplementedAdminServer) CaRotate(context.Context, *CaRotateRequest) (*CaView, error) {
+	return nil, status.Error(codes.Unimplemented, "method CaRotate not implemented")
+}
+func (UnimplementedAdminServer) CaExport(context.Context, *CaExportRequest) (*CaPem, error) {
+	return nil, status.Error(codes.Unimplemented, "method CaExport not implemented")
+}
+func (UnimplementedAdminServer) CaImport(context.Context, *CaPem) (*CaView, error) {
+	return nil, status.Error(codes.Unimplemented, "method CaImport not implemented")
+}
+func (UnimplementedAdminServer) Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Identity not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -413,6 +557,150 @@ func _Admin_RevokeLogin_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_TokenCreate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenCreateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).TokenCreate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_TokenCreate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).TokenCreate(ctx, req.(*TokenCreateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_TokenList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).TokenList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_TokenList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).TokenList(ctx, req.(*TokenListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_TokenRevoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenRevokeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).TokenRevoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_TokenRevoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).TokenRevoke(ctx, req.(*TokenRevokeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_CaStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CaStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CaStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CaStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CaStatus(ctx, req.(*CaStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_CaRotate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CaRotateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CaRotate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CaRotate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CaRotate(ctx, req.(*CaRotateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_CaExport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CaExportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CaExport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CaExport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CaExport(ctx, req.(*CaExportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_CaImport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CaPem)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).CaImport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_CaImport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).CaImport(ctx, req.(*CaPem))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Identity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IdentityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Identity(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Identity_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Identity(ctx, req.(*IdentityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -443,6 +731,38 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeLogin",
 			Handler:    _Admin_RevokeLogin_Handler,
+		},
+		{
+			MethodName: "TokenCreate",
+			Handler:    _Admin_TokenCreate_Handler,
+		},
+		{
+			MethodName: "TokenList",
+			Handler:    _Admin_TokenList_Handler,
+		},
+		{
+			MethodName: "TokenRevoke",
+			Handler:    _Admin_TokenRevoke_Handler,
+		},
+		{
+			MethodName: "CaStatus",
+			Handler:    _Admin_CaStatus_Handler,
+		},
+		{
+			MethodName: "CaRotate",
+			Handler:    _Admin_CaRotate_Handler,
+		},
+		{
+			MethodName: "CaExport",
+			Handler:    _Admin_CaExport_Handler,
+		},
+		{
+			MethodName: "CaImport",
+			Handler:    _Admin_CaImport_Handler,
+		},
+		{
+			MethodName: "Identity",
+			Handler:    _Admin_Identity_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -81,7 +81,7 @@ func (x Access_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Access_Mode.Descriptor instead.
 func (Access_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13, 0}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // The way.
@@ -146,7 +146,7 @@ func (x Balance_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Balance_Kind.Descriptor instead.
 func (Balance_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24, 0}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // One message from a sidecar to a master.
@@ -316,6 +316,7 @@ type FromMaster struct {
 	//	*FromMaster_Delta
 	//	*FromMaster_Settings
 	//	*FromMaster_Command
+	//	*FromMaster_Trust
 	Is            isFromMaster_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -403,6 +404,15 @@ func (x *FromMaster) GetCommand() *Command {
 	return nil
 }
 
+func (x *FromMaster) GetTrust() *Trust {
+	if x != nil {
+		if x, ok := x.Is.(*FromMaster_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 type isFromMaster_Is interface {
 	isFromMaster_Is()
 }
@@ -432,6 +442,11 @@ type FromMaster_Command struct {
 	Command *Command `protobuf:"bytes,5,opt,name=command,proto3,oneof"`
 }
 
+type FromMaster_Trust struct {
+	// Whom to trust from now on; after `Joined`, and at each change.
+	Trust *Trust `protobuf:"bytes,6,opt,name=trust,proto3,oneof"`
+}
+
 func (*FromMaster_Joined) isFromMaster_Is() {}
 
 func (*FromMaster_Snapshot) isFromMaster_Is() {}
@@ -441,6 +456,8 @@ func (*FromMaster_Delta) isFromMaster_Is() {}
 func (*FromMaster_Settings) isFromMaster_Is() {}
 
 func (*FromMaster_Command) isFromMaster_Is() {}
+
+func (*FromMaster_Trust) isFromMaster_Is() {}
 
 // Who this sidecar is and what stands behind it.
 type Join struct {
@@ -743,7 +760,9 @@ type Report struct {
 	// Age of the snapshot in force; milliseconds.
 	SnapshotAgeMs uint64 `protobuf:"varint,8,opt,name=snapshot_age_ms,json=snapshotAgeMs,proto3" json:"snapshot_age_ms,omitempty"`
 	// Calls that access refused since the last report, or would have; at most 1,000.
-	Denial        []*Denial `protobuf:"bytes,9,rep,name=denial,proto3" json:"denial,omitempty"`
+	Denial []*Denial `protobuf:"bytes,9,rep,name=denial,proto3" json:"denial,omitempty"`
+	// Who the sidecar is by its certificate, and whom it trusts; not set: the mesh runs without certificates.
+	Identity      *IdentityReport `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +856,13 @@ func (x *Report) GetSnapshotAgeMs() uint64 {
 func (x *Report) GetDenial() []*Denial {
 	if x != nil {
 		return x.Denial
+	}
+	return nil
+}
+
+func (x *Report) GetIdentity() *IdentityReport {
+	if x != nil {
+		return x.Identity
 	}
 	return nil
 }
@@ -1411,7 +1437,9 @@ type SidecarSettings struct {
 	// Who may call it; not set by masters that know of no access.
 	Access *Access `protobuf:"bytes,5,opt,name=access,proto3" json:"access,omitempty"`
 	// Services that have the permission to call it by their own `uses`; at most 10,000.
-	Caller        []string `protobuf:"bytes,6,rep,name=caller,proto3" json:"caller,omitempty"`
+	Caller []string `protobuf:"bytes,6,rep,name=caller,proto3" json:"caller,omitempty"`
+	// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
+	AccessLines   *AccessLines `protobuf:"bytes,10,opt,name=access_lines,json=accessLines,proto3" json:"access_lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1488,6 +1516,68 @@ func (x *SidecarSettings) GetCaller() []string {
 	return nil
 }
 
+func (x *SidecarSettings) GetAccessLines() *AccessLines {
+	if x != nil {
+		return x.AccessLines
+	}
+	return nil
+}
+
+// Which exchanges get a line in the access log.
+type AccessLines struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// None does, not even one that failed.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// How many in a hundred of those that did not fail, 0 to 100; of those that failed all do.
+	Percent       uint32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLines) Reset() {
+	*x = AccessLines{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLines) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLines) ProtoMessage() {}
+
+func (x *AccessLines) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLines.ProtoReflect.Descriptor instead.
+func (*AccessLines) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AccessLines) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *AccessLines) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // Who may call a service, beside the `uses` of its callers.
 type Access struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1505,7 +1595,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	mi := &file_synego_v1_mesh_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1607,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[13]
+	mi := &file_synego_v1_mesh_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1620,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{13}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Access) GetMode() Access_Mode {
@@ -1576,7 +1666,7 @@ type AccessRules struct {
 
 func (x *AccessRules) Reset() {
 	*x = AccessRules{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	mi := &file_synego_v1_mesh_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1678,7 @@ func (x *AccessRules) String() string {
 func (*AccessRules) ProtoMessage() {}
 
 func (x *AccessRules) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[14]
+	mi := &file_synego_v1_mesh_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1691,7 @@ func (x *AccessRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessRules.ProtoReflect.Descriptor instead.
 func (*AccessRules) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{14}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AccessRules) GetAllow() []*AccessRule {
@@ -1640,7 +1730,7 @@ type AccessRule struct {
 
 func (x *AccessRule) Reset() {
 	*x = AccessRule{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	mi := &file_synego_v1_mesh_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1742,7 @@ func (x *AccessRule) String() string {
 func (*AccessRule) ProtoMessage() {}
 
 func (x *AccessRule) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[15]
+	mi := &file_synego_v1_mesh_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1755,7 @@ func (x *AccessRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessRule.ProtoReflect.Descriptor instead.
 func (*AccessRule) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{15}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AccessRule) GetCaller() string {
@@ -1706,7 +1796,7 @@ type RouteAccess struct {
 
 func (x *RouteAccess) Reset() {
 	*x = RouteAccess{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	mi := &file_synego_v1_mesh_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1808,7 @@ func (x *RouteAccess) String() string {
 func (*RouteAccess) ProtoMessage() {}
 
 func (x *RouteAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[16]
+	mi := &file_synego_v1_mesh_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1821,7 @@ func (x *RouteAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteAccess.ProtoReflect.Descriptor instead.
 func (*RouteAccess) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{16}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RouteAccess) GetPath() string {
@@ -1787,7 +1877,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[17]
+	mi := &file_synego_v1_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1889,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[17]
+	mi := &file_synego_v1_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1902,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{17}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Health) GetProbe() isHealth_Probe {
@@ -1915,7 +2005,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[18]
+	mi := &file_synego_v1_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2017,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[18]
+	mi := &file_synego_v1_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2030,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{18}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Snapshot) GetEpoch() uint64 {
@@ -1978,7 +2068,7 @@ type ServiceTable struct {
 
 func (x *ServiceTable) Reset() {
 	*x = ServiceTable{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[19]
+	mi := &file_synego_v1_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2080,7 @@ func (x *ServiceTable) String() string {
 func (*ServiceTable) ProtoMessage() {}
 
 func (x *ServiceTable) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[19]
+	mi := &file_synego_v1_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2093,7 @@ func (x *ServiceTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceTable.ProtoReflect.Descriptor instead.
 func (*ServiceTable) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{19}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServiceTable) GetName() string {
@@ -2073,7 +2163,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[20]
+	mi := &file_synego_v1_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2175,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[20]
+	mi := &file_synego_v1_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2188,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{20}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Endpoint) GetId() string {
@@ -2172,7 +2262,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[21]
+	mi := &file_synego_v1_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2274,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[21]
+	mi := &file_synego_v1_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2287,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{21}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Delta) GetBaseEpoch() uint64 {
@@ -2244,7 +2334,7 @@ type ServiceDelta struct {
 
 func (x *ServiceDelta) Reset() {
 	*x = ServiceDelta{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[22]
+	mi := &file_synego_v1_mesh_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2346,7 @@ func (x *ServiceDelta) String() string {
 func (*ServiceDelta) ProtoMessage() {}
 
 func (x *ServiceDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[22]
+	mi := &file_synego_v1_mesh_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2359,7 @@ func (x *ServiceDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceDelta.ProtoReflect.Descriptor instead.
 func (*ServiceDelta) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{22}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ServiceDelta) GetName() string {
@@ -2344,7 +2434,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[23]
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2446,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[23]
+	mi := &file_synego_v1_mesh_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2459,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{23}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Policy) GetTimeoutMs() uint32 {
@@ -2444,7 +2534,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[24]
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2546,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[24]
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2559,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{24}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Balance) GetKind() Balance_Kind {
@@ -2569,7 +2659,7 @@ type Eject struct {
 
 func (x *Eject) Reset() {
 	*x = Eject{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2671,7 @@ func (x *Eject) String() string {
 func (*Eject) ProtoMessage() {}
 
 func (x *Eject) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2684,7 @@ func (x *Eject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eject.ProtoReflect.Descriptor instead.
 func (*Eject) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Eject) GetFailures() uint32 {
@@ -2643,7 +2733,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2745,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2758,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Command) GetIs() isCommand_Is {
@@ -2736,7 +2826,7 @@ type OutputLines struct {
 
 func (x *OutputLines) Reset() {
 	*x = OutputLines{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2838,7 @@ func (x *OutputLines) String() string {
 func (*OutputLines) ProtoMessage() {}
 
 func (x *OutputLines) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2851,7 @@ func (x *OutputLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLines.ProtoReflect.Descriptor instead.
 func (*OutputLines) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OutputLines) GetQuery() uint64 {
@@ -2810,7 +2900,7 @@ type OutputLine struct {
 
 func (x *OutputLine) Reset() {
 	*x = OutputLine{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +2912,7 @@ func (x *OutputLine) String() string {
 func (*OutputLine) ProtoMessage() {}
 
 func (x *OutputLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2925,7 @@ func (x *OutputLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLine.ProtoReflect.Descriptor instead.
 func (*OutputLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OutputLine) GetUnixUs() uint64 {
@@ -2894,6 +2984,618 @@ func (x *OutputLine) GetFieldsJson() string {
 	return ""
 }
 
+// One that asks for a certificate.
+type Applicant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of its service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Its instance, such as `users-1@vm1`, or the machine, `@vm1`, when several instances share the certificate.
+	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// A PKCS#10 request in DER, at most 16 KiB. Only its public key is taken, and the proof that its sender holds the key.
+	Request       []byte `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Applicant) Reset() {
+	*x = Applicant{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Applicant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Applicant) ProtoMessage() {}
+
+func (x *Applicant) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Applicant.ProtoReflect.Descriptor instead.
+func (*Applicant) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Applicant) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Applicant) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *Applicant) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// A machine that wants to belong to the mesh.
+type EnrolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text of the join token.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Name of the mesh; empty: whichever this master serves.
+	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// Who asks; 1 to 256, with one key each.
+	Applicant     []*Applicant `protobuf:"bytes,3,rep,name=applicant,proto3" json:"applicant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrolRequest) Reset() {
+	*x = EnrolRequest{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrolRequest) ProtoMessage() {}
+
+func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
+func (*EnrolRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *EnrolRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *EnrolRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *EnrolRequest) GetApplicant() []*Applicant {
+	if x != nil {
+		return x.Applicant
+	}
+	return nil
+}
+
+// One that has a certificate and wants the next.
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who asks; its service is that of its certificate. Inside one process there is none: the word of the process is taken.
+	Applicant     *Applicant `protobuf:"bytes,1,opt,name=applicant,proto3" json:"applicant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RenewRequest) GetApplicant() *Applicant {
+	if x != nil {
+		return x.Applicant
+	}
+	return nil
+}
+
+// Certificates for those who asked, in their order.
+type Certificates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the mesh.
+	Mesh string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// One for each.
+	Certificate []*Certificate `protobuf:"bytes,2,rep,name=certificate,proto3" json:"certificate,omitempty"`
+	// Whom to trust from now on.
+	Trust         *Trust `protobuf:"bytes,3,opt,name=trust,proto3" json:"trust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificates) Reset() {
+	*x = Certificates{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificates) ProtoMessage() {}
+
+func (x *Certificates) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
+func (*Certificates) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Certificates) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *Certificates) GetCertificate() []*Certificate {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Certificates) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// One certificate.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, the holder's own first, then those between it and a root.
+	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	// Since when it is valid: milliseconds since 1970-01-01 UTC.
+	NotBeforeUnixMs uint64 `protobuf:"varint,2,opt,name=not_before_unix_ms,json=notBeforeUnixMs,proto3" json:"not_before_unix_ms,omitempty"`
+	// Until when it is valid: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,3,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Certificate) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Certificate) GetNotBeforeUnixMs() uint64 {
+	if x != nil {
+		return x.NotBeforeUnixMs
+	}
+	return 0
+}
+
+func (x *Certificate) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+// Whom to trust; all of it, each time.
+type Trust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The roots, DER; at most 8.
+	Root [][]byte `protobuf:"bytes,1,rep,name=root,proto3" json:"root,omitempty"`
+	// Fingerprint of the root that issues now: 64 hexadecimal digits.
+	Issuer string `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Whether a certificate of another root is to be renewed at once, instead of at half its life.
+	RenewNow      bool `protobuf:"varint,3,opt,name=renew_now,json=renewNow,proto3" json:"renew_now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Trust) GetRoot() [][]byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Trust) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Trust) GetRenewNow() bool {
+	if x != nil {
+		return x.RenewNow
+	}
+	return false
+}
+
+// Who a sidecar is by its certificate, and whom it trusts.
+type IdentityReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, such as `spiffe://shop/svc/users`.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Number of its certificate, in hexadecimal digits.
+	Serial string `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Fingerprint of the root that issued it: 64 hexadecimal digits.
+	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Until when it is valid: milliseconds since 1970-01-01 UTC.
+	NotAfterUnixMs uint64 `protobuf:"varint,4,opt,name=not_after_unix_ms,json=notAfterUnixMs,proto3" json:"not_after_unix_ms,omitempty"`
+	// When it will be renewed: milliseconds since 1970-01-01 UTC; 0: not known.
+	RenewUnixMs uint64 `protobuf:"varint,5,opt,name=renew_unix_ms,json=renewUnixMs,proto3" json:"renew_unix_ms,omitempty"`
+	// Why the last renewal failed; empty: it did not.
+	RenewalError string `protobuf:"bytes,6,opt,name=renewal_error,json=renewalError,proto3" json:"renewal_error,omitempty"`
+	// Fingerprints of the roots that it trusts.
+	Trusted []string `protobuf:"bytes,7,rep,name=trusted,proto3" json:"trusted,omitempty"`
+	// Who it has met; at most 64.
+	Peer []*PeerSeen `protobuf:"bytes,8,rep,name=peer,proto3" json:"peer,omitempty"`
+	// Handshakes that it refused; at most 64.
+	Refused       []*HandshakesRefused `protobuf:"bytes,9,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdentityReport) Reset() {
+	*x = IdentityReport{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityReport) ProtoMessage() {}
+
+func (x *IdentityReport) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityReport.ProtoReflect.Descriptor instead.
+func (*IdentityReport) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *IdentityReport) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetNotAfterUnixMs() uint64 {
+	if x != nil {
+		return x.NotAfterUnixMs
+	}
+	return 0
+}
+
+func (x *IdentityReport) GetRenewUnixMs() uint64 {
+	if x != nil {
+		return x.RenewUnixMs
+	}
+	return 0
+}
+
+func (x *IdentityReport) GetRenewalError() string {
+	if x != nil {
+		return x.RenewalError
+	}
+	return ""
+}
+
+func (x *IdentityReport) GetTrusted() []string {
+	if x != nil {
+		return x.Trusted
+	}
+	return nil
+}
+
+func (x *IdentityReport) GetPeer() []*PeerSeen {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+func (x *IdentityReport) GetRefused() []*HandshakesRefused {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// One identity that was met.
+type PeerSeen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Handshakes since the sidecar started.
+	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
+	// When the last one was: milliseconds since 1970-01-01 UTC.
+	LastUnixMs    uint64 `protobuf:"varint,3,opt,name=last_unix_ms,json=lastUnixMs,proto3" json:"last_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerSeen) Reset() {
+	*x = PeerSeen{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerSeen) ProtoMessage() {}
+
+func (x *PeerSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerSeen.ProtoReflect.Descriptor instead.
+func (*PeerSeen) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PeerSeen) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PeerSeen) GetHandshakes() uint64 {
+	if x != nil {
+		return x.Handshakes
+	}
+	return 0
+}
+
+func (x *PeerSeen) GetLastUnixMs() uint64 {
+	if x != nil {
+		return x.LastUnixMs
+	}
+	return 0
+}
+
+// Handshakes that were refused for one cause.
+type HandshakesRefused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cause, a closed word.
+	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	// How many since the sidecar started.
+	Handshakes uint64 `protobuf:"varint,2,opt,name=handshakes,proto3" json:"handshakes,omitempty"`
+	// At which end the sidecar stood: `accepting` or `connecting`.
+	Side          string `protobuf:"bytes,3,opt,name=side,proto3" json:"side,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandshakesRefused) Reset() {
+	*x = HandshakesRefused{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandshakesRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandshakesRefused) ProtoMessage() {}
+
+func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandshakesRefused.ProtoReflect.Descriptor instead.
+func (*HandshakesRefused) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *HandshakesRefused) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *HandshakesRefused) GetHandshakes() uint64 {
+	if x != nil {
+		return x.Handshakes
+	}
+	return 0
+}
+
+func (x *HandshakesRefused) GetSide() string {
+	if x != nil {
+		return x.Side
+	}
+	return ""
+}
+
 var File_synego_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_synego_v1_mesh_proto_rawDesc = "" +
@@ -2906,14 +3608,15 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05taken\x18\x04 \x01(\v2\x10.synego.v1.TakenH\x00R\x05taken\x124\n" +
 	"\tannounced\x18\x05 \x01(\v2\x14.synego.v1.AnnouncedH\x00R\tannounced\x120\n" +
 	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06outputB\x04\n" +
-	"\x02is\"\x86\x02\n" +
+	"\x02is\"\xb0\x02\n" +
 	"\n" +
 	"FromMaster\x12+\n" +
 	"\x06joined\x18\x01 \x01(\v2\x11.synego.v1.JoinedH\x00R\x06joined\x121\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x13.synego.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
 	"\x05delta\x18\x03 \x01(\v2\x10.synego.v1.DeltaH\x00R\x05delta\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1a.synego.v1.SidecarSettingsH\x00R\bsettings\x12.\n" +
-	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommandB\x04\n" +
+	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommand\x12(\n" +
+	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trustB\x04\n" +
 	"\x02is\"\x87\x02\n" +
 	"\x04Join\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
@@ -2946,7 +3649,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\alistens\x18\x0f \x01(\tR\alistens\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x03\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.synego.v1.InstanceStateR\x05state\x12+\n" +
@@ -2956,7 +3659,9 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\bejection\x18\x06 \x03(\v2\x13.synego.v1.EjectionR\bejection\x12,\n" +
 	"\x05calls\x18\a \x03(\v2\x16.synego.v1.CallFiguresR\x05calls\x12&\n" +
 	"\x0fsnapshot_age_ms\x18\b \x01(\x04R\rsnapshotAgeMs\x12)\n" +
-	"\x06denial\x18\t \x03(\v2\x11.synego.v1.DenialR\x06denial\"\x86\x01\n" +
+	"\x06denial\x18\t \x03(\v2\x11.synego.v1.DenialR\x06denial\x125\n" +
+	"\bidentity\x18\n" +
+	" \x01(\v2\x19.synego.v1.IdentityReportR\bidentity\"\x86\x01\n" +
 	"\x06Denial\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
@@ -2999,14 +3704,19 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12&\n" +
 	"\x0freport_every_ms\x18\x05 \x01(\rR\rreportEveryMs\x12\x18\n" +
 	"\aingress\x18\x06 \x01(\tR\aingress\x126\n" +
-	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\xda\x01\n" +
+	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\x95\x02\n" +
 	"\x0fSidecarSettings\x12\x1a\n" +
 	"\bdeclared\x18\x01 \x01(\bR\bdeclared\x12)\n" +
 	"\x06policy\x18\x02 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12)\n" +
 	"\x06health\x18\x03 \x01(\v2\x11.synego.v1.HealthR\x06health\x12\x12\n" +
 	"\x04uses\x18\x04 \x03(\tR\x04uses\x12)\n" +
 	"\x06access\x18\x05 \x01(\v2\x11.synego.v1.AccessR\x06access\x12\x16\n" +
-	"\x06caller\x18\x06 \x03(\tR\x06caller\"\xfd\x01\n" +
+	"\x06caller\x18\x06 \x03(\tR\x06caller\x129\n" +
+	"\faccess_lines\x18\n" +
+	" \x01(\v2\x16.synego.v1.AccessLinesR\vaccessLines\"9\n" +
+	"\vAccessLines\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\"\xfd\x01\n" +
 	"\x06Access\x12*\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x16.synego.v1.Access.ModeR\x04mode\x12\x1a\n" +
 	"\bdeclared\x18\x02 \x01(\bR\bdeclared\x12,\n" +
@@ -3126,9 +3836,56 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x19\n" +
 	"\btrace_id\x18\a \x01(\tR\atraceId\x12\x1f\n" +
 	"\vfields_json\x18\b \x01(\tR\n" +
-	"fieldsJson2A\n" +
+	"fieldsJson\"W\n" +
+	"\tApplicant\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x18\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\"l\n" +
+	"\fEnrolRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x122\n" +
+	"\tapplicant\x18\x03 \x03(\v2\x14.synego.v1.ApplicantR\tapplicant\"B\n" +
+	"\fRenewRequest\x122\n" +
+	"\tapplicant\x18\x01 \x01(\v2\x14.synego.v1.ApplicantR\tapplicant\"\x84\x01\n" +
+	"\fCertificates\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x128\n" +
+	"\vcertificate\x18\x02 \x03(\v2\x16.synego.v1.CertificateR\vcertificate\x12&\n" +
+	"\x05trust\x18\x03 \x01(\v2\x10.synego.v1.TrustR\x05trust\"{\n" +
+	"\vCertificate\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12+\n" +
+	"\x12not_before_unix_ms\x18\x02 \x01(\x04R\x0fnotBeforeUnixMs\x12)\n" +
+	"\x11not_after_unix_ms\x18\x03 \x01(\x04R\x0enotAfterUnixMs\"P\n" +
+	"\x05Trust\x12\x12\n" +
+	"\x04root\x18\x01 \x03(\fR\x04root\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1b\n" +
+	"\trenew_now\x18\x03 \x01(\bR\brenewNow\"\xbf\x02\n" +
+	"\x0eIdentityReport\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x12)\n" +
+	"\x11not_after_unix_ms\x18\x04 \x01(\x04R\x0enotAfterUnixMs\x12\"\n" +
+	"\rrenew_unix_ms\x18\x05 \x01(\x04R\vrenewUnixMs\x12#\n" +
+	"\rrenewal_error\x18\x06 \x01(\tR\frenewalError\x12\x18\n" +
+	"\atrusted\x18\a \x03(\tR\atrusted\x12'\n" +
+	"\x04peer\x18\b \x03(\v2\x13.synego.v1.PeerSeenR\x04peer\x126\n" +
+	"\arefused\x18\t \x03(\v2\x1c.synego.v1.HandshakesRefusedR\arefused\"\\\n" +
+	"\bPeerSeen\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"handshakes\x18\x02 \x01(\x04R\n" +
+	"handshakes\x12 \n" +
+	"\flast_unix_ms\x18\x03 \x01(\x04R\n" +
+	"lastUnixMs\"]\n" +
+	"\x11HandshakesRefused\x12\x14\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x1e\n" +
+	"\n" +
+	"handshakes\x18\x02 \x01(\x04R\n" +
+	"handshakes\x12\x12\n" +
+	"\x04side\x18\x03 \x01(\tR\x04side2\xb7\x01\n" +
 	"\x04Mesh\x129\n" +
-	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01BJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01\x129\n" +
+	"\x05Enrol\x12\x17.synego.v1.EnrolRequest\x1a\x17.synego.v1.Certificates\x129\n" +
+	"\x05Renew\x12\x17.synego.v1.RenewRequest\x1a\x17.synego.v1.CertificatesBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_mesh_proto_rawDescOnce sync.Once
@@ -3143,44 +3900,54 @@ func file_synego_v1_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_synego_v1_mesh_proto_goTypes = []any{
-	(Access_Mode)(0),        // 0: synego.v1.Access.Mode
-	(Balance_Kind)(0),       // 1: synego.v1.Balance.Kind
-	(*FromSidecar)(nil),     // 2: synego.v1.FromSidecar
-	(*FromMaster)(nil),      // 3: synego.v1.FromMaster
-	(*Join)(nil),            // 4: synego.v1.Join
-	(*Announced)(nil),       // 5: synego.v1.Announced
-	(*Report)(nil),          // 6: synego.v1.Report
-	(*Denial)(nil),          // 7: synego.v1.Denial
-	(*InstanceLoad)(nil),    // 8: synego.v1.InstanceLoad
-	(*Ejection)(nil),        // 9: synego.v1.Ejection
-	(*CallFigures)(nil),     // 10: synego.v1.CallFigures
-	(*Subscribe)(nil),       // 11: synego.v1.Subscribe
-	(*Taken)(nil),           // 12: synego.v1.Taken
-	(*Joined)(nil),          // 13: synego.v1.Joined
-	(*SidecarSettings)(nil), // 14: synego.v1.SidecarSettings
-	(*Access)(nil),          // 15: synego.v1.Access
-	(*AccessRules)(nil),     // 16: synego.v1.AccessRules
-	(*AccessRule)(nil),      // 17: synego.v1.AccessRule
-	(*RouteAccess)(nil),     // 18: synego.v1.RouteAccess
-	(*Health)(nil),          // 19: synego.v1.Health
-	(*Snapshot)(nil),        // 20: synego.v1.Snapshot
-	(*ServiceTable)(nil),    // 21: synego.v1.ServiceTable
-	(*Endpoint)(nil),        // 22: synego.v1.Endpoint
-	(*Delta)(nil),           // 23: synego.v1.Delta
-	(*ServiceDelta)(nil),    // 24: synego.v1.ServiceDelta
-	(*Policy)(nil),          // 25: synego.v1.Policy
-	(*Balance)(nil),         // 26: synego.v1.Balance
-	(*Eject)(nil),           // 27: synego.v1.Eject
-	(*Command)(nil),         // 28: synego.v1.Command
-	(*OutputLines)(nil),     // 29: synego.v1.OutputLines
-	(*OutputLine)(nil),      // 30: synego.v1.OutputLine
-	nil,                     // 31: synego.v1.Announced.LabelsEntry
-	(Protocol)(0),           // 32: synego.v1.Protocol
-	(InstanceState)(0),      // 33: synego.v1.InstanceState
-	(*StateCause)(nil),      // 34: synego.v1.StateCause
-	(LogLevel)(0),           // 35: synego.v1.LogLevel
+	(Access_Mode)(0),          // 0: synego.v1.Access.Mode
+	(Balance_Kind)(0),         // 1: synego.v1.Balance.Kind
+	(*FromSidecar)(nil),       // 2: synego.v1.FromSidecar
+	(*FromMaster)(nil),        // 3: synego.v1.FromMaster
+	(*Join)(nil),              // 4: synego.v1.Join
+	(*Announced)(nil),         // 5: synego.v1.Announced
+	(*Report)(nil),            // 6: synego.v1.Report
+	(*Denial)(nil),            // 7: synego.v1.Denial
+	(*InstanceLoad)(nil),      // 8: synego.v1.InstanceLoad
+	(*Ejection)(nil),          // 9: synego.v1.Ejection
+	(*CallFigures)(nil),       // 10: synego.v1.CallFigures
+	(*Subscribe)(nil),         // 11: synego.v1.Subscribe
+	(*Taken)(nil),             // 12: synego.v1.Taken
+	(*Joined)(nil),            // 13: synego.v1.Joined
+	(*SidecarSettings)(nil),   // 14: synego.v1.SidecarSettings
+	(*AccessLines)(nil),       // 15: synego.v1.AccessLines
+	(*Access)(nil),            // 16: synego.v1.Access
+	(*AccessRules)(nil),       // 17: synego.v1.AccessRules
+	(*AccessRule)(nil),        // 18: synego.v1.AccessRule
+	(*RouteAccess)(nil),       // 19: synego.v1.RouteAccess
+	(*Health)(nil),            // 20: synego.v1.Health
+	(*Snapshot)(nil),          // 21: synego.v1.Snapshot
+	(*ServiceTable)(nil),      // 22: synego.v1.ServiceTable
+	(*Endpoint)(nil),          // 23: synego.v1.Endpoint
+	(*Delta)(nil),             // 24: synego.v1.Delta
+	(*ServiceDelta)(nil),      // 25: synego.v1.ServiceDelta
+	(*Policy)(nil),            // 26: synego.v1.Policy
+	(*Balance)(nil),           // 27: synego.v1.Balance
+	(*Eject)(nil),             // 28: synego.v1.Eject
+	(*Command)(nil),           // 29: synego.v1.Command
+	(*OutputLines)(nil),       // 30: synego.v1.OutputLines
+	(*OutputLine)(nil),        // 31: synego.v1.OutputLine
+	(*Applicant)(nil),         // 32: synego.v1.Applicant
+	(*EnrolRequest)(nil),      // 33: synego.v1.EnrolRequest
+	(*RenewRequest)(nil),      // 34: synego.v1.RenewRequest
+	(*Certificates)(nil),      // 35: synego.v1.Certificates
+	(*Certificate)(nil),       // 36: synego.v1.Certificate
+	(*Trust)(nil),             // 37: synego.v1.Trust
+	(*IdentityReport)(nil),    // 38: synego.v1.IdentityReport
+	(*PeerSeen)(nil),          // 39: synego.v1.PeerSeen
+	(*HandshakesRefused)(nil), // 40: synego.v1.HandshakesRefused
+	nil,                       // 41: synego.v1.Announced.LabelsEntry
+	(Protocol)(0),             // 42: synego.v1.Protocol
+	(InstanceState)(0),        // 43: synego.v1.InstanceState
+	(*StateCause)(nil),        // 44: synego.v1.StateCause
+	(LogLevel)(0),             // 45: synego.v1.LogLevel
 }
 var file_synego_v1_mesh_proto_depIdxs = []int32{
 	4,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
@@ -3188,55 +3955,68 @@ var file_synego_v1_mesh_proto_depIdxs = []int32{
 	11, // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
 	12, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
 	5,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
-	29, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
+	30, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
 	13, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
-	20, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
-	23, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
+	21, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
+	24, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
 	14, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
-	28, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
-	5,  // 11: synego.v1.Join.announced:type_name -> synego.v1.Announced
-	32, // 12: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
-	31, // 13: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
-	33, // 14: synego.v1.Report.state:type_name -> synego.v1.InstanceState
-	34, // 15: synego.v1.Report.cause:type_name -> synego.v1.StateCause
-	8,  // 16: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
-	9,  // 17: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
-	10, // 18: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
-	7,  // 19: synego.v1.Report.denial:type_name -> synego.v1.Denial
-	34, // 20: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
-	14, // 21: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
-	25, // 22: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
-	19, // 23: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
-	15, // 24: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
-	0,  // 25: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
-	16, // 26: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
-	18, // 27: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
-	17, // 28: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
-	17, // 29: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
-	16, // 30: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
-	21, // 31: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
-	32, // 32: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
-	25, // 33: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
-	22, // 34: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
-	15, // 35: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
-	33, // 36: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
-	24, // 37: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
-	32, // 38: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
-	25, // 39: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
-	22, // 40: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
-	15, // 41: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
-	26, // 42: synego.v1.Policy.balance:type_name -> synego.v1.Balance
-	27, // 43: synego.v1.Policy.eject:type_name -> synego.v1.Eject
-	1,  // 44: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
-	30, // 45: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
-	35, // 46: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
-	2,  // 47: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
-	3,  // 48: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
-	48, // [48:49] is the sub-list for method output_type
-	47, // [47:48] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	29, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
+	37, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
+	5,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
+	42, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
+	41, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
+	43, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
+	44, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
+	8,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
+	9,  // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
+	10, // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
+	7,  // 20: synego.v1.Report.denial:type_name -> synego.v1.Denial
+	38, // 21: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
+	44, // 22: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
+	14, // 23: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
+	26, // 24: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
+	20, // 25: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
+	16, // 26: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
+	15, // 27: synego.v1.SidecarSettings.access_lines:type_name -> synego.v1.AccessLines
+	0,  // 28: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
+	17, // 29: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
+	19, // 30: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
+	18, // 31: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
+	18, // 32: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
+	17, // 33: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
+	22, // 34: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
+	42, // 35: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
+	26, // 36: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
+	23, // 37: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
+	16, // 38: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
+	43, // 39: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
+	25, // 40: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
+	42, // 41: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
+	26, // 42: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
+	23, // 43: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
+	16, // 44: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
+	27, // 45: synego.v1.Policy.balance:type_name -> synego.v1.Balance
+	28, // 46: synego.v1.Policy.eject:type_name -> synego.v1.Eject
+	1,  // 47: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
+	31, // 48: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
+	45, // 49: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
+	32, // 50: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
+	32, // 51: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
+	36, // 52: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
+	37, // 53: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
+	39, // 54: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
+	40, // 55: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
+	2,  // 56: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
+	33, // 57: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
+	34, // 58: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
+	3,  // 59: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
+	35, // 60: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
+	35, // 61: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
+	59, // [59:62] is the sub-list for method output_type
+	56, // [56:59] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_mesh_proto_init() }
@@ -3259,18 +4039,19 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromMaster_Delta)(nil),
 		(*FromMaster_Settings)(nil),
 		(*FromMaster_Command)(nil),
+		(*FromMaster_Trust)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[17].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[18].OneofWrappers = []any{
 		(*Health_Http)(nil),
 		(*Health_Grpc)(nil),
 		(*Health_Tcp)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[24].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[25].OneofWrappers = []any{
 		(*Balance_Header)(nil),
 		(*Balance_Cookie)(nil),
 		(*Balance_Query)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[26].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[27].OneofWrappers = []any{
 		(*Command_FollowOutput)(nil),
 		(*Command_RecentOutput)(nil),
 	}
@@ -3280,7 +4061,7 @@ func file_synego_v1_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_mesh_proto_rawDesc), len(file_synego_v1_mesh_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

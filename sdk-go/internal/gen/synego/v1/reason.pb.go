@@ -107,6 +107,10 @@ const (
 	Reason_REASON_NOT_LIVE Reason = 76
 	// Nobody knows who asks: no token, or one that is not good. [401]
 	Reason_REASON_UNAUTHENTICATED Reason = 77
+	// The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. [403]
+	Reason_REASON_TOKEN_REFUSED Reason = 78
+	// The other side has no certificate of this mesh, or none that is still valid. [401]
+	Reason_REASON_NOT_ENROLLED Reason = 79
 	// The process has not said or shown yet that it is ready. [503]
 	Reason_REASON_STARTING Reason = 90
 	// The probe fails. [503]
@@ -178,6 +182,8 @@ var (
 		75:  "REASON_MANIFEST_REFUSED",
 		76:  "REASON_NOT_LIVE",
 		77:  "REASON_UNAUTHENTICATED",
+		78:  "REASON_TOKEN_REFUSED",
+		79:  "REASON_NOT_ENROLLED",
 		90:  "REASON_STARTING",
 		91:  "REASON_PROBE_FAILED",
 		92:  "REASON_PROCESS_EXITED",
@@ -232,6 +238,8 @@ var (
 		"REASON_MANIFEST_REFUSED":     75,
 		"REASON_NOT_LIVE":             76,
 		"REASON_UNAUTHENTICATED":      77,
+		"REASON_TOKEN_REFUSED":        78,
+		"REASON_NOT_ENROLLED":         79,
 		"REASON_STARTING":             90,
 		"REASON_PROBE_FAILED":         91,
 		"REASON_PROCESS_EXITED":       92,
@@ -280,8 +288,7 @@ var File_synego_v1_reason_proto protoreflect.FileDescriptor
 
 const file_synego_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16synego/v1/reason.proto\x12\tsynego.v1*\xcd\n" +
-	"\n" +
+	"\x16synego/v1/reason.proto\x12\tsynego.v1*\x80\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fREASON_NO_ROUTE\x10\x01\x12\x1a\n" +
@@ -321,7 +328,9 @@ const file_synego_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_EPOCH_CONFLICT\x10J\x12\x1b\n" +
 	"\x17REASON_MANIFEST_REFUSED\x10K\x12\x13\n" +
 	"\x0fREASON_NOT_LIVE\x10L\x12\x1a\n" +
-	"\x16REASON_UNAUTHENTICATED\x10M\x12\x13\n" +
+	"\x16REASON_UNAUTHENTICATED\x10M\x12\x18\n" +
+	"\x14REASON_TOKEN_REFUSED\x10N\x12\x17\n" +
+	"\x13REASON_NOT_ENROLLED\x10O\x12\x13\n" +
 	"\x0fREASON_STARTING\x10Z\x12\x17\n" +
 	"\x13REASON_PROBE_FAILED\x10[\x12\x19\n" +
 	"\x15REASON_PROCESS_EXITED\x10\\\x12\x1a\n" +

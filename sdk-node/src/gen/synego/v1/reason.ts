@@ -93,6 +93,10 @@ export enum Reason {
   REASON_NOT_LIVE = 76,
   /** REASON_UNAUTHENTICATED - Nobody knows who asks: no token, or one that is not good. [401] */
   REASON_UNAUTHENTICATED = 77,
+  /** REASON_TOKEN_REFUSED - The join token was used, has expired, is for another service or mesh, or is unknown; the text says which. [403] */
+  REASON_TOKEN_REFUSED = 78,
+  /** REASON_NOT_ENROLLED - The other side has no certificate of this mesh, or none that is still valid. [401] */
+  REASON_NOT_ENROLLED = 79,
   /** REASON_STARTING - The process has not said or shown yet that it is ready. [503] */
   REASON_STARTING = 90,
   /** REASON_PROBE_FAILED - The probe fails. [503] */
@@ -240,6 +244,12 @@ export function reasonFromJSON(object: any): Reason {
     case 77:
     case "REASON_UNAUTHENTICATED":
       return Reason.REASON_UNAUTHENTICATED;
+    case 78:
+    case "REASON_TOKEN_REFUSED":
+      return Reason.REASON_TOKEN_REFUSED;
+    case 79:
+    case "REASON_NOT_ENROLLED":
+      return Reason.REASON_NOT_ENROLLED;
     case 90:
     case "REASON_STARTING":
       return Reason.REASON_STARTING;
@@ -367,6 +377,10 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_NOT_LIVE";
     case Reason.REASON_UNAUTHENTICATED:
       return "REASON_UNAUTHENTICATED";
+    case Reason.REASON_TOKEN_REFUSED:
+      return "REASON_TOKEN_REFUSED";
+    case Reason.REASON_NOT_ENROLLED:
+      return "REASON_NOT_ENROLLED";
     case Reason.REASON_STARTING:
       return "REASON_STARTING";
     case Reason.REASON_PROBE_FAILED:
