@@ -145,4 +145,6 @@ fn a_mesh_without_certificates_says_that_it_has_none() {
         let err = place.run(command).expect_code(1).err;
         assert!(err.contains("mtls: off"), "{command:?}: {err}");
     }
+    let status = place.run(&["status"]).expect_code(0);
+    assert!(format!("{}{}", status.out, status.err).contains("mtls: off"), "{} {}", status.out, status.err);
 }

@@ -13,6 +13,7 @@ pub(crate) fn view(registry: &Registry, shared: &Shared, wanted: &[String], at: 
     let takes = |service: &ServiceName| wanted.is_empty() || wanted.iter().any(|name| name == service.as_str());
     let statuses = registry.services();
     let notices = shared.notices.borrow();
+    let without = shared.door.is_none().then(without_certificates);
     let mut routes: BTreeMap<&ServiceName, Vec<&Route>> = BTreeMap::new();
     registry.routes().iter().for_each(|found| routes.entry(&found.service).or_default().push(found));
     let routes_of = |name: &ServiceName| routes.get(name).map_or(&[][..], Vec::as_slice);
@@ -30,7 +31,7 @@ pub(crate) fn view(registry: &Registry, shared: &Shared, wanted: &[String], at: 
         route: registry.routes().iter().filter(|r| takes(&r.service)).map(|found| route(registry, found)).collect(),
         node: nodes(registry),
         gateway: shared.gateway.borrow().as_ref().map(gateway),
-        warning: notices.iter().chain(&registry.notices()).map(warning).collect(),
+        warning: notices.iter().chain(&registry.notices()).chain(&without).map(warning).collect(),
         version: shared.facts.version.clone(),
         access: registry.declaration().access.word().to_owned(),
     }
@@ -149,6 +150,13 @@ fn gateway(gateway: &GatewayStatus) -> pb::GatewayView {
         spa_place: gateway.spa_places.clone(),
         url: gateway.url.clone(),
     }
+}
+
+/// Everyone who reaches a port of such a mesh can read it, and can speak as anyone.
+fn without_certificates() -> Notice {
+    let message = "connections of the mesh are not encrypted and nobody proves who he is (`identity: { mtls: off }`): only \
+                   for a mesh whose machine nobody else uses; remove the line, or say `mtls: required`";
+    Notice { code: "mtls_off".into(), message: message.into(), service: None }
 }
 
 fn warning(notice: &Notice) -> pb::Warning {

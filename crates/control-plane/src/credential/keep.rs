@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::Rng as _;
-use synego_identity::{Connector, Own, PrivateKey};
+use synego_identity::{Connector, Own, PrivateKey, count_handshakes};
 use synego_model::{Identity, MeshName};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::{clock, tasks};
@@ -35,6 +35,7 @@ impl Keeper {
     pub(super) fn new(config: KeeperConfig, mesh: &str, held: Held) -> Result<Self, CredentialError> {
         let mesh: MeshName = mesh.parse().map_err(|error| CredentialError::Refused(format!("{error}")))?;
         let own = Own::new(Identity { mesh, role: config.role.clone() });
+        count_handshakes(&config.metrics, &config.holder, &own);
         let handle = CredentialHandle::new(own);
         let metrics = CredentialMetrics::new(&config.metrics, &config.holder);
         let mut keeper = Self { config, handle, metrics, held, part: 0.5 };
