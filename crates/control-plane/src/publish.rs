@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_model::{Announcement, HealthReport, InstanceId, Reason, ServiceName, Snapshot};
+use synego_model::{Announcement, Declaration, HealthReport, InstanceId, Reason, ServiceName, ServiceTable, Snapshot};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::{clock, tasks};
 use synego_wire::convert::Invalid;
@@ -111,6 +111,7 @@ impl pb::mesh_server::Mesh for MeshService {
             declared: self.shared.declared.subscribe(),
             trust: self.shared.door.as_ref().map(|door| door.authority.watch()),
             settings,
+            settled: None,
             subscribed: None,
             sent: None,
             due: None,
@@ -188,6 +189,8 @@ struct LinkTask {
     trust: Option<watch::Receiver<Arc<InForce>>>,
     /// Settings that the sidecar has.
     settings: SidecarSettings,
+    /// What these follow from; `None`: not known.
+    settled: Option<Settled>,
     /// What the sidecar wants to know; `None`: nothing, another master tells it.
     subscribed: Option<BTreeSet<ServiceName>>,
     /// What it knows; `None`: nothing yet.
@@ -195,6 +198,25 @@ struct LinkTask {
     /// When the next update may leave.
     due: Option<std::time::Instant>,
     last_sent: Option<std::time::Instant>,
+}
+
+/// What the settings of a sidecar follow from.
+struct Settled {
+    declaration: Arc<Declaration>,
+    /// What callers know of its service.
+    table: Option<Arc<ServiceTable>>,
+}
+
+impl Settled {
+    /// Whether `other` is the very same, not one like it.
+    fn is(&self, other: &Self) -> bool {
+        let same_table = match (&self.table, &other.table) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_table && Arc::ptr_eq(&self.declaration, &other.declaration)
+    }
 }
 
 impl LinkTask {
@@ -315,14 +337,19 @@ impl LinkTask {
     fn send_due(&mut self) {
         self.due = None;
         self.last_sent = Some(clock::now());
-        self.declared.mark_unchanged();
+        let declaration = Arc::clone(&self.declared.borrow_and_update().declaration);
         let now = Arc::clone(&self.snapshot.borrow_and_update());
-        let settings = self.guard.shared.settings(&self.announcement.service);
-        if settings != self.settings {
-            if !self.send(Down::Settings((&settings).into())) {
-                return;
+        let settled = Settled { declaration, table: now.service(self.announcement.service.as_str()).cloned() };
+        // A snapshot wakes every link, and changes the settings of few.
+        if !self.settled.as_ref().is_some_and(|former| former.is(&settled)) {
+            let settings = self.guard.shared.settings(&self.announcement.service);
+            if settings != self.settings {
+                if !self.send(Down::Settings((&settings).into())) {
+                    return;
+                }
+                self.settings = settings;
             }
-            self.settings = settings;
+            self.settled = Some(settled);
         }
         let Some(names) = &self.subscribed else { return };
         let (kind, message) = match &self.sent {
