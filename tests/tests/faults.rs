@@ -118,7 +118,7 @@ impl Daemons {
             args.extend(["--master".to_owned(), format!("127.0.0.1:{mesh}")]);
         }
         if !self.enrolled.contains(&instance) {
-            let token = self.home.token(self.masters[0].1[2]);
+            let token = self.home.token();
             args.extend(["--token-file".to_owned(), token.display().to_string()]);
             self.enrolled.push(instance.clone());
         }
@@ -285,10 +285,10 @@ async fn killing_one_of_two_masters_behind_nginx_loses_no_request() {
         let master = masters.home.start("synego-master", &args);
         masters.masters.push((master, ports[0]));
         if masters.masters.len() == 1 {
-            let _said = masters.home.ask(&["--admin", &format!("127.0.0.1:{admin}"), "ca", "export", "--out", &root]);
+            let _said = masters.home.ask(&["ca", "export", "--out", &root]);
         }
     }
-    let token = masters.home.token(ports[0][2]).display().to_string();
+    let token = masters.home.token().display().to_string();
     let logs = masters.home.path().join("logs");
     let up = Program::start(
         "up",

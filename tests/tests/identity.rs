@@ -71,12 +71,11 @@ impl Daemons {
     }
 
     fn token(&self) -> PathBuf {
-        self.home.token(self.ports[2])
+        self.home.token()
     }
 
     fn json(&self, args: &[&str]) -> Result<Value, String> {
-        let admin = format!("127.0.0.1:{}", self.ports[2]);
-        let all: Vec<&str> = ["--admin", &admin, "-o", "json"].into_iter().chain(args.iter().copied()).collect();
+        let all: Vec<&str> = ["-o", "json"].into_iter().chain(args.iter().copied()).collect();
         let output = self.home.synego(&all);
         serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
     }

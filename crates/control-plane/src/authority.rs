@@ -187,7 +187,9 @@ impl AuthorityHandle {
         self.inner.in_force.subscribe()
     }
 
-    pub(crate) fn store(&self) -> Arc<dyn Store> {
+    /// The store that it is kept in: a file is opened once in a process.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.inner.store)
     }
 

@@ -77,12 +77,12 @@ impl Home {
         }
     }
 
-    /// A join token of the master whose admin API is at this port, in a file of its own.
+    /// A join token of the master that runs here and has the socket, in a file of its own.
     #[must_use]
-    pub fn token(&self, admin: u16) -> PathBuf {
+    pub fn token(&self) -> PathBuf {
         let file = self.path().join(format!("state/token-{}", ports::free()));
         let out = file.display().to_string();
-        let _said = self.ask(&["--admin", &format!("127.0.0.1:{admin}"), "token", "create", "--out", &out]);
+        let _said = self.ask(&["token", "create", "--out", &out]);
         file
     }
 

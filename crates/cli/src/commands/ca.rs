@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use synego_model::text;
 use synego_wire::pb;
 
 use crate::client::Mesh;
@@ -96,7 +97,7 @@ async fn rotate(context: &Context, mesh: &mut Mesh<'_>, fast: bool, abort: bool)
     } else if fast {
         (format!("{holders} of the mesh are renewed at once, by a new root"), "rotate the root fast")
     } else {
-        let life = age(Duration::from_millis(before.life_ms));
+        let life = text::duration(Duration::from_millis(before.life_ms));
         (format!("{holders} of the mesh go over to a new root, within two lives ({life} each)"), "rotate the root")
     };
     context.ask(&touches, &format!("{question} of the mesh `{}`", before.mesh))?;
@@ -128,10 +129,10 @@ async fn export(context: &Context, mesh: &mut Mesh<'_>, out: Option<&std::path::
         secret_file::is_free(file)?;
     }
     let pem = mesh.ca_export().await?;
-    let text = format!("{}{}", pem.certificate, pem.key);
+    let both = format!("{}{}", pem.certificate, pem.key);
     let item = match out {
         Some(file) => {
-            secret_file::write(file, text.as_bytes())?;
+            secret_file::write(file, both.as_bytes())?;
             json!({"file": file.display().to_string(), "certificate": pem.certificate})
         }
         None => json!({"certificate": pem.certificate, "key": pem.key}),
@@ -141,7 +142,7 @@ async fn export(context: &Context, mesh: &mut Mesh<'_>, out: Option<&std::path::
         .note("whoever has this key can be anybody in the mesh: keep it as you keep the keys of the machines");
     context.answer(Answer::new("ca_export", "file").items(vec![item]), || match out {
         Some(file) => format!("{}\n", file.display()),
-        None => text,
+        None => both,
     });
     Ok(DONE)
 }
@@ -205,7 +206,7 @@ fn show(context: &Context, view: &pb::CaView) {
 fn drawn(context: &Context, view: &pb::CaView) -> String {
     let paint = context.screen.out;
     let certificates = amount::count(view.of as usize, "certificate");
-    let life = age(Duration::from_millis(view.life_ms));
+    let life = text::duration(Duration::from_millis(view.life_ms));
     let mut text = format!("{} · {certificates} of {life} each\n", paint.tone(Tone::Strong, &view.mesh));
     let all = view.root.len();
     for (index, root) in view.root.iter().enumerate() {

@@ -92,6 +92,8 @@ fn item(one: &pb::InstanceIdentity, all: &pb::IdentityAnswer) -> Value {
 fn issuer(id: &pb::IdentityReport, all: &pb::IdentityAnswer) -> String {
     match all.root.iter().position(|root| root.fingerprint == id.issuer) {
         Some(index) => format!("root {} of {}", index + 1, all.root.len()),
+        // Only a master knows how many there are.
+        None if all.root.is_empty() => format!("root {}", short(&id.issuer)),
         None => "an unknown root".to_owned(),
     }
 }

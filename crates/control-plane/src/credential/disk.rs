@@ -56,7 +56,10 @@ pub(super) fn load(file: &Path) -> io::Result<Option<Kept>> {
     let Some(text) = read_private(file, MAX_FILE)? else { return Ok(None) };
     let kept = serde_json::from_slice(&text);
     // What serde says repeats no values of strings.
-    kept.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("is not whole: {error}")))
+    kept.map(Some).map_err(|error| {
+        let message = format!("is not whole: {error}; remove it, and enrol anew with a token");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 /// The text of a token file.
