@@ -80,8 +80,8 @@ async fn a_service_calls_what_it_uses_and_nothing_else_and_the_403_names_the_lin
         wait::that(told.iter().any(|message| message.contains(line)), format!("{told:?}"))
     })
     .await;
-    let explained = mesh.synego(&["explain", "denied"]);
-    assert!(text(&explained.stdout).contains(line), "{}", text(&explained.stdout));
+    let explained = mesh.try_json(&["explain", "denied"]).expect("the page");
+    assert!(explained["items"][0]["calls"].to_string().contains(line), "{explained}");
     let metrics = http::get(&format!("http://127.0.0.1:{}/metrics", mesh.variable("SHOP_ADMIN"))).await.expect("plain");
     let counted = r#"synego_outbound_denials_total{service="users",caller="reports",verdict="refused"}"#;
     assert!(metrics.text().contains(counted), "{}", metrics.text());

@@ -6,13 +6,16 @@ use synego_model::name::is_name;
 use synego_model::text::nearest;
 
 use super::Whole;
+use crate::address::socket;
 use crate::long::bad_place;
+use crate::manifest::LOOPBACK;
 use crate::problems::{Problem, Problems};
 use crate::tree::{Entry, Kind, Node};
 
 const LISTS: [&str; 2] = ["allow", "deny"];
 
 pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
+    admin(whole, problems);
     for service in whole.services() {
         reserved(service, problems);
         let routes = service.value.get("routes").map(Node::items).unwrap_or_default();
@@ -33,6 +36,21 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
             path(rule, problems);
         }
     }
+}
+
+/// Tokens of people must not cross a network as they are.
+fn admin(whole: &Whole<'_>, problems: &mut Problems) {
+    let Some(node) = whole.tree.at(&["masters", "admin"]) else { return };
+    let Some(address) = node.text().and_then(|text| socket(text, LOOPBACK)) else { return };
+    if address.ip().is_loopback() {
+        return;
+    }
+    let port = address.port();
+    let problem =
+        Problem::new("bad_address", format!("the admin API at {address} could be reached from other machines"))
+            .expected("expected a port, or an address of the loopback")
+            .help(format!("write `admin: {port}`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"));
+    problems.error(node.span, problem);
 }
 
 /// Rules call what comes from outside so.
