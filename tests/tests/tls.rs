@@ -171,7 +171,7 @@ async fn a_sidecar_refuses_each_bad_peer_by_its_cause_and_answers_none_of_them()
     let [certificate, key] = [good[0].as_str(), good[1].as_str()];
     for (what, cause, args) in [
         ("no certificate", "no_certificate", &[][..]),
-        ("TLS 1.2", "old_tls", &["-tls1_2", "-cert", certificate, "-key", key]),
+        ("TLS 1.2", "old_tls", &["-tls1_2", "-cert", certificate, "-key", key][..]),
     ] {
         let before = refused(&mesh).await.get(cause).copied().unwrap_or(0);
         let heard = knock(users, args);
@@ -180,7 +180,7 @@ async fn a_sidecar_refuses_each_bad_peer_by_its_cause_and_answers_none_of_them()
     }
     for (what, cause, bytes) in [
         ("plaintext", "plaintext", &b"GET /users HTTP/1.1\r\nhost: users\r\n\r\n"[..]),
-        ("garbage", "garbage", &[0; 64]),
+        ("garbage", "garbage", &[0; 64][..]),
     ] {
         let before = refused(&mesh).await.get(cause).copied().unwrap_or(0);
         let mut client = TcpStream::connect(users).expect("a connection");
