@@ -159,8 +159,9 @@ async fn a_service_that_no_manifest_names_calls_by_its_own_word_and_is_called_by
     let server = synego_testkit::program::root().join("examples/hello/server.js").display().to_string();
     let sidecar = |name: &str, outbound: u16, more: &[&str]| {
         let (master, outbound) = (format!("127.0.0.1:{}", mesh.variable("SHOP_MESH")), outbound.to_string());
-        let mut args = vec!["--service", name, "--master", &master, "--outbound", &outbound];
-        args.extend(["--inbound", "0", "--admin", "0"]);
+        let token = mesh.home.token().display().to_string();
+        let mut args = vec!["--service", name, "--master", &master, "--token-file", &token];
+        args.extend(["--outbound", &outbound, "--inbound", "0", "--admin", "0"]);
         args.extend(more);
         mesh.home.start("synego-sidecar", &args)
     };

@@ -198,7 +198,8 @@ async fn grpc_of_all_four_kinds_passes_a_sidecars_outbound_by_authority() {
     let (master, port) = (format!("127.0.0.1:{}", mesh.variable("SHOP_MESH")), outbound.to_string());
     let hello = synego_testkit::program::root().join("examples/hello/server.js").display().to_string();
     let args = ["--service", "shopper", "--uses", "orders", "--uses", "inventory", "--master", &master];
-    let more = ["--outbound", &port, "--inbound", "0", "--admin", "0", "--", "node", &hello];
+    let token = mesh.home.token().display().to_string();
+    let more = ["--token-file", &token, "--outbound", &port, "--inbound", "0", "--admin", "0", "--", "node", &hello];
     let _shopper = mesh.home.start("synego-sidecar", &[&args[..], &more[..]].concat());
     let url = format!("http://127.0.0.1:{outbound}");
     let client = HttpClient::default();

@@ -36,6 +36,7 @@ async fn two_thousand_idle_websockets_stay_open_while_a_hundred_instances_join_a
         let sidecars: Vec<_> = (0..10)
             .map(|number| {
                 let instance = format!("guest-{}", round * 10 + number);
+                let token = mesh.home.token().display().to_string();
                 let args = [
                     "--service",
                     "guest",
@@ -45,6 +46,8 @@ async fn two_thousand_idle_websockets_stay_open_while_a_hundred_instances_join_a
                     &port,
                     "--master",
                     &master,
+                    "--token-file",
+                    &token,
                     "--inbound",
                     "0",
                     "--outbound",

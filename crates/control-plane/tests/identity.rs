@@ -26,7 +26,7 @@ use synego_runtime::{clock, tasks};
 use synego_wire::pb;
 use synego_wire::pb::admin_client::AdminClient;
 use tokio::sync::watch;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 /// A life that no test outlasts.
 const LONG: Duration = Duration::from_secs(3600);
@@ -36,7 +36,7 @@ struct Master {
     handle: Option<MasterHandle>,
     own: Own,
     address: SocketAddr,
-    admin: SocketAddr,
+    admin: PathBuf,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -89,8 +89,8 @@ impl Master {
             });
             let door = Acceptor::mutual(credential.own(), Admit::MasterDoor);
             tasks::spawn("test-master", tasks::Kind::Connection, control.run(vec![listener], door, stop.clone()));
-            let admin = bind(&BindAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).await.expect("a port");
-            let BindAddr::Tcp(at) = admin.address().expect("an address") else { panic!("not tcp") };
+            let at = folder.join("admin.sock");
+            let admin = bind(&BindAddr::Unix(at.clone())).await.expect("a socket");
             let serving = serve(vec![admin], handle.admin_router(), Profile::admin(), stop);
             tasks::spawn("test-admin", tasks::Kind::Connection, serving);
             (handle, credential.own(), address, at)
@@ -114,7 +114,13 @@ impl Master {
     }
 
     async fn admin(&self) -> AdminClient<Channel> {
-        AdminClient::connect(format!("http://{}", self.admin)).await.expect("the admin API")
+        let socket = self.admin.clone();
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://admin.synego");
+        AdminClient::new(endpoint.connect_with_connector(connect).await.expect("the admin API"))
     }
 
     /// A token in a file of its own.

@@ -51,7 +51,7 @@ static LISTEN: Section = Section {
             key(
                 "proxy_protocol",
                 &CIDRS,
-                "[]",
+                "",
                 Socket,
                 "proxy_protocol: [10.0.0.0/8]",
                 "load balancers that say by the PROXY protocol whose connection they pass on, and must",
