@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 use support::*;
-use synego_data_plane::Permits;
+use synego_data_plane::{InboundTarget, Permits};
 use synego_model::{Access, AccessMode, AccessRule, AccessRules, Caller, Policy, Protocol, Role, RouteAccess};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -237,7 +237,9 @@ async fn the_callers_own_outbound_refuses_early_and_an_unknown_name_stays_unknow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn until_it_is_known_who_may_call_nobody_passes_and_the_caller_may_ask_another_instance() {
     let mesh = Mesh::mutual();
-    let _users = mesh.instance("users", Service::echo().await).await;
+    let users = mesh.instance("users", Service::echo().await).await;
+    let target = InboundTarget::clone(&users.target.load());
+    users.target.store(Arc::new(InboundTarget { gate: Arc::default(), ..target }));
     let got = get(mesh.outbound("orders").local_addr(), "users", "/").await;
     assert_eq!((got.status, got.header("x-synego-reason")), (503, "starting"), "{}", got.body);
     assert!(got.body.contains("does not know yet who may call it"), "{}", got.body);

@@ -204,6 +204,8 @@ impl Mesh {
             tcp: address.filter(|_| protocol == Protocol::Tcp),
             ready: true,
             policy,
+            // As a sidecar that was told that nobody is refused; `Instance::admits` says otherwise.
+            gate: Arc::new(Gate::new(&Access::undeclared(AccessMode::Open), &[])),
             ..InboundTarget::default()
         };
         let number = self.state.lock().expect("lock").tables.get(service).map_or(0, |table| table.endpoints.len());
