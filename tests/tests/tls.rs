@@ -95,9 +95,13 @@ impl Forge {
         fs::write(file("db"), "").expect("written");
         let [key, csr, pem, cnf] = ["key", "csr", "pem", "cnf"].map(file);
         let curve = "ec_paramgen_curve:P-256";
-        openssl(&["req", "-new", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", &key, "-out", &csr, "-subj", "/CN=x"]);
+        openssl(&[
+            "req", "-new", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", &key, "-out", &csr, "-subj",
+            "/CN=x",
+        ]);
         let root = self.folder.join("root.pem").display().to_string();
-        let what = ["ca", "-batch", "-notext", "-config", &cnf, "-extensions", "ext", "-cert", &root, "-keyfile", &root];
+        let what =
+            ["ca", "-batch", "-notext", "-config", &cnf, "-extensions", "ext", "-cert", &root, "-keyfile", &root];
         openssl(&[&what[..], &["-in", &csr, "-out", &pem, "-startdate", made.from, "-enddate", made.to]].concat());
         [pem, key]
     }
@@ -262,11 +266,14 @@ async fn who_listens_between_two_sidecars_hears_nothing_of_a_request() {
     let holds = |text: &str| heard.windows(text.len()).any(|window| window == text.as_bytes());
     // Records of TLS 1.3 went by: of a handshake, and of what is enciphered.
     assert!(heard.windows(3).any(|window| window == [0x17, 3, 3]), "{} bytes were heard", heard.len());
-    for word in ["field-of-the-request", "secret-of-the-query", "GET /users", "HTTP/1.1 200", "x-request-id", "spiffe://"] {
+    for word in
+        ["field-of-the-request", "secret-of-the-query", "GET /users", "HTTP/1.1 200", "x-request-id", "spiffe://"]
+    {
         assert!(!holds(word), "`{word}` was heard");
     }
     // The ear is good: between the service and its sidecar the same words can be heard.
-    let plain: u16 = outbound.rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok()).expect("a port");
+    let plain: u16 =
+        outbound.rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok()).expect("a port");
     let near = listen(plain).expect("as before");
     let url = format!("{outbound}/users?query=secret-of-the-query");
     let answer = HttpClient::default().request("GET", &url, &fields, "").await.expect("an answer");
