@@ -66,10 +66,12 @@ impl Older<'_> {
                 continue;
             };
             // Port 0 takes a free one for each.
-            let at = |offset: u16| format!("{host}:{}", if port == 0 { 0 } else { port + offset });
+            let port_at = |offset: u16| if port == 0 { 0 } else { port + offset };
+            let at = |offset: u16| format!("{host}:{}", port_at(offset));
             if first {
                 first = false;
-                for (key, address) in [("ingress", at(0)), ("mesh", at(1)), ("admin", at(2))] {
+                // People ask it on the machine itself, wherever the rest of it listens.
+                for (key, address) in [("ingress", at(0)), ("mesh", at(1)), ("admin", port_at(2).to_string())] {
                     self.put(&["masters", key], scalar(node.span, &address));
                 }
                 self.note(entry.span, "nodes", &format!("masters: {{ ingress: {} }}", at(0)));
