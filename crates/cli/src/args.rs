@@ -7,8 +7,8 @@ use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
-    apply, ca, check, completions, down, explain, get, identity, init, login, logs, man, nginx, plan, show, status,
-    token, up,
+    apply, ca, check, completions, down, explain, get, identity, init, log_level, login, logs, man, nginx, plan, pm2, show, status,
+    systemd, token, up,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -130,6 +130,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Get(get::Args),
     Logs(logs::Args),
+    LogLevel(log_level::Args),
     Explain(explain::Args),
     Login(login::Args),
     Plan(plan::Args),
@@ -138,6 +139,8 @@ pub(crate) enum Command {
     Token(token::Args),
     Ca(ca::Args),
     Nginx(nginx::Args),
+    Pm2(pm2::Args),
+    Systemd(systemd::Args),
     Completions(completions::Args),
     Man(man::Args),
     /// Print version, commit and date of this program, and of each process of the mesh

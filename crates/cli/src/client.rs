@@ -159,6 +159,17 @@ impl<'a> Mesh<'a> {
             .await
     }
 
+    /// Changes how much a service, or the mesh itself, writes down.
+    pub(crate) async fn set_log_level(
+        &mut self,
+        request: pb::SetLogLevelRequest,
+    ) -> Result<pb::SetLogLevelAnswer, Failure> {
+        let mut client = self.client.clone();
+        let asked = request.clone();
+        let call = async move { client.set_log_level(request).await.map(tonic::Response::into_inner) };
+        self.call("SetLogLevel", asked, call).await
+    }
+
     /// Ends what the process at the other side runs.
     pub(crate) async fn down(&mut self, request: pb::DownRequest) -> Result<Streaming<pb::DownProgress>, Failure> {
         let mut client = self.client.clone();

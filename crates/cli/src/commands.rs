@@ -9,14 +9,17 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod identity;
 pub(crate) mod init;
+pub(crate) mod log_level;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod nginx;
 pub(crate) mod plan;
+pub(crate) mod pm2;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod systemd;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod version;
@@ -42,6 +45,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Get(args) => get::run(&args, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
+        Command::LogLevel(args) => log_level::run(&args, context),
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Apply(args) => apply::run(&args, context),
@@ -49,6 +53,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Token(args) => token::run(&args, context),
         Command::Ca(args) => ca::run(&args, context),
         Command::Nginx(args) => nginx::run(&args, context),
+        Command::Pm2(args) => pm2::run(&args, context),
+        Command::Systemd(args) => systemd::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
         Command::Version => version::run(context),

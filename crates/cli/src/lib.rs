@@ -17,6 +17,7 @@ mod manifest;
 mod mesh;
 mod misuse;
 mod output;
+mod runner;
 mod secret_file;
 mod up;
 mod version;

@@ -14,5 +14,8 @@ mod identity;
 mod instances;
 mod joined;
 mod lock;
+mod pen;
 mod ready;
 mod terminal;
+
+pub(crate) use instances::DRAIN;

@@ -148,6 +148,13 @@ impl pb::admin_server::Admin for AdminService {
         identity::ca_import(&self.shared, &request.into_inner()).await.map(Response::new)
     }
 
+    async fn set_log_level(
+        &self,
+        request: Request<pb::SetLogLevelRequest>,
+    ) -> Result<Response<pb::SetLogLevelAnswer>, Status> {
+        logs::set_level(&self.shared, &request.into_inner()).map(Response::new)
+    }
+
     async fn identity(&self, request: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityAnswer>, Status> {
         identity::identity(&self.shared, &request.into_inner().instance).await.map(Response::new)
     }

@@ -19,6 +19,7 @@ pub mod authority;
 pub mod credential;
 mod enrol;
 pub mod health;
+pub mod lines;
 mod link;
 mod lockout;
 pub mod master;
@@ -31,4 +32,4 @@ mod subscribe;
 mod tokens;
 pub mod uplink;
 
-pub use synego_wire::convert::output::{LogLevel, OutputLine};
+pub use synego_wire::convert::output::{LevelWanted, LineKind, LinesWanted, LogLevel, OutputLine};

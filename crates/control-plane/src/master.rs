@@ -33,6 +33,7 @@ use crate::credential::CredentialHandle;
 use crate::enrol::Door;
 use crate::health::Health;
 use crate::link::{self, Carrier};
+use crate::lines::OutputSource;
 use crate::metrics::{DoorMetrics, MasterMetrics};
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
@@ -63,6 +64,8 @@ pub struct MasterConfig {
     pub authority: Option<AuthorityHandle>,
     /// The master's own certificate.
     pub credential: Option<CredentialHandle>,
+    /// What the master's own program and ingress say; `None`: nobody is told.
+    pub lines: Option<Arc<dyn OutputSource>>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -135,6 +138,7 @@ pub(crate) struct Shared {
     pub(crate) links: Arc<Links>,
     pub(crate) logins: LoginBook,
     pub(crate) audit: Audit,
+    pub(crate) lines: Option<Arc<dyn OutputSource>>,
     pub(crate) metrics: MasterMetrics,
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(crate) services: watch::Sender<Arc<Vec<ServiceStatus>>>,
@@ -231,6 +235,7 @@ impl MasterControl {
             links: Arc::default(),
             logins: config.logins,
             audit: config.audit,
+            lines: config.lines,
             metrics: MasterMetrics::new(&config.metrics),
             snapshot: watch::Sender::new(Arc::clone(registry.snapshot())),
             services: watch::Sender::new(Arc::new(registry.services())),

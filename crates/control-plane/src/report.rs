@@ -19,9 +19,9 @@ use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::OutputLine;
+use crate::{LinesWanted, OutputLine};
 use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
-use crate::uplink::{MasterAddress, OutputSource, Shared, UplinkConfig};
+use crate::uplink::{MasterAddress, Shared, UplinkConfig};
 
 /// Time for the answer to a join.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
@@ -298,27 +298,37 @@ impl LinkTask {
     }
 
     fn command(&self, command: pb::Command, to: &mpsc::Sender<pb::FromSidecar>, followed: &mut Followed) {
-        let query = command.query;
-        match (command.is, &self.facts.config.output) {
-            (Some(Order::RecentOutput(lines)), source) => {
-                let lines = usize::try_from(lines.min(10_000)).unwrap_or_default();
-                let lines = source.as_ref().map(|source| source.recent(lines)).unwrap_or_default();
-                let sending = send_recent(lines, query, to.clone());
-                tasks::spawn("uplink-recent", tasks::Kind::Connection, sending);
+        let (query, source) = (command.query, self.facts.config.output.clone());
+        let wanted = match command.is.clone() {
+            Some(Order::Lines(wanted)) => LinesWanted::from(wanted),
+            // As masters of the first version ask.
+            Some(Order::RecentOutput(lines)) => LinesWanted::recent(usize::try_from(lines).unwrap_or(usize::MAX)),
+            Some(Order::FollowOutput(true)) => LinesWanted { follow: true, ..LinesWanted::default() },
+            Some(Order::FollowOutput(false)) => return followed.end(query),
+            Some(Order::Level(wanted)) => {
+                source.iter().for_each(|source| source.set_level(wanted.into()));
+                return;
             }
-            (Some(Order::FollowOutput(true)), Some(source)) if followed.0.len() < MAX_FOLLOWED => {
-                let following = follow(source.as_ref(), query, to.clone(), Arc::clone(&self.facts.shared));
-                let task = tasks::spawn("uplink-follow", tasks::Kind::Connection, following);
-                if let Some(former) = followed.0.insert(query, task.abort_handle()) {
-                    former.abort();
-                }
+            None => return,
+        };
+        // Following begins first, so that no line falls between the two; the asker takes off what came twice.
+        if let (Some(source), true) = (&source, wanted.follow && followed.0.len() < MAX_FOLLOWED) {
+            let lines = source.follow(wanted.clone());
+            let following = follow(lines, query, to.clone(), Arc::clone(&self.facts.shared));
+            let task = tasks::spawn("uplink-follow", tasks::Kind::Connection, following);
+            if let Some(former) = followed.0.insert(query, task.abort_handle()) {
+                former.abort();
             }
-            (Some(Order::FollowOutput(false)), _) => {
-                if let Some(task) = followed.0.remove(&query) {
-                    task.abort();
-                }
-            }
-            (Some(Order::FollowOutput(true)) | None, _) => {}
+        }
+        if !matches!(command.is, Some(Order::FollowOutput(true))) {
+            let to = to.clone();
+            tasks::spawn("uplink-recent", tasks::Kind::Connection, async move {
+                let lines = match source {
+                    Some(source) => source.recent(wanted).await,
+                    None => Vec::new(),
+                };
+                send_recent(lines, query, to).await;
+            });
         }
     }
 }
@@ -326,6 +336,14 @@ impl LinkTask {
 /// The questions for output that are open on a link; they end with it.
 #[derive(Default)]
 struct Followed(HashMap<u64, AbortHandle>);
+
+impl Followed {
+    fn end(&mut self, query: u64) {
+        if let Some(task) = self.0.remove(&query) {
+            task.abort();
+        }
+    }
+}
 
 impl Drop for Followed {
     fn drop(&mut self) {
@@ -359,25 +377,22 @@ async fn send_recent(lines: Vec<OutputLine>, query: u64, to: mpsc::Sender<pb::Fr
 }
 
 /// Sends new lines as they come; those that find no room are dropped and counted.
-fn follow(
-    source: &dyn OutputSource,
+async fn follow(
+    mut lines: mpsc::Receiver<OutputLine>,
     query: u64,
     to: mpsc::Sender<pb::FromSidecar>,
     shared: Arc<Shared>,
-) -> impl Future<Output = ()> + use<> {
-    let mut lines = source.follow();
-    async move {
-        let mut batch = Vec::new();
-        // A hundred lines of the greatest length are far below the largest message.
-        while lines.recv_many(&mut batch, 100).await > 0 {
-            let count = batch.len();
-            let line = batch.drain(..).map(pb::OutputLine::from).collect();
-            let message = wrapped(Up::Output(pb::OutputLines { query, line, complete: false }));
-            match to.try_send(message) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => (0..count).for_each(|_| shared.metrics.line_dropped()),
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
-            }
+) {
+    let mut batch = Vec::new();
+    // A hundred lines of the greatest length are far below the largest message.
+    while lines.recv_many(&mut batch, 100).await > 0 {
+        let count = batch.len();
+        let line = batch.drain(..).map(pb::OutputLine::from).collect();
+        let message = wrapped(Up::Output(pb::OutputLines { query, line, complete: false }));
+        match to.try_send(message) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => (0..count).for_each(|_| shared.metrics.line_dropped()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return,
         }
     }
 }

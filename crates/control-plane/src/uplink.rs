@@ -17,11 +17,12 @@ use synego_runtime::clock;
 use synego_runtime::telemetry::Metrics;
 pub use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::convert::table::MAX_SERVICES;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::credential::CredentialHandle;
 pub use crate::master::InProcessMaster;
 use crate::metrics::UplinkMetrics;
+pub use crate::lines::OutputSource;
 pub use crate::{LogLevel, OutputLine};
 
 /// A fresh value for [`Announcement::incarnation`]: 128 random bits in hex.
@@ -46,14 +47,6 @@ impl std::fmt::Display for MasterAddress {
             Self::InProcess(master) => f.write_str(master.name()),
         }
     }
-}
-
-/// Where the lines of the process's output are.
-pub trait OutputSource: Send + Sync {
-    /// The last `lines` lines, oldest first.
-    fn recent(&self, lines: usize) -> Vec<OutputLine>;
-    /// Every line from now on; a receiver that is too slow loses lines.
-    fn follow(&self) -> mpsc::Receiver<OutputLine>;
 }
 
 /// What an uplink runs on.

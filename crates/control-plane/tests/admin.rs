@@ -13,7 +13,7 @@ use synego_control_plane::master::{
     ApplyAsked, DownOutcome, DownStep, GatewayStatus, Notice, Planned, PlannedChange, Planner, Refusal,
 };
 use synego_control_plane::uplink::OutputSource;
-use synego_control_plane::{LogLevel, OutputLine};
+use synego_control_plane::{LevelWanted, LinesWanted, LogLevel, OutputLine};
 use synego_model::{Diagnostic, Engine, InstanceState, Policy, Reason, ServiceSpec, Severity};
 use synego_runtime::lifecycle::Stopper;
 use synego_runtime::serve::{BindAddr, Profile, bind, serve};
@@ -231,12 +231,13 @@ async fn a_master_without_a_manifest_says_that_nothing_can_be_applied() {
 struct Output {
     recent: Vec<OutputLine>,
     followers: Mutex<Vec<mpsc::Sender<OutputLine>>>,
+    levels: Mutex<Vec<LevelWanted>>,
 }
 
 impl Output {
     fn of(instance: usize) -> Arc<Self> {
         let line = |number: usize| line(number * 10 + instance, &format!("line {number} of {instance}"));
-        Arc::new(Self { recent: (1..=700).map(line).collect(), followers: Mutex::default() })
+        Arc::new(Self { recent: (1..=700).map(line).collect(), followers: Mutex::default(), levels: Mutex::default() })
     }
 
     fn write(&self, line: &OutputLine) -> usize {
@@ -255,14 +256,20 @@ fn line(unix_us: usize, message: &str) -> OutputLine {
 }
 
 impl OutputSource for Output {
-    fn recent(&self, lines: usize) -> Vec<OutputLine> {
-        self.recent.iter().skip(self.recent.len().saturating_sub(lines)).cloned().collect()
+    fn recent(&self, wanted: LinesWanted) -> futures_util::future::BoxFuture<'static, Vec<OutputLine>> {
+        let skip = self.recent.len().saturating_sub(wanted.recent);
+        let lines = self.recent.iter().skip(skip).cloned().collect();
+        Box::pin(async move { lines })
     }
 
-    fn follow(&self) -> mpsc::Receiver<OutputLine> {
+    fn follow(&self, _: LinesWanted) -> mpsc::Receiver<OutputLine> {
         let (to, lines) = mpsc::channel(64);
         self.followers.lock().expect("no panic").push(to);
         lines
+    }
+
+    fn set_level(&self, wanted: LevelWanted) {
+        self.levels.lock().expect("no panic").push(wanted);
     }
 }
 
@@ -320,6 +327,60 @@ async fn lines_of_all_instances_are_merged_by_time_and_followed() {
     };
     tokio::time::timeout(WITHIN, left).await.expect("in time");
     for sidecar in sidecars.into_iter().chain([silent, third]) {
+        sidecar.stop().await;
+    }
+    api.close().await;
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_is_told_to_every_instance_of_a_service_and_to_no_other() {
+    let master = Master::start(declaration([]));
+    let mut api = Api::of(&master).await;
+    let outputs = [Output::of(1), Output::of(2), Output::of(3)];
+    let start = |id: &str, output: &Arc<Output>| {
+        let options = Options { output: Some(Arc::clone(output) as Arc<dyn OutputSource>), ..Options::default() };
+        Sidecar::start_with(announcement(id), vec![master.tcp()], options)
+    };
+    let sidecars = [
+        start("users-1@vm1", &outputs[0]),
+        start("users-2@vm1", &outputs[1]),
+        start("orders-1@vm1", &outputs[2]),
+    ];
+    master.until_ready("users", 2).await;
+    master.until_ready("orders", 1).await;
+    let ask = |target: &str, level: pb::LogLevel, for_ms| pb::SetLogLevelRequest {
+        target: target.into(),
+        level: level.into(),
+        for_ms,
+    };
+    let told = api.client.set_log_level(ask("users", pb::LogLevel::Debug, 60_000)).await.expect("told").into_inner();
+    assert_eq!(told.told, ["users-1@vm1", "users-2@vm1"]);
+    assert!(told.until_unix_ms > synego_runtime::clock::unix_ms());
+    let heard = |number: usize| outputs[number].levels.lock().expect("no panic").clone();
+    eventually("both were told", || heard(0).len() == 1 && heard(1).len() == 1).await;
+    let wanted = LevelWanted { level: LogLevel::Debug, within: Some(Duration::from_secs(60)), mesh: false };
+    assert_eq!((heard(0), heard(2)), (vec![wanted], Vec::new()));
+
+    let told = api.client.set_log_level(ask("mesh", pb::LogLevel::Warn, 0)).await.expect("told").into_inner();
+    assert_eq!((told.told.len(), told.until_unix_ms), (3, 0));
+    eventually("all were told", || heard(2).iter().any(|wanted| wanted.mesh && wanted.within.is_none())).await;
+
+    let refused = api.client.set_log_level(ask("nobody", pb::LogLevel::Warn, 0)).await.expect_err("nobody");
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+    for (level, for_ms) in [(pb::LogLevel::Unspecified, 0), (pb::LogLevel::Info, 86_400_001)] {
+        let refused = api.client.set_log_level(ask("users", level, for_ms)).await.expect_err("refused");
+        assert_eq!(status::reason(&refused), Some(Reason::InvalidMessage));
+    }
+    for sidecar in sidecars {
         sidecar.stop().await;
     }
     api.close().await;

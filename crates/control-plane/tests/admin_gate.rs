@@ -13,7 +13,7 @@ use synego_control_plane::master::{Audit, LoginBook, NoPlanner};
 use synego_control_plane::store::RedbStore;
 use synego_runtime::config::private_dir;
 use synego_runtime::lifecycle::Stopper;
-use synego_runtime::logs::{LineConfig, LineWriter, To};
+use synego_runtime::logs::{LineWriter, To};
 use synego_runtime::serve::{BindAddr, Profile, bind, serve};
 use synego_runtime::tasks;
 use synego_wire::pb;
@@ -41,7 +41,7 @@ impl Api {
     async fn start_in(folder: tempfile::TempDir) -> Self {
         let store = RedbStore::open(&folder.path().join("state/store.redb")).expect("a store");
         let to = To::Dir { dir: folder.path().join("logs"), name: "audit".to_owned() };
-        let audit = LineWriter::open(LineConfig::to(to)).expect("a log");
+        let audit = LineWriter::open(to).expect("a log");
         let master = Master::start_with(
             SocketAddr::from(([127, 0, 0, 1], 0)),
             declaration([spec("users", &[])]),

@@ -83,6 +83,7 @@ impl Master {
                 planner: Arc::new(NoPlanner),
                 logins: LoginBook::default(),
                 audit: Audit::default(),
+                lines: None,
                 authority: Some(authority),
                 credential: Some(credential.clone()),
                 metrics: Metrics::new("test"),

@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use crate::hop::accept::{self, PerClient};
 use crate::hop::connection;
 use crate::hop::ending::Ending;
+use crate::hop::line;
 use crate::hop::station::{Station, Table};
 use crate::inbound::{self, Inbound, InboundConfig};
 use crate::ingress::{Ingress, IngressConfig};
@@ -202,12 +203,18 @@ impl Worker {
     }
 
     fn station(&self, hop: Hop, server: Arc<State>, per_client: PerClient, max_connections: u32) -> Station {
-        let (kind, node, snapshot, acceptor, log) = match &hop {
+        let (kind, name, snapshot, acceptor, log) = match &hop {
             Hop::Ingress(c) => (HopKind::Ingress, &c.name, &c.snapshot, &c.acceptor, &c.access),
             Hop::Outbound(c) => (HopKind::Outbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
             Hop::Inbound(c) => (HopKind::Inbound, &c.name, &c.snapshot, &c.acceptor, &c.access),
         };
-        let (node, snapshot, acceptor, log) = (node.clone(), snapshot.clone(), acceptor.clone(), log.clone());
+        let service = match &hop {
+            Hop::Ingress(_) => synego_model::access::INGRESS,
+            Hop::Outbound(config) => config.caller.as_str(),
+            Hop::Inbound(config) => config.service.as_str(),
+        };
+        let writer = line::writer(service, name).into();
+        let (snapshot, acceptor, log) = (snapshot.clone(), acceptor.clone(), log.clone());
         let denials = match &hop {
             Hop::Ingress(config) => config.denials.clone(),
             Hop::Outbound(config) => config.denials.clone(),
@@ -234,7 +241,7 @@ impl Worker {
         let cells = server.cells.get(self.index).cloned().unwrap_or_default();
         Station {
             kind,
-            node,
+            writer,
             table,
             snapshot,
             acceptor,

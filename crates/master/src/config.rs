@@ -39,6 +39,8 @@ pub struct MasterConfig {
     pub socket: Option<PathBuf>,
     /// Where changes are written down, beside the log of the process.
     pub audit: Option<LineWriter>,
+    /// In whose name the process speaks; `None`: the master's own.
+    pub program: Option<String>,
 }
 
 /// Name of the socket of a master that is a program of its own, in the runtime folder of its mesh.
@@ -91,6 +93,7 @@ impl MasterConfig {
                 store: Some(store),
                 socket,
                 audit: None,
+                program: None,
             }),
             _ => Err(problems),
         }

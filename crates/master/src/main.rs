@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return synego_runtime::usage_error(&problems),
     };
-    let host = HostConfig { logs: start::logs(&args, &config.manifest), ..HostConfig::new("synego-master") };
+    let host = HostConfig { logs: start::log(&args, &config.manifest), ..HostConfig::new("synego-master") };
     synego_runtime::run(host, |host| async move {
         match run(config, &host).await {
             Ok(()) => ExitCode::SUCCESS,
@@ -33,10 +33,14 @@ fn main() -> ExitCode {
 async fn run(config: MasterConfig, host: &Host) -> anyhow::Result<()> {
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
-    let access = start::access(&config)?;
-    let master = Master::bind(config, &workers.handle(), access, host).await?;
+    let journal = start::journal(&config)?;
+    let master = Master::bind(config, &workers.handle(), journal, host).await?;
     tracing::info!(ingress = %master.ingress(), mesh = ?master.mesh(), admin = ?master.admin(), "bound");
-    let outcome = master.serve(host.stop()).await;
+    let serving = master.serve(host.stop());
+    let readiness = host.readiness();
+    // Serving takes a guard first, so that it is not ready before it is.
+    host.tell_parent(async move { readiness.ready().await });
+    let outcome = serving.await;
     workers.shutdown().await;
     outcome
 }

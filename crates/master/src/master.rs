@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use synego_control_plane::credential::Keeper;
+use synego_control_plane::lines::JournalLines;
 use synego_control_plane::master::{
     Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
@@ -19,7 +20,7 @@ use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
-use synego_runtime::logs::AccessLog;
+use synego_runtime::logs::{AccessLog, Journal};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
 
@@ -134,10 +135,11 @@ impl Master {
     pub async fn bind(
         config: MasterConfig,
         workers: &WorkersHandle,
-        access: AccessLog,
+        journal: Journal,
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
+        let program = config.program.clone().unwrap_or_else(|| name.clone());
         let store = open_store(config.store.clone()).await?;
         let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
             Some((identity, store)) => {
@@ -153,7 +155,7 @@ impl Master {
             workers: workers.clone(),
             name: name.as_str().into(),
             snapshot,
-            access,
+            access: journal.writer(),
             calls: calls.clone(),
             denials: denials.clone(),
             hosts: config.manifest.gateway.hosts.clone(),
@@ -198,6 +200,7 @@ impl Master {
             admin: admin.iter().map(Listener::address).collect::<Result<_, _>>()?,
         };
         let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
+        let lines = JournalLines { journal, access_of: Some(name.clone()), program: Some((program, host.logs())) };
         let (control, handle) = MasterControl::new(ControlConfig {
             name,
             declaration: config.manifest.declaration.clone(),
@@ -216,6 +219,7 @@ impl Master {
             audit: config.audit.map(Audit::to).unwrap_or_default(),
             authority,
             credential,
+            lines: Some(Arc::new(lines)),
             metrics: host.metrics(),
         });
         Ok(Self {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use synego_manifest::{EffectiveValue, Manifest, OsDisk, Request};
 use synego_runtime::config::{self as machine, Setting};
-use synego_runtime::logs::{AccessLog, Format, LineConfig, LogConfig, To};
+use synego_runtime::logs::{self, Format, Journal, JournalConfig, LogConfig};
 
 use crate::args::Args;
 use crate::config::MasterConfig;
@@ -32,7 +32,7 @@ pub fn manifest(args: &Args) -> Result<Manifest, Vec<String>> {
 
 /// How the program logs: as the command line says, else the manifest.
 #[must_use]
-pub fn logs(args: &Args, manifest: &Manifest) -> LogConfig {
+pub fn log(args: &Args, manifest: &Manifest) -> LogConfig {
     let said = manifest.logs.format == synego_manifest::LogFormat::Text;
     let is_text = args.log_format.as_deref().map_or(said, |format| format == "text");
     LogConfig {
@@ -42,23 +42,23 @@ pub fn logs(args: &Args, manifest: &Manifest) -> LogConfig {
     }
 }
 
-/// Where access lines go: into the manifest's folder of logs where it names one, else into that of state. It is opened
-/// whatever the manifest says of lines, since that may change while the master runs.
+/// Where lines are kept: in the manifest's folder of logs where it names one, else in `logs` of that of state. What the
+/// program says of itself goes there too.
 ///
 /// # Errors
-/// When the folder cannot be written.
-pub fn access(config: &MasterConfig) -> anyhow::Result<AccessLog> {
-    let logs = &config.manifest.logs;
+/// When the folder cannot be made.
+pub fn journal(config: &MasterConfig) -> anyhow::Result<Journal> {
+    let said = &config.manifest.logs;
     let is_said = |value: &EffectiveValue| value.key == "telemetry.logs.dir" && value.origin != "default";
     let dir = if config.manifest.effective().iter().any(is_said) {
-        logs.dir.clone()
+        said.dir.clone()
     } else {
-        machine::state_dir(config.manifest.declaration.mesh.as_str()).context("the folder of state")?
+        machine::state_dir(config.manifest.declaration.mesh.as_str()).context("the folder of state")?.join("logs")
     };
-    let name = format!("access-master-{}", config.ingress.port());
-    let lines = LineConfig { to: To::Dir { dir: dir.clone(), name }, keep: logs.keep, max_size: logs.max_size };
-    let log = AccessLog::open(lines).with_context(|| format!("access log in {}", dir.display()))?;
-    Ok(log.for_the_process())
+    let kept = JournalConfig { dir: Some(dir.clone()), keep: said.keep, max_size: said.max_size };
+    let journal = Journal::open(kept).with_context(|| format!("logs in {}", dir.display()))?;
+    logs::keep_in(&journal, "mesh", &format!("master@{}", config.node));
+    Ok(journal)
 }
 
 /// The settings in force, for `--check`.

@@ -31,7 +31,7 @@ pub enum AccessTo {
     Off,
     /// Standard output of Nginx, one JSON line for each exchange.
     Stdout,
-    /// Daily files `nginx-YYYY-MM-DD.log` in this folder; absolute.
+    /// Daily files `YYYY-MM-DD.nginx.log` in this folder; absolute.
     Dir(PathBuf),
 }
 
@@ -144,7 +144,7 @@ pub fn render(config: &NginxConfig) -> Result<String, RenderError> {
         AccessTo::Stdout => Some("/dev/stdout".to_owned()),
         // The one variable that the value may hold is our own.
         AccessTo::Dir(dir) => {
-            take(safe_path("telemetry.logs.dir", dir)).map(|dir| quoted(&format!("{dir}/nginx-$synego_day.log")))
+            take(safe_path("telemetry.logs.dir", dir)).map(|dir| quoted(&format!("{dir}/$synego_day.nginx.log")))
         }
     };
     let user = config.user.as_ref().and_then(|user| take(safe("user", user)));

@@ -34,6 +34,15 @@ pub fn rfc3339(unix_ms: u64) -> String {
     format!("{:.3}", timestamp(unix_ms))
 }
 
+/// A stamp as text with microseconds, such as `2026-03-01T09:05:00.042007Z`: so that lines of one moment keep their order.
+///
+/// - `unix_us`: microseconds since 1970-01-01 UTC; what lies past the year 9999 is written as its end.
+#[must_use]
+pub fn rfc3339_us(unix_us: u64) -> String {
+    let time = i64::try_from(unix_us).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+    format!("{:.6}", time.unwrap_or(Timestamp::MAX))
+}
+
 /// The time of day of a stamp in the machine's time zone, such as `14:03:07.123`: for people at a terminal.
 #[must_use]
 pub fn time_of_day(unix_ms: u64) -> String {
@@ -50,6 +59,12 @@ pub fn local_date(unix_ms: u64) -> Date {
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok())
+}
+
+/// The same in microseconds.
+#[must_use]
+pub fn parse_rfc3339_us(text: &str) -> Option<u64> {
+    text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_microsecond()).ok())
 }
 
 fn timestamp(unix_ms: u64) -> Timestamp {
@@ -70,6 +85,8 @@ mod tests {
         assert_eq!(rfc3339(1_772_355_900_042), "2026-03-01T09:05:00.042Z");
         assert_eq!(parse_rfc3339("2026-03-01T09:05:00.042Z"), Some(1_772_355_900_042));
         assert_eq!(parse_rfc3339("yesterday"), None);
+        assert_eq!(rfc3339_us(1_772_355_900_042_007), "2026-03-01T09:05:00.042007Z");
+        assert_eq!(parse_rfc3339_us("2026-03-01T09:05:00.042007Z"), Some(1_772_355_900_042_007));
     }
 
     #[test]

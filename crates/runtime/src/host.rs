@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{self, Setting};
 use crate::lifecycle::{Readiness, Stop, Stopper};
 use crate::logs::{self, LogConfig, LogHandle};
+use crate::parent;
 use crate::tasks::{self, Kind};
 use crate::telemetry::Metrics;
 
@@ -21,6 +22,8 @@ use crate::telemetry::Metrics;
 const USAGE: u8 = 64;
 /// Exit code of a process that failed by itself (`EX_SOFTWARE`).
 const SOFTWARE: u8 = 70;
+/// A file would grow past the limit of the process (`RLIMIT_FSIZE`).
+const SIGXFSZ: i32 = rustix::process::Signal::XFSZ.as_raw();
 /// Time for the last lines of the log at the end of a process.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -93,6 +96,12 @@ impl Host {
         self.logs.clone()
     }
 
+    /// Tells whoever started this program, if that wants to know (systemd, PM2), once `ready` returns, and that it is alive,
+    /// to its end.
+    pub fn tell_parent(&self, ready: impl Future<Output = ()> + Send + 'static) {
+        tasks::spawn("parent", Kind::Connection, parent::tell(ready, self.stop()));
+    }
+
     /// Files that the process may have open, after the limit was raised.
     #[must_use]
     pub fn file_limit(&self) -> u64 {
@@ -148,6 +157,9 @@ where
 fn listen_to_signals(stopper: Stopper, hangup: watch::Sender<u64>) -> std::io::Result<()> {
     let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+    // A limit on the size of files costs lines of the log, not the process: the write fails instead.
+    let mut too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
+    tasks::spawn("signal_file_size", Kind::Critical, async move { while too_large.recv().await.is_some() {} });
     tasks::spawn("signal_stop", Kind::Critical, stop_on_signals(term, int, stopper));
     tasks::spawn("signal_hangup", Kind::Critical, async move {
         while hup.recv().await.is_some() {

@@ -14,6 +14,7 @@ pub mod config;
 pub mod host;
 pub mod lifecycle;
 pub mod logs;
+mod parent;
 pub mod serve;
 pub mod tasks;
 pub mod telemetry;

@@ -1,32 +1,39 @@
 //! Logs: what the process says of itself ([`init`]), and the lines that others write through it ([`LineWriter`]):
-//! access logs, the output of services. No writer ever waits for a disk or a terminal.
+//! access logs, the output of services. All have one form ([`Record`]) and go into one [`Journal`]. No writer ever waits
+//! for a disk or a terminal.
 
-mod daily;
 mod event;
+mod files;
+mod journal;
+mod level;
 mod line;
+mod read;
+mod record;
+mod upkeep;
 
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
-pub use daily::prune;
 pub use event::MAX_FIELD;
-pub use line::{LineConfig, LineWriter, QUEUE, To, dropped_lines, flush_all, reopen_all};
+pub use journal::{Journal, JournalConfig, KEEP, MAX_SIZE, Told};
+pub use level::Level;
+pub use line::{LineWriter, QUEUE, To, count_dropped, dropped_lines, flush_all, reopen_all};
+pub use read::Wanted;
+pub use record::{Entry, Kind, Record};
 
 /// One JSON line for each exchange; written by [`LineWriter`].
 pub type AccessLog = LineWriter;
-/// How an access log is written.
-pub type AccessConfig = LineConfig;
 
 /// How a line of our own log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// One JSON object a line: `time`, `level`, `target`, `message`, then the fields.
+    /// One JSON object a line: see [`Record`].
     #[default]
     Json,
     /// For people: time of day, level, message, `field=value`.
@@ -53,29 +60,11 @@ pub struct LogConfig {
     pub level: String,
     /// Where lines go.
     pub to: To,
-    /// How long daily files are kept.
-    pub keep: Duration,
-    /// How large all daily files together may become; bytes.
-    pub max_size: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: Format::Json,
-            level: "info".to_owned(),
-            to: To::Stderr,
-            keep: line::KEEP,
-            max_size: line::MAX_SIZE,
-        }
-    }
-}
-
-impl LogConfig {
-    /// Daily files `NAME-YYYY-MM-DD.log` in `dir`.
-    #[must_use]
-    pub fn in_dir(dir: impl Into<PathBuf>, name: &str) -> Self {
-        Self { to: To::Dir { dir: dir.into(), name: name.to_owned() }, ..Self::default() }
+        Self { format: Format::Json, level: "info".to_owned(), to: To::Stderr }
     }
 }
 
@@ -84,9 +73,33 @@ impl LogConfig {
 pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
     writer: LineWriter,
+    level: Arc<Mutex<String>>,
+    /// Goes up with each level that is set for a while.
+    turn: Arc<AtomicU64>,
 }
 
 static HANDLE: OnceLock<LogHandle> = OnceLock::new();
+static OWN: OnceLock<Own> = OnceLock::new();
+
+/// Whose program this is, and where its lines go besides.
+#[derive(Debug)]
+struct Own {
+    journal: LineWriter,
+    service: String,
+    instance: String,
+}
+
+fn own() -> Option<&'static Own> {
+    OWN.get()
+}
+
+/// From now on what the process says of itself goes into this journal too, in the name of `instance`. Only the first call
+/// of a process counts.
+pub fn keep_in(journal: &Journal, service: &str, instance: &str) {
+    let writer = journal.writer().for_the_process();
+    // A second one would speak for somebody else.
+    let _first = OWN.set(Own { journal: writer, service: service.to_owned(), instance: instance.to_owned() });
+}
 
 /// Begins to log. Only the first call of a process decides on format and place; a later one sets the level alone.
 ///
@@ -98,10 +111,11 @@ pub fn init(config: &LogConfig) -> Result<LogHandle, String> {
         handle.set_level(&config.level)?;
         return Ok(handle.clone());
     }
-    let line = LineConfig { to: config.to.clone(), keep: config.keep, max_size: config.max_size };
-    let writer = LineWriter::open(line).map_err(|error| format!("cannot open the log: {error}"))?.for_the_process();
+    let writer = LineWriter::open(config.to.clone()).map_err(|error| format!("cannot open the log: {error}"))?;
+    let writer = writer.for_the_process();
     let (filter, reload) = reload::Layer::new(filter);
-    let handle = HANDLE.get_or_init(|| LogHandle { filter: reload, writer: writer.clone() });
+    let level = Arc::new(Mutex::new(config.level.clone()));
+    let handle = HANDLE.get_or_init(|| LogHandle { filter: reload, writer: writer.clone(), level, turn: Arc::default() });
     let subscriber = Registry::default().with(filter).with(event::EventLayer::new(config.format, writer));
     // A test may have set its own subscriber before us: then that one stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
@@ -116,7 +130,35 @@ impl LogHandle {
     /// # Errors
     /// When it is none; the one in force stays.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
-        self.filter.reload(filter_of(level)?).map_err(|error| format!("cannot set the log level: {error}"))
+        self.filter.reload(filter_of(level)?).map_err(|error| format!("cannot set the log level: {error}"))?;
+        level.clone_into(&mut self.level.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// Sets a level for a while, then what was in force before, unless it was set again meanwhile; `None`: from now on.
+    pub fn set_level_for(&self, level: Level, within: Option<Duration>) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) + 1;
+        // A word for a level is one.
+        let _set = self.filter.reload(Targets::new().with_default(level.as_tracing()));
+        let Some(within) = within else {
+            level.word().clone_into(&mut self.level.lock().unwrap_or_else(PoisonError::into_inner));
+            return;
+        };
+        let handle = self.clone();
+        crate::tasks::spawn("log-level", crate::tasks::Kind::Connection, async move {
+            tokio::time::sleep(within).await;
+            if handle.turn.load(Ordering::Relaxed) == turn {
+                let before = handle.level();
+                // It was in force already.
+                let _back = handle.set_level(&before);
+            }
+        });
+    }
+
+    /// The level in force but for a while.
+    #[must_use]
+    pub fn level(&self) -> String {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits, at most `within`, until everything said so far is written.

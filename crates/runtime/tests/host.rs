@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use synego_runtime::logs::LogConfig;
+use synego_runtime::logs::{self, Journal, JournalConfig, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, HostConfig, config};
 
@@ -19,7 +19,9 @@ fn program() {
     let Some(part) = config::env(PART) else { return };
     let mut host = HostConfig::new("synego-test");
     if let Some(dir) = part.strip_prefix("log ") {
-        host.logs = LogConfig::in_dir(dir, "test");
+        let journal = Journal::open(JournalConfig::in_dir(Some(dir.into()))).expect("a journal");
+        logs::keep_in(&journal, "mesh", "test");
+        host.logs.to = To::Discard;
     }
     let code = synego_runtime::run(host, |host| async move { act(&part, host).await });
     eprintln!("code {code:?}");
@@ -91,10 +93,11 @@ fn rest(mut child: Child, mut log: BufReader<ChildStderr>) -> String {
 fn term_stops_and_the_program_ends_with_its_own_code() {
     let (child, mut log) = start("wait");
     let line = until(&mut log, r#""message":"up""#);
-    assert!(line.contains(r#""level":"info","target":"host","message":"up","port":7}"#), "{line}");
+    assert!(line.contains(r#""level":"info","kind":"mesh","pid":"#), "{line}");
+    assert!(line.contains(r#""message":"up","fields":{"target":"host","port":7}}"#), "{line}");
     signal(&child, Signal::TERM);
     let rest = rest(child, log);
-    assert!(rest.contains(r#""message":"stopping","signal":"TERM""#) && rest.contains("status(0)"), "{rest}");
+    assert!(rest.contains(r#""message":"stopping","fields":{"target":"synego_runtime::host","signal":"TERM"}"#) && rest.contains("status(0)"), "{rest}");
 }
 
 #[test]
@@ -102,10 +105,10 @@ fn a_critical_task_that_panics_stops_the_program_with_70() {
     let (child, log) = start("critical");
     let rest = rest(child, log);
     assert!(
-        rest.contains(r#""message":"task panicked","task":"heart","kind":"Critical","cause":"broken heart""#),
+        rest.contains(r#""message":"task panicked""#) && rest.contains(r#""task":"heart","kind":"Critical","cause":"broken heart""#),
         "{rest}"
     );
-    assert!(rest.contains(r#""message":"panicked","place":"#) && rest.contains("status(70)"), "{rest}");
+    assert!(rest.contains(r#""message":"panicked","fields":"#) && rest.contains("status(70)"), "{rest}");
 }
 
 #[test]
@@ -137,6 +140,25 @@ fn the_level_changes_while_the_program_runs() {
     let (child, log) = start("level");
     let rest = rest(child, log);
     assert!(rest.contains("\"heard\"") && !rest.contains("unheard"), "{rest}");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_costs_lines_and_not_the_program() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["--exact", "program", "--nocapture", "--test-threads=1"])
+        .env(PART, format!("log {}", dir.path().display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start");
+    let file = || std::fs::read_dir(dir.path()).expect("dir").flatten().next().is_some();
+    wait_for("the file that takes nothing", file);
+    signal(&child, Signal::TERM);
+    let log = BufReader::new(child.stderr.take().expect("stderr"));
+    assert!(rest(child, log).contains("status(0)"));
 }
 
 #[test]

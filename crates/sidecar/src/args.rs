@@ -21,7 +21,7 @@ pub struct Args {
     /// Name of the service
     #[arg(long, env = "SYNEGO_SERVICE", value_name = "NAME")]
     pub service: Option<String>,
-    /// Name of the instance [default: the service's with -1]
+    /// Name of the instance [default: the service's with -1, under PM2 with the number of its process]
     #[arg(long, env = "SYNEGO_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
     /// Name of this machine [default: its host name]
@@ -63,7 +63,7 @@ pub struct Args {
     /// Mesh address of a master; may be repeated
     #[arg(long = "master", env = "SYNEGO_MASTER", value_name = "ADDR", value_delimiter = ',')]
     pub masters: Vec<String>,
-    /// File of the join token, for the first time; - reads it from stdin
+    /// File of the join token, for the first time; - reads it from stdin, `{instance}` in it is the instance's name
     #[arg(long, env = "SYNEGO_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Whether every hop is mutual TLS: required or off; as in the manifest of the masters

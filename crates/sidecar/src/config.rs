@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use synego_control_plane::credential::CredentialHandle;
@@ -97,7 +97,9 @@ impl SidecarConfig {
     pub fn from_args(args: &Args) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
         let service = problems.required(args.service.as_deref(), "--service", ServiceName::new);
-        let default_instance = args.service.as_ref().map(|service| format!("{service}-1"));
+        // PM2 counts the processes of one name from 0.
+        let number = machine::env("NODE_APP_INSTANCE").and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
+        let default_instance = args.service.as_ref().map(|service| format!("{service}-{}", number.saturating_add(1)));
         let instance = problems.required(
             args.instance.as_deref().or(default_instance.as_deref()),
             "--instance",
@@ -189,6 +191,7 @@ impl SidecarConfig {
                 Some(outbound),
                 Some(runtime_dir),
             ) if problems.0.is_empty() => Ok(Self {
+                token_file: args.token_file.as_deref().map(|file| of_instance(file, &instance)),
                 runtime_dir,
                 state_dir,
                 mesh,
@@ -206,7 +209,6 @@ impl SidecarConfig {
                 health,
                 masters,
                 mtls: args.mtls != "off",
-                token_file: args.token_file.clone(),
                 credential: None,
                 inbound,
                 advertise,
@@ -217,6 +219,11 @@ impl SidecarConfig {
             _ => Err(problems.0),
         }
     }
+}
+
+/// The file of one instance, where one command line is of several: `{instance}` in its path is the name.
+fn of_instance(file: &Path, instance: &InstanceName) -> PathBuf {
+    file.to_str().map_or_else(|| file.to_owned(), |file| file.replace("{instance}", instance.as_str()).into())
 }
 
 /// The command line with what `--config FILE` says put before it: a flag that is given wins over the file.

@@ -21,9 +21,11 @@ mod target;
 pub use config::{ProcessConfig, SidecarConfig};
 pub use environment::url_variable;
 pub use instance::View;
+pub use output::{Output, told};
 pub use sidecar::{Ended, Shared, Sidecar};
 pub use synego_control_plane::credential::{
     CredentialError, CredentialHandle, Keeper, KeeperConfig, Source, open as enrol,
 };
+pub use synego_control_plane::lines::{JournalLines, OutputSource};
 pub use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
 pub use synego_data_plane::{Workers, WorkersConfig, WorkersHandle};

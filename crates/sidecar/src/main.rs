@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use synego_model::InstanceId;
 use synego_runtime::{Host, HostConfig, tasks};
 use synego_sidecar::args::Args;
 use synego_sidecar::{Shared, Sidecar, SidecarConfig, Workers, WorkersConfig, start};
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return synego_runtime::usage_error(&problems),
     };
-    let host = HostConfig { logs: start::logs(&args), ..HostConfig::new("synego-sidecar") };
+    let host = HostConfig { logs: start::log(&args), ..HostConfig::new("synego-sidecar") };
     synego_runtime::run(host, |host| async move {
         match run(config, &host).await {
             Ok(code) => code,
@@ -47,10 +48,24 @@ async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode>
     }
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
-    let output = start::output(&config)?;
-    let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: start::access(&config)? };
+    let journal = start::journal(&config)?;
+    let output = start::output(&config, &journal)?;
+    let id = InstanceId::new(&config.instance, &config.node).to_string();
+    let shared = Shared {
+        workers: workers.handle(),
+        metrics: host.metrics(),
+        journal,
+        program: Some((id, host.logs())),
+    };
     let sidecar = Sidecar::bind(config, shared, output).await?;
     tracing::info!(inbound = %sidecar.inbound(), outbound = %sidecar.outbound(), "bound");
+    let mut view = sidecar.view();
+    host.tell_parent(async move {
+        // When the sidecar is gone, its end has begun.
+        if view.wait_for(|view| view.state.takes_requests()).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
     let ended = sidecar.serve(host.stop()).await;
     end.stop();
     workers.shutdown().await;

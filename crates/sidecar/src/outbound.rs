@@ -35,7 +35,7 @@ impl Outbound<'_> {
             wanted: Arc::new(Names(self.link.clone())),
             acceptor: Acceptor::plain(),
             connector: peers(self.config),
-            access: self.shared.access.clone(),
+            access: self.shared.journal.writer(),
             calls: self.calls.clone(),
             permits: self.permits.clone(),
             denials: self.denials.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
+use synego_control_plane::lines::JournalLines;
 use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
     CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Permits, Server, WorkersHandle,
@@ -16,7 +17,7 @@ use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::process::ServiceAddress;
 use synego_model::{Announcement, InstanceId, Limits, MeshName, ServiceName, Snapshot};
 use synego_runtime::admin::{self, BindAddr};
-use synego_runtime::logs::AccessLog;
+use synego_runtime::logs::{Journal, LogHandle};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
 use synego_runtime::{Readiness, Stop};
@@ -29,7 +30,7 @@ use crate::drain::Drain;
 use crate::environment::{self, Told};
 use crate::instance::{DrainStep, Keeper, ProbePlace, View};
 use crate::outbound::Outbound;
-use crate::output::{self, Output};
+use crate::output::{self, LevelOf, Output};
 use crate::report::Sources;
 
 /// How often the masters are told, at least.
@@ -42,8 +43,10 @@ pub struct Shared {
     pub workers: WorkersHandle,
     /// Metrics of the process.
     pub metrics: Metrics,
-    /// Where access lines go.
-    pub access: AccessLog,
+    /// Where lines are kept.
+    pub journal: Journal,
+    /// In whose name the program of the sidecar speaks, where nobody else tells of it.
+    pub program: Option<(String, LogHandle)>,
 }
 
 /// How a sidecar ended.
@@ -122,7 +125,7 @@ impl Sidecar {
                         .as_ref()
                         .map_or_else(Acceptor::plain, |credential| Acceptor::mutual(credential.own(), Admit::Services)),
                     connector: Connector::plain(),
-                    access: shared.access.clone(),
+                    access: shared.journal.writer(),
                     load: meter.clone(),
                     denials: denials.clone(),
                 }),
@@ -197,7 +200,16 @@ impl Sidecar {
             uses: config.uses.clone(),
             limits: Limits::default(),
             publish: Arc::new(move |snapshot| snapshots.publish(snapshot)),
-            output: Some(Arc::new(Output(output.clone()))),
+            output: Some(Arc::new(Output {
+                instance: id.to_string(),
+                printed: output.clone(),
+                journal: JournalLines {
+                    journal: shared.journal.clone(),
+                    access_of: Some(id.to_string()),
+                    program: shared.program.clone(),
+                },
+                level: Some(LevelOf::new(attached.clone(), output.clone())),
+            })),
             metrics: shared.metrics.clone(),
         });
         // Nobody else sets it.

@@ -9,7 +9,7 @@ use synego_control_plane::uplink::MasterAddress;
 use synego_model::{InstanceId, Role, text};
 use synego_runtime::Host;
 use synego_runtime::config::Setting;
-use synego_runtime::logs::{AccessLog, Format, LineConfig, LineWriter, LogConfig, To};
+use synego_runtime::logs::{self, Format, Journal, JournalConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
 use synego_supervise::OutputSink;
 
@@ -49,7 +49,7 @@ pub fn print_version() {
 
 /// How the program logs.
 #[must_use]
-pub fn logs(args: &Args) -> LogConfig {
+pub fn log(args: &Args) -> LogConfig {
     LogConfig {
         format: if args.log_format == "text" { Format::Text } else { Format::Json },
         level: args.log_level.clone(),
@@ -57,25 +57,28 @@ pub fn logs(args: &Args) -> LogConfig {
     }
 }
 
-/// The output of the process: kept for those who ask, and passed on to our own stdout.
+/// Where lines are kept: `logs` beside the last snapshot, for all sidecars of this folder together; without a folder, in
+/// memory alone. What the program says of itself goes there too.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn journal(config: &SidecarConfig) -> anyhow::Result<Journal> {
+    let dir = config.state_dir.as_ref().map(|dir| dir.join("logs"));
+    let journal = Journal::open(JournalConfig::in_dir(dir.clone()));
+    let journal = journal.with_context(|| format!("logs in {}", dir.unwrap_or_default().display()))?;
+    let id = InstanceId::new(&config.instance, &config.node);
+    logs::keep_in(&journal, config.service.as_str(), id.as_str());
+    Ok(journal)
+}
+
+/// The output of the process: kept for those who ask, written to the journal, and passed on to our own stdout.
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn output(config: &SidecarConfig) -> anyhow::Result<OutputSink> {
-    let writer = LineWriter::open(LineConfig::to(To::Stdout)).context("stdout")?.for_the_process();
-    Ok(OutputSink::new(config.service.as_str(), config.instance.as_str(), writer))
-}
-
-/// Where access lines go: beside the last snapshot.
-///
-/// # Errors
-/// When the folder cannot be written.
-pub fn access(config: &SidecarConfig) -> anyhow::Result<AccessLog> {
-    let Some(dir) = config.state_dir.clone() else { return Ok(AccessLog::discard()) };
-    let name = format!("access-{}", config.instance);
-    let to = To::Dir { dir: dir.clone(), name };
-    let log = AccessLog::open(LineConfig::to(to)).with_context(|| format!("access log in {}", dir.display()))?;
-    Ok(log.for_the_process())
+pub fn output(config: &SidecarConfig, journal: &Journal) -> anyhow::Result<OutputSink> {
+    let stdout = LineWriter::open(To::Stdout).context("stdout")?.for_the_process();
+    let id = InstanceId::new(&config.instance, &config.node);
+    Ok(OutputSink::to_all(config.service.as_str(), id.as_str(), vec![stdout, journal.writer()]))
 }
 
 /// The certificate of the sidecar: kept from before, or enrolled for now; `None`: the mesh runs without. Masters that do

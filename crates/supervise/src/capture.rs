@@ -1,16 +1,17 @@
 //! The output of one running process: both pipes into the sink, the last lines at hand, a pattern watched for.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regex_lite::Regex;
-use synego_runtime::tasks::{self, Kind};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::output::{From, OutputSink, read_lines};
+use crate::output::{From, Level, OutputSink, capture};
 
 /// Lines kept for the report of an end.
 const LAST_LINES: usize = 10;
@@ -21,7 +22,7 @@ const LAST_LINE: usize = 200;
 #[derive(Debug)]
 pub(crate) struct Capture {
     seen: Arc<Seen>,
-    readers: [JoinHandle<()>; 2],
+    readers: [Option<JoinHandle<()>>; 2],
 }
 
 #[derive(Debug)]
@@ -42,10 +43,12 @@ impl Capture {
     ) -> Self {
         let seen = Arc::new(Seen { pattern, matched: watch::Sender::new(false), last: Mutex::default() });
         let (from, errors) = (From { pid, stderr: false, build }, From { pid, stderr: true, build });
-        let readers = [
-            spawn(read_lines(pipes.0, from, output.clone(), seen.clone().note(false))),
-            spawn(read_lines(pipes.1, errors, output.clone(), seen.clone().note(true))),
-        ];
+        let read = |pipe: io::Result<OwnedFd>, from: From| {
+            let reading = pipe.and_then(|pipe| capture(pipe, from, output.clone(), seen.clone().note(from.stderr)));
+            let problem = |error| output.note(Level::Error, format!("its output cannot be read: {error}"), pid);
+            reading.map_err(problem).ok()
+        };
+        let readers = [read(pipes.0.into_owned_fd(), from), read(pipes.1.into_owned_fd(), errors)];
         Self { seen, readers }
     }
 
@@ -59,9 +62,9 @@ impl Capture {
     /// After the end of the process: what it printed last, at most 10 lines. A child that left the group may hold the
     /// pipes open: `within` bounds the wait for their end.
     pub(crate) async fn finish(mut self, within: Duration) -> LastLines {
-        let [out, err] = &mut self.readers;
         // What comes later than that is of someone else.
-        let _both = tokio::time::timeout(within, async { (out.await, err.await) }).await;
+        let both = futures_util::future::join_all(self.readers.iter_mut().flatten());
+        let _both = tokio::time::timeout(within, both).await;
         let last = self.seen.last.lock().unwrap_or_else(PoisonError::into_inner);
         LastLines { lines: last.iter().cloned().collect() }
     }
@@ -69,14 +72,10 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        for reader in &self.readers {
+        for reader in self.readers.iter().flatten() {
             reader.abort();
         }
     }
-}
-
-fn spawn(reading: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    tasks::spawn("output", Kind::Connection, reading)
 }
 
 impl Seen {

@@ -8,8 +8,16 @@ use synego_runtime::config;
 use crate::spec::ProcessSpec;
 
 /// Variables of our own parent that mean us, never a child.
-const NOT_INHERITED: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
+const NOT_INHERITED: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+];
 /// Largest file of variables.
 const MAX_FILE: u64 = 1024 * 1024;
 

@@ -1,18 +1,23 @@
 //! What processes print: bounded lines, read for what they say, kept, followed and written to files.
+//!
+//! A process that prints more than its share loses lines, which are counted and said; it never waits.
 
+mod budget;
 mod parse;
 mod read;
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
-use synego_runtime::{clock, logs::LineWriter};
+use serde_json::Value;
+use synego_runtime::clock;
+use synego_runtime::logs::{Kind, LineWriter, Record};
 use tokio::sync::broadcast;
 
-pub(crate) use read::{From, read_lines};
+use self::budget::Budget;
+pub(crate) use read::{From, capture};
+pub use synego_runtime::logs::Level;
 
 /// Lines kept of one instance.
 pub const KEPT_LINES: usize = 10_000;
@@ -23,59 +28,10 @@ pub const MAX_FIELD: usize = 4 * 1024;
 /// Lines that a follower may be behind before it misses some.
 const FOLLOWER_QUEUE: usize = 1_024;
 
-/// How much a line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Every step.
-    Trace,
-    /// For who looks for a mistake.
-    Debug,
-    /// Course of things.
-    Info,
-    /// Not as it should be.
-    Warn,
-    /// Something failed.
-    Error,
-}
-
-impl Level {
-    /// The word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
-}
-
-impl FromStr for Level {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "trace" => Self::Trace,
-            "debug" => Self::Debug,
-            "info" => Self::Info,
-            "warn" => Self::Warn,
-            "error" => Self::Error,
-            _ => return Err(format!("`{text}` is no level: expected trace, debug, info, warn or error")),
-        })
-    }
-}
-
 /// One line of a process's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputLine {
-    /// When it was read: microseconds since 1970-01-01 UTC.
+    /// When: microseconds since 1970-01-01 UTC. As a line says itself, where it does, within what its reading allows.
     pub unix_us: u64,
     /// As the line says; else info.
     pub level: Level,
@@ -87,6 +43,8 @@ pub struct OutputLine {
     pub build: bool,
     /// Who printed it.
     pub pid: u32,
+    /// Thread that a JSON line names; may be empty.
+    pub thread: String,
     /// Request id that a JSON line names; may be empty.
     pub request_id: String,
     /// Trace id that a JSON line names; may be empty.
@@ -105,36 +63,62 @@ pub struct OutputSink {
 struct Shared {
     service: String,
     instance: String,
-    file: LineWriter,
+    writers: Vec<LineWriter>,
+    /// Lines below this are passed over.
+    least: AtomicU8,
+    budget: Mutex<Budget>,
     kept: Mutex<Kept>,
     followers: broadcast::Sender<Arc<OutputLine>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     lines: VecDeque<Arc<OutputLine>>,
     bytes: usize,
+    /// Since when every line is here: microseconds since 1970-01-01 UTC.
+    since_us: u64,
 }
 
 impl OutputSink {
-    /// - `service`, `instance`: as the lines of the file name them.
-    /// - `file`: where lines go too, as JSON; [`LineWriter::discard`]: nowhere.
+    /// - `service`, `instance`: as the lines name them.
+    /// - `writer`: where lines go too, as JSON; [`LineWriter::discard`]: nowhere.
     #[must_use]
-    pub fn new(service: impl Into<String>, instance: impl Into<String>, file: LineWriter) -> Self {
+    pub fn new(service: impl Into<String>, instance: impl Into<String>, writer: LineWriter) -> Self {
+        Self::to_all(service, instance, vec![writer])
+    }
+
+    /// The same with several writers.
+    #[must_use]
+    pub fn to_all(service: impl Into<String>, instance: impl Into<String>, writers: Vec<LineWriter>) -> Self {
         let shared = Shared {
             service: service.into(),
             instance: instance.into(),
-            file,
-            kept: Mutex::default(),
+            writers: writers.into_iter().filter(LineWriter::is_on).collect(),
+            least: AtomicU8::new(Level::Trace.rank()),
+            budget: Mutex::new(Budget::new(clock::now())),
+            kept: Mutex::new(Kept { lines: VecDeque::new(), bytes: 0, since_us: clock::unix_us() }),
             followers: broadcast::Sender::new(FOLLOWER_QUEUE),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a line.
+    /// Lines below `least` are passed over from now on, wherever they would go.
+    pub fn set_level(&self, least: Level) {
+        self.shared.least.store(least.rank(), Ordering::Relaxed);
+    }
+
+    /// Takes a line, unless it is below the level.
     pub fn push(&self, line: OutputLine) {
-        if self.shared.file.is_on() {
-            self.shared.file.write(self.as_json(&line));
+        if line.level.rank() >= self.shared.least.load(Ordering::Relaxed) {
+            self.keep(line);
+        }
+    }
+
+    fn keep(&self, line: OutputLine) {
+        if let Some((last, others)) = self.shared.writers.split_last() {
+            let text = self.as_json(&line);
+            others.iter().for_each(|writer| writer.write_as(line.level, Kind::Output, text.clone()));
+            last.write_as(line.level, Kind::Output, text);
         }
         let line = Arc::new(line);
         let size = weight_of(&line);
@@ -145,15 +129,16 @@ impl OutputSink {
         while kept.lines.len() > KEPT_LINES || kept.bytes > KEPT_BYTES {
             let Some(oldest) = kept.lines.pop_front() else { break };
             kept.bytes -= weight_of(&oldest);
+            kept.since_us = kept.since_us.max(oldest.unix_us + 1);
         }
         // Nobody may be following.
         let _followers = self.shared.followers.send(line);
     }
 
-    /// Takes a line of ours about the process, so that who reads its output sees what became of it.
+    /// Takes a line of ours about the process, whatever the level, so that who reads its output sees what became of it.
     pub fn note(&self, level: Level, message: String, pid: u32) {
         let fields_json = r#"{"by":"synego"}"#.to_owned();
-        self.push(OutputLine {
+        self.keep(OutputLine {
             level,
             fields_json,
             ..parse::line(&message, From::process(pid), self, clock::unix_us())
@@ -164,7 +149,10 @@ impl OutputSink {
     fn is_own_name(&self, field: &str, value: &Value) -> bool {
         match field {
             "service" => value == self.shared.service.as_str(),
-            "instance" => value == self.shared.instance.as_str(),
+            "instance" => {
+                let own = self.shared.instance.as_str();
+                value == own || own.split('@').next().is_some_and(|short| value == short)
+            }
             _ => false,
         }
     }
@@ -184,43 +172,41 @@ impl OutputSink {
         (kept.lines.iter().skip(skip).cloned().collect(), self.shared.followers.subscribe())
     }
 
-    /// The line as its file has it.
+    /// Since when every line is kept: microseconds since 1970-01-01 UTC. What came before is in files alone.
+    #[must_use]
+    pub fn kept_since_us(&self) -> u64 {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).since_us
+    }
+
+    /// The line in the form of files.
     fn as_json(&self, line: &OutputLine) -> String {
-        let mut object = Map::new();
-        let mut put = |name: &str, value: Value| {
-            object.insert(name.to_owned(), value);
+        let stream = match line {
+            OutputLine { build: true, .. } => "build",
+            OutputLine { stderr: true, .. } => "stderr",
+            _ => "stdout",
         };
-        put("time", clock::rfc3339(line.unix_us / 1000).into());
-        put("level", line.level.word().into());
-        put("service", self.shared.service.as_str().into());
-        put("instance", self.shared.instance.as_str().into());
-        put("pid", line.pid.into());
-        put(
-            "stream",
-            if line.build {
-                "build"
-            } else if line.stderr {
-                "stderr"
-            } else {
-                "stdout"
-            }
-            .into(),
-        );
-        for (name, value) in [("request_id", &line.request_id), ("trace_id", &line.trace_id)] {
-            if !value.is_empty() {
-                put(name, value.as_str().into());
-            }
+        Record {
+            unix_us: line.unix_us,
+            level: line.level,
+            kind: Kind::Output,
+            service: &self.shared.service,
+            instance: &self.shared.instance,
+            pid: line.pid,
+            thread: &line.thread,
+            stream,
+            request_id: &line.request_id,
+            trace_id: &line.trace_id,
+            message: &line.message,
+            fields: &line.fields_json,
         }
-        put("message", line.message.as_str().into());
-        if !line.fields_json.is_empty() {
-            put("fields", serde_json::from_str(&line.fields_json).unwrap_or_else(|_| json!({})));
-        }
-        Value::Object(object).to_string()
+        .json()
     }
 }
 
 fn weight_of(line: &OutputLine) -> usize {
-    size_of::<OutputLine>() + line.message.len() + line.request_id.len() + line.trace_id.len() + line.fields_json.len()
+    let texts = [&line.message, &line.thread, &line.request_id, &line.trace_id, &line.fields_json];
+    // Besides the letters: the line itself, its count, and what an allocator adds to each text that is not empty.
+    size_of::<OutputLine>() + 32 + texts.iter().filter(|text| !text.is_empty()).map(|text| text.len() + 16).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -275,10 +261,31 @@ mod tests {
 
     #[test]
     fn a_line_of_the_file_names_service_instance_and_stream() {
-        let text = sink().as_json(&line(r#"{"level":"warn","msg":"slow","request_id":"r1","ms":12}"#));
+        let text = sink().as_json(&line(r#"{"level":"warn","msg":"slow","request_id":"r1","thread":"io-1","ms":12}"#));
         assert_eq!(
             text,
-            r#"{"time":"1970-01-01T00:00:01.000Z","level":"warn","service":"users","instance":"users-1","pid":7,"stream":"stdout","request_id":"r1","message":"slow","fields":{"ms":12}}"#
+            r#"{"time":"1970-01-01T00:00:01.000000Z","level":"warn","service":"users","instance":"users-1","pid":7,"thread":"io-1","stream":"stdout","request_id":"r1","message":"slow","fields":{"ms":12}}"#
         );
+    }
+
+    #[test]
+    fn lines_below_the_level_are_passed_over_and_our_own_notes_are_not() {
+        let sink = sink();
+        sink.set_level(Level::Warn);
+        sink.push(line(r#"{"level":"info","msg":"quiet"}"#));
+        sink.push(line(r#"{"level":"warn","msg":"loud"}"#));
+        sink.note(Level::Info, "starts again".to_owned(), 7);
+        let said: Vec<String> = sink.last(9).iter().map(|line| line.message.clone()).collect();
+        assert_eq!(said, ["loud", "starts again"]);
+    }
+
+    #[test]
+    fn it_is_known_since_when_every_line_is_kept() {
+        let sink = sink();
+        let begun = sink.kept_since_us();
+        for number in 0..=KEPT_LINES {
+            sink.push(OutputLine { unix_us: begun + 10 + number as u64, ..line("x") });
+        }
+        assert_eq!(sink.kept_since_us(), begun + 11);
     }
 }

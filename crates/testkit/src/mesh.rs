@@ -216,7 +216,7 @@ impl Mesh {
         self.instances(service).iter().filter_map(pair).filter(|(_, pid)| *pid > 0).collect()
     }
 
-    /// The lines of the access logs of every hop.
+    /// The lines that every hop wrote down, with their fields among their other members.
     #[must_use]
     pub fn access_lines(&self) -> Vec<Value> {
         let mut lines = Vec::new();
@@ -226,12 +226,22 @@ impl Mesh {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if path.is_dir() {
                     open.push(path);
-                } else if name.starts_with("access-") {
+                } else if name.ends_with(".info.log") || name.ends_with(".warn.log") {
                     let text = fs::read_to_string(&path).unwrap_or_default();
-                    lines.extend(text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
+                    let read = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                    lines.extend(read.filter(|line| line["kind"] == "access").map(flat));
                 }
             }
         }
         lines
     }
+}
+
+fn flat(mut line: Value) -> Value {
+    let fields = line["fields"].as_object().cloned().unwrap_or_default();
+    if let Some(members) = line.as_object_mut() {
+        members.remove("fields");
+        members.extend(fields);
+    }
+    line
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap_complete::ArgValueCompleter;
 use synego_manifest::Manifest;
 use synego_runtime::HostConfig;
-use synego_runtime::logs::{Format, LogConfig, To};
+use synego_runtime::logs::{self, Journal, JournalConfig, LogConfig, To};
 
 use crate::complete;
 use crate::context::Context;
@@ -61,7 +61,11 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     if args.detach && !args.in_background {
         return detach::run(context, &manifest, &args.only, !join.is_empty());
     }
-    let logs = logs(&manifest);
+    let journal = journal(&manifest)?;
+    let node = assembly::node(context)?;
+    logs::keep_in(&journal, "mesh", &format!("up@{node}"));
+    // The terminal belongs to the services and the board: what is said of itself goes into the journal alone.
+    let own = LogConfig { level: manifest.logs.level.word().to_owned(), to: To::Discard, ..LogConfig::default() };
     let wanted = assembly::Wanted {
         manifest,
         files,
@@ -70,25 +74,23 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         join,
         token_file,
         background: args.in_background,
+        node,
+        journal,
     };
-    let host = HostConfig { logs, ..HostConfig::new("synego") };
+    let host = HostConfig { logs: own, ..HostConfig::new("synego") };
     let code = synego_runtime::run(host, |host| assembly::run(context, wanted, host));
     Ok(number(code))
 }
 
-/// Our own log: a file, since the terminal belongs to the services and the board.
-fn logs(manifest: &Manifest) -> LogConfig {
-    let logs = &manifest.logs;
-    LogConfig {
-        format: match logs.format {
-            synego_manifest::LogFormat::Json => Format::Json,
-            synego_manifest::LogFormat::Text => Format::Text,
-        },
-        level: logs.level.word().to_owned(),
-        to: To::Dir { dir: logs.dir.clone(), name: "synego".to_owned() },
-        keep: logs.keep,
-        max_size: logs.max_size,
-    }
+/// Where all lines of this machine go.
+fn journal(manifest: &Manifest) -> Result<Journal, Failure> {
+    let said = &manifest.logs;
+    let config = JournalConfig { dir: Some(said.dir.clone()), keep: said.keep, max_size: said.max_size };
+    Journal::open(config).map_err(|error| {
+        Failure::new(format!("cannot write logs to {}", said.dir.display()))
+            .cause(error.to_string())
+            .help("name another folder: `telemetry: { logs: { dir: … } }`")
+    })
 }
 
 /// The number of an exit code, which the standard library keeps to itself.

@@ -34,6 +34,17 @@ impl Level {
         }
     }
 
+    /// The same for the admin API.
+    pub(crate) fn told(self) -> pb::LogLevel {
+        match self {
+            Self::Trace => pb::LogLevel::Trace,
+            Self::Debug => pb::LogLevel::Debug,
+            Self::Info => pb::LogLevel::Info,
+            Self::Warn => pb::LogLevel::Warn,
+            Self::Error => pb::LogLevel::Error,
+        }
+    }
+
     /// The word.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -96,8 +107,13 @@ fn fields(line: &pb::OutputLine) -> Vec<String> {
         }
     }
     let more: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line.fields_json).unwrap_or_default();
-    // Who it was stands in front already.
-    for (name, value) in more.into_iter().filter(|(name, _)| name != "service" && name != "instance") {
+    // Who it was stands in front already, and the request as well; of an exchange the message says the most.
+    let said: &[&str] = match line.kind() {
+        pb::LineKind::Access => &["method", "path", "status", "span_id", "complete"],
+        pb::LineKind::Mesh => &["target"],
+        pb::LineKind::Output | pb::LineKind::Unspecified => &["service", "instance"],
+    };
+    for (name, value) in more.into_iter().filter(|(name, _)| !said.contains(&name.as_str())) {
         fields.push(harmless(&format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))));
     }
     fields

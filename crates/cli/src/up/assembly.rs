@@ -10,10 +10,10 @@ use synego_manifest::Manifest;
 use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
-use synego_runtime::logs::{LineConfig, LineWriter, To};
+use synego_runtime::logs::{Journal, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
-use synego_sidecar::{MasterAddress, Shared, Workers, WorkersConfig};
+use synego_sidecar::{JournalLines, MasterAddress, Shared, Workers, WorkersConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -49,6 +49,10 @@ pub(crate) struct Wanted {
     pub(crate) token_file: Option<PathBuf>,
     /// Whether nobody looks on: see [`super::detach`].
     pub(crate) background: bool,
+    /// Name of this machine.
+    pub(crate) node: NodeName,
+    /// Where all lines go.
+    pub(crate) journal: Journal,
 }
 
 /// Runs it all until it is told to end; returns the exit code.
@@ -85,14 +89,15 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         gateway::settle_ports(&mut wanted.manifest)?;
     }
     let manifest = &wanted.manifest;
-    let node = node(context)?;
+    let node = wanted.node.clone();
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })
         .map_err(|error| cannot("cannot start the workers", &error))?;
-    // Whatever the manifest says of lines now, since that may change while the mesh runs.
-    let access = log_file(manifest, "access")?;
     workers.handle().log_lines(manifest.declaration.access_lines);
-    let shared = Shared { workers: workers.handle(), metrics: host.metrics(), access: access.clone() };
+    let journal = wanted.journal.clone();
+    let program = (format!("up@{node}"), host.logs());
+    let shared =
+        Shared { workers: workers.handle(), metrics: host.metrics(), journal: journal.clone(), program: None };
     let (lines, mut shown) = mpsc::channel::<Line>(console::QUEUE);
 
     let master = match wanted.join.is_empty() {
@@ -112,6 +117,8 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         masters,
         far,
         announces: !wanted.join.is_empty(),
+        // Where a master runs here, it tells what this process says.
+        program: (!wanted.join.is_empty()).then(|| program.clone()),
         runtime_dir: runtime_dir.clone(),
         state_dir: state_dir.clone(),
         no_build: wanted.no_build,
@@ -145,7 +152,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let local_admin = match &handle {
         Some(_) => None,
         None => Some(
-            super::joined::serve(manifest, &node, &instances, ground.credentials.clone(), &runtime_dir, host).await?,
+            super::joined::serve(manifest, &instances, &ground, JournalLines { journal: journal.clone(), access_of: None, program: Some(program) }, host).await?,
         ),
     };
     let nginx = match &front {
@@ -157,7 +164,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
                     None => known_masters(&instances, &wanted.join).await?,
                 },
                 prefix: gateway::prefix(&state_dir),
-                sink: gateway::sink(edge_log(manifest)?),
+                sink: gateway::sink(&node, journal.writer()),
                 told: handle.clone().zip(front.status(manifest, &[])),
             };
             Some(Nginx::start(edge, manifest, host).await?)
@@ -176,6 +183,8 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
 
     let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), others: Vec::new() };
     let mut client = Mesh::connect(context, target).await?;
+    // All parts stand; which services are ready is theirs to say.
+    host.tell_parent(async {});
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width =
         instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
@@ -191,7 +200,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         context.screen.note("ended");
     }
     workers.shutdown().await;
-    access.flush(Duration::from_millis(500));
+    journal.writer().flush(Duration::from_millis(500));
     watched.map(|()| DONE)
 }
 
@@ -229,9 +238,10 @@ async fn own_master(
         settle: false,
         store: Some(state_dir.join(STORE)),
         socket: None,
-        audit: Some(log_file(&wanted.manifest, "audit")?),
+        audit: Some(audit(&wanted.manifest)?),
+        program: Some(format!("up@{node}")),
     };
-    Master::bind(config, &shared.workers, shared.access.clone(), host).await.map_err(|error| {
+    Master::bind(config, &shared.workers, shared.journal.clone(), host).await.map_err(|error| {
         Failure::new("the master cannot start")
             .cause(format!("{error:#}"))
             .help("another mesh may run here: give this one ports of its own, `masters: { ingress: 0, mesh: 0, admin: 0 }` takes free ones")
@@ -239,21 +249,20 @@ async fn own_master(
 }
 
 /// Name of this machine.
-fn node(context: &Context) -> Result<NodeName, Failure> {
+///
+/// # Errors
+/// When the one that was said is none.
+pub(crate) fn node(context: &Context) -> Result<NodeName, Failure> {
     let name = context.globals.node.clone().unwrap_or_else(synego_runtime::config::host_name);
     NodeName::new(&name).map_err(|error| Failure::misuse(format!("--node: {error}")))
 }
 
-fn edge_log(manifest: &Manifest) -> Result<LineWriter, Failure> {
-    log_file(manifest, "gateway")
-}
-
-fn log_file(manifest: &Manifest, name: &str) -> Result<LineWriter, Failure> {
-    let logs = &manifest.logs;
-    let to = To::Dir { dir: logs.dir.clone(), name: name.to_owned() };
-    LineWriter::open(LineConfig { to, keep: logs.keep, max_size: logs.max_size })
-        .map(LineWriter::for_the_process)
-        .map_err(|error| Failure::new(format!("cannot write logs to {}", logs.dir.display())).cause(error.to_string()))
+/// Changes that somebody asked for: beside the journal, and for as long.
+fn audit(manifest: &Manifest) -> Result<LineWriter, Failure> {
+    let dir = manifest.logs.dir.clone();
+    LineWriter::open(To::Dir { dir, name: "audit".to_owned() }).map(LineWriter::for_the_process).map_err(|error| {
+        Failure::new(format!("cannot write logs to {}", manifest.logs.dir.display())).cause(error.to_string())
+    })
 }
 
 fn is_loopback(address: &str) -> bool {

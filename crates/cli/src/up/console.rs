@@ -10,6 +10,7 @@ use synego_wire::pb;
 use tokio::sync::mpsc;
 
 use super::board::{self, Progress};
+use super::pen::{Pen, Stroke};
 use super::ready::{Judge, Verdict};
 use super::terminal::{Keys, Region, Restore};
 use crate::client::Mesh;
@@ -26,7 +27,11 @@ use crate::view;
 /// How often ages on the board move on, and the files of the manifest are looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// Lines that may wait to be shown.
-pub(crate) const QUEUE: usize = 4096;
+pub(crate) const QUEUE: usize = 1024;
+/// Bytes of lines that wait for a slow terminal; then the oldest are not shown.
+const MOST_ABOVE: usize = 512 * 1024;
+/// Time for the last words on a slow terminal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One line of an instance's output.
 #[derive(Debug, Clone)]
@@ -66,8 +71,7 @@ pub(crate) struct Console<'a> {
     above: String,
     notes: Vec<String>,
     place: Place,
-    /// Whether nobody reads stdout any more.
-    is_deserted: bool,
+    pen: Option<Pen>,
     only_logs: bool,
     help: bool,
     filter: String,
@@ -97,7 +101,8 @@ impl<'a> Console<'a> {
             above: String::new(),
             notes: Vec::new(),
             place,
-            is_deserted: false,
+            // Without a thread to spare nobody sees anything, and all runs on.
+            pen: Pen::new().ok().filter(|_| place != Place::Background),
             only_logs: false,
             help: false,
             filter: String::new(),
@@ -141,7 +146,7 @@ impl<'a> Console<'a> {
                 () = stop.stopped() => break,
             }
             self.show();
-            if self.is_deserted {
+            if self.pen.as_ref().is_some_and(Pen::is_deserted) {
                 stopper.stop();
             }
         }
@@ -150,7 +155,8 @@ impl<'a> Console<'a> {
         }
         if self.place == Place::Live {
             self.place = Place::Plain;
-            self.region.draw("", "");
+            let strokes = self.region.draw("", "");
+            self.write(strokes);
         }
         Ok(())
     }
@@ -171,7 +177,19 @@ impl<'a> Console<'a> {
         while let Ok(line) = lines.try_recv() {
             self.take_line(&line);
         }
+        if let Some(pen) = &self.pen {
+            pen.settle(LAST_WORDS).await;
+        }
         self.show();
+        if let Some(pen) = &self.pen {
+            pen.settle(LAST_WORDS).await;
+        }
+    }
+
+    fn write(&self, strokes: Vec<Stroke>) {
+        if let (Some(pen), false) = (&self.pen, strokes.is_empty()) {
+            pen.write(strokes);
+        }
     }
 
     fn take_line(&mut self, line: &Line) {
@@ -182,6 +200,12 @@ impl<'a> Console<'a> {
         let drawn = line::draw(&style, self.context.now(), &line.instance, &line.line, line.build);
         if self.filter.is_empty() || drawn.to_lowercase().contains(&self.filter.to_lowercase()) {
             self.above.push_str(&drawn);
+        }
+        if self.above.len() > MOST_ABOVE {
+            // The terminal is slower than the services: what is not shown is in the files.
+            let keep = self.above.len() - MOST_ABOVE / 2;
+            let at = self.above.bytes().skip(keep).position(|byte| byte == b'\n').map_or(self.above.len(), |at| keep + at + 1);
+            self.above.drain(..at);
         }
     }
 
@@ -306,25 +330,37 @@ impl<'a> Console<'a> {
     }
 
     fn show(&mut self) {
+        if self.place == Place::Background {
+            std::mem::take(&mut self.notes).iter().for_each(|note| tracing::info!("{note}"));
+            return;
+        }
+        if !self.pen.as_ref().is_some_and(Pen::is_ready) {
+            return;
+        }
         let notes: Vec<String> = std::mem::take(&mut self.notes);
         let above = std::mem::take(&mut self.above);
         let at = self.context.clock.at(self.context.now(), self.context.now());
-        let words: Vec<String> = notes.iter().map(|note| format!("{at} {note}")).collect();
-        match self.place {
-            Place::Live => {}
-            Place::Background => return notes.iter().for_each(|note| tracing::info!("{note}")),
-            Place::Plain => {
-                self.is_deserted |= !above.is_empty() && self.context.screen.try_print(&above).is_err();
-                return words.iter().for_each(|words| self.context.screen.note(words));
-            }
+        let screen = &self.context.screen;
+        let quiet = screen.quiet;
+        let words: Vec<Stroke> = notes
+            .iter()
+            .filter(|_| !quiet)
+            .map(|note| Stroke::Err(format!("{}\n", screen.err.text(format!("{at} {note}").trim_end_matches('\n')))))
+            .collect();
+        let above = screen.out.text(&above).to_string();
+        if self.place == Place::Plain {
+            let lines = (!above.is_empty()).then_some(Stroke::Out(above));
+            return self.write(lines.into_iter().chain(words).collect());
         }
+        let mut strokes = Vec::new();
         if !words.is_empty() {
             // Our own words scroll like the lines do, but on stderr.
-            self.region.draw("", "");
-            words.iter().for_each(|words| self.context.screen.note(words));
+            strokes.extend(self.region.draw("", ""));
+            strokes.extend(words);
         }
         let region = self.drawn();
-        self.region.draw(&self.context.screen.out.text(&above), &region);
+        strokes.extend(self.region.draw(&above, &region));
+        self.write(strokes);
     }
 
     fn drawn(&mut self) -> String {

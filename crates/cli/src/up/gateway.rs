@@ -7,7 +7,7 @@ use std::time::Duration;
 use synego_manifest::Manifest;
 use synego_master::{GatewayStatus, Notice};
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{AccessLines, Engine, InstanceState};
+use synego_model::{NodeName, AccessLines, Engine, InstanceState};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
 use synego_runtime::logs::LineWriter;
 use synego_supervise::OutputSink;
@@ -223,8 +223,8 @@ pub(crate) fn prefix(state_dir: &Path) -> PathBuf {
 }
 
 /// A sink for what Nginx says of itself.
-pub(crate) fn sink(writer: LineWriter) -> OutputSink {
-    OutputSink::new("gateway", "nginx", writer)
+pub(crate) fn sink(node: &NodeName, writer: LineWriter) -> OutputSink {
+    OutputSink::new("gateway", format!("nginx@{node}"), writer)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use synego_manifest::Manifest;
 use synego_model::{InstanceId, InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
-use synego_runtime::logs::{LineConfig, LineWriter, To};
+use synego_runtime::logs::LogHandle;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper};
 use synego_sidecar::{CredentialHandle, Ended, MasterAddress, ProcessConfig, Shared, SidecarConfig};
@@ -21,7 +21,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::lines::show;
-pub(crate) use self::lines::told;
 use self::one::One;
 use super::console::Line;
 use crate::failure::Failure;
@@ -42,6 +41,8 @@ pub(crate) struct Ground {
     pub(crate) far: bool,
     /// Whether the masters are elsewhere, and learn the routes from the instances.
     pub(crate) announces: bool,
+    /// In whose name this process speaks, where no master of its own tells of it.
+    pub(crate) program: Option<(String, LogHandle)>,
     /// Folder of sockets.
     pub(crate) runtime_dir: PathBuf,
     /// Folder of snapshots.
@@ -121,7 +122,6 @@ impl Instances {
         let pictures = Arc::new(pictures);
         let mut all = Self { running: Vec::new(), sinks: BTreeMap::new(), pictures: pictured };
         for local in chosen {
-            let writer = output_file(manifest, local)?;
             let (end, life) = stop.outliving();
             let (built, is_built) = watch::channel(false);
             let built = Arc::new(built);
@@ -130,7 +130,10 @@ impl Instances {
                 let name = format!("{}-{}", local.spec.name, index + 1);
                 let instance: InstanceName = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
                 let id = InstanceId::new(&instance, &ground.node).to_string();
-                let sink = OutputSink::new(local.spec.name.as_str(), name, writer.clone());
+                let sink = OutputSink::new(local.spec.name.as_str(), id.as_str(), ground.shared.journal.writer());
+                let mut shared = ground.shared.clone();
+                // One of them tells for all what the process says.
+                shared.program = ground.program.clone().filter(|_| all.sinks.is_empty());
                 show(&sink, id.clone(), ground.lines.clone());
                 all.sinks.insert(id.clone(), sink.clone());
                 let one = One {
@@ -143,7 +146,7 @@ impl Instances {
                     is_built: is_built.clone(),
                     ready: ready.clone(),
                     pictures: pictures.clone(),
-                    shared: ground.shared.clone(),
+                    shared,
                     sink,
                 };
                 let life = life.clone();
@@ -253,14 +256,6 @@ fn chosen<'a>(manifest: &'a Manifest, only: &[String]) -> Result<Vec<&'a LocalSe
 fn wanted(manifest: &Manifest, after: &[ServiceName]) -> BTreeMap<ServiceName, usize> {
     let of = |name: &ServiceName| manifest.local.iter().find(|local| local.spec.name == *name);
     after.iter().map(|name| (name.clone(), of(name).map_or(1, LocalService::instances))).collect()
-}
-
-fn output_file(manifest: &Manifest, local: &LocalService) -> Result<LineWriter, Failure> {
-    let logs = &manifest.logs;
-    let to = To::Dir { dir: logs.dir.clone(), name: local.spec.name.to_string() };
-    LineWriter::open(LineConfig { to, keep: logs.keep, max_size: logs.max_size })
-        .map(LineWriter::for_the_process)
-        .map_err(|error| Failure::new(format!("cannot write logs to {}", logs.dir.display())).cause(error.to_string()))
 }
 
 fn config(

@@ -1,7 +1,6 @@
 //! The admin API of a machine that only joins masters elsewhere: what this machine itself knows and can do.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,15 +12,17 @@ use synego_model::{LocalService, NodeName, ServiceName};
 use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
-use synego_sidecar::CredentialHandle;
+use synego_sidecar::{CredentialHandle, JournalLines, Output, OutputSource};
 use synego_supervise::OutputSink;
+use synego_wire::convert::output::LinesWanted;
 use synego_wire::pb::{self, InstanceState};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::instances::{DRAIN, Instances, Picture, told};
+use super::instances::{DRAIN, Ground, Instances, Picture};
 use crate::failure::Failure;
 use crate::mesh::SOCKET;
 
@@ -56,23 +57,23 @@ impl Served {
 /// When the socket cannot be taken.
 pub(crate) async fn serve(
     manifest: &Manifest,
-    node: &NodeName,
     instances: &Instances,
-    credentials: BTreeMap<ServiceName, CredentialHandle>,
-    runtime_dir: &Path,
+    ground: &Ground,
+    own: JournalLines,
     host: &Host,
 ) -> Result<Served, Failure> {
     let (asks, downs) = mpsc::channel(1);
     let local = Local {
         mesh: manifest.declaration.mesh.to_string(),
-        node: node.clone(),
+        node: ground.node.clone(),
         services: manifest.local.clone(),
         pictures: instances.pictures(),
         sinks: Arc::new(instances.sinks()),
-        credentials,
+        own,
+        credentials: ground.credentials.clone(),
         asks,
     };
-    let address = BindAddr::Unix(runtime_dir.join(SOCKET));
+    let address = BindAddr::Unix(ground.runtime_dir.join(SOCKET));
     let listener = admin::bind(&address)
         .await
         .map_err(|error| Failure::new(format!("cannot listen on {address}")).cause(error.to_string()))?;
@@ -90,6 +91,8 @@ struct Local {
     services: Vec<LocalService>,
     pictures: watch::Receiver<BTreeMap<String, Picture>>,
     sinks: Arc<BTreeMap<String, OutputSink>>,
+    /// What this process says of itself.
+    own: JournalLines,
     credentials: BTreeMap<ServiceName, CredentialHandle>,
     asks: mpsc::Sender<DownAsked>,
 }
@@ -246,17 +249,42 @@ impl pb::admin_server::Admin for Local {
         let request = request.into_inner();
         let services: BTreeMap<String, String> =
             self.pictures.borrow().iter().map(|(id, picture)| (id.clone(), picture.service.to_string())).collect();
-        let chosen: Vec<(String, String, OutputSink)> = self
-            .sinks
-            .iter()
-            .map(|(id, sink)| (id.clone(), service_of(id, &services), sink.clone()))
-            .filter(|(id, service, _)| {
-                let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name));
-                (request.service.is_empty() || request.service.contains(service))
-                    && (request.instance.is_empty() || named)
-            })
-            .collect();
-        Ok(Response::new(lines(chosen, request.recent.min(MOST_LINES), request.follow)))
+        let takes = |id: &str, service: &String| {
+            let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name.as_str()));
+            (request.service.is_empty() || request.service.contains(service))
+                && (request.instance.is_empty() || named)
+        };
+        let wanted = LinesWanted::from(pb::LinesWanted {
+            recent: request.recent.min(MOST_LINES),
+            follow: request.follow,
+            since_us: request.since_us,
+            until_us: request.until_us,
+            level: request.level,
+            request_id: request.request_id.clone(),
+            grep: request.grep.clone(),
+            access: request.access,
+            mesh: request.mesh,
+        });
+        let mut sources: Vec<Source> = Vec::new();
+        for (id, sink) in self.sinks.iter() {
+            let service = service_of(id, &services);
+            if takes(id, &service) {
+                let journal = JournalLines { access_of: Some(id.clone()), program: None, ..self.own.clone() };
+                let lines = Box::new(Output::new(id.clone(), sink.clone(), journal));
+                sources.push(Source { instance: id.clone(), service, lines });
+            }
+        }
+        if request.mesh && request.service.is_empty() && request.instance.is_empty() {
+            sources.push(Source { instance: "mesh".to_owned(), service: String::new(), lines: Box::new(self.own.clone()) });
+        }
+        Ok(Response::new(lines(sources, wanted)))
+    }
+
+    async fn set_log_level(
+        &self,
+        _: Request<pb::SetLogLevelRequest>,
+    ) -> Result<Response<pb::SetLogLevelAnswer>, Status> {
+        Err(elsewhere())
     }
 
     async fn identity(&self, request: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityAnswer>, Status> {
@@ -346,34 +374,35 @@ fn progress(step: DownStep) -> pb::DownProgress {
     }
 }
 
+/// Where lines are from.
+struct Source {
+    instance: String,
+    service: String,
+    lines: Box<dyn OutputSource>,
+}
+
 /// The recent lines in one batch, then, when it goes on, each new one.
-fn lines(chosen: Vec<(String, String, OutputSink)>, recent: u32, follow: bool) -> Answers<pb::LogsBatch> {
-    let mut kept = Vec::new();
-    let mut following = Vec::new();
-    for (instance, service, sink) in chosen {
-        let (last, next) = sink.follow(usize::try_from(recent).unwrap_or(usize::MAX));
-        let named = move |line: &synego_supervise::OutputLine| pb::LogsLine {
-            instance: instance.clone(),
-            service: service.clone(),
-            line: Some(told(line)),
+fn lines(sources: Vec<Source>, wanted: LinesWanted) -> Answers<pb::LogsBatch> {
+    let (follow, mut following, mut recent) = (wanted.follow, Vec::new(), Vec::new());
+    for source in sources {
+        let named = move |line: synego_wire::convert::output::OutputLine| pb::LogsLine {
+            instance: source.instance.clone(),
+            service: source.service.clone(),
+            line: Some(line.into()),
         };
-        kept.extend(last.iter().map(|line| named(line)));
-        following.push(Box::pin(stream::unfold((next, named), |(mut next, named)| async move {
-            loop {
-                match next.recv().await {
-                    Ok(line) => {
-                        return Some((
-                            Ok(pb::LogsBatch { line: vec![named(&line)], recent_complete: false }),
-                            (next, named),
-                        ));
-                    }
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        })));
+        // Before the recent ones are read, so that none falls between.
+        if follow {
+            let new = ReceiverStream::new(source.lines.follow(wanted.clone()));
+            let named = named.clone();
+            following.push(new.map(move |line| Ok(pb::LogsBatch { line: vec![named(line)], recent_complete: false })));
+        }
+        let found = source.lines.recent(wanted.clone());
+        recent.push(async move { found.await.into_iter().map(named).collect::<Vec<_>>() });
     }
-    kept.sort_by_key(|line| line.line.as_ref().map_or(0, |line| line.unix_us));
-    let first = stream::once(async move { Ok(pb::LogsBatch { line: kept, recent_complete: true }) });
+    let first = stream::once(async move {
+        let mut line: Vec<pb::LogsLine> = futures_util::future::join_all(recent).await.into_iter().flatten().collect();
+        line.sort_by_key(|line| line.line.as_ref().map_or(0, |line| line.unix_us));
+        Ok(pb::LogsBatch { line, recent_complete: true })
+    });
     if follow { Box::pin(first.chain(stream::select_all(following))) } else { Box::pin(first) }
 }

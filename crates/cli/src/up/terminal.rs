@@ -1,12 +1,13 @@
 //! The terminal under `synego up`: keys without Enter, and a board that stays below the lines that scroll.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use synego_runtime::tasks::{self, Kind};
 use tokio::sync::mpsc;
 
+use super::pen::Stroke;
 use crate::output::drawn::Drawn;
 use crate::output::screen::size;
 
@@ -80,21 +81,15 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Writes `above` (whole lines, to stdout) over the region and the region anew below it (to stderr).
-    pub(crate) fn draw(&mut self, above: &str, region: &str) {
+    /// What writes `above` (whole lines, to stdout) over the region and the region anew below it (to stderr). Both streams
+    /// end at the same terminal, so each is flushed before the other writes.
+    pub(crate) fn draw(&mut self, above: &str, region: &str) -> Vec<Stroke> {
         let (columns, rows) = size();
         let up = self.drawn.up(columns);
         let lines = self.drawn.take(region, columns, rows.saturating_sub(1));
-        let mut err = io::stderr().lock();
-        // Both streams end at the same terminal, so each is flushed before the other writes. A terminal that is gone is
-        // told by a HUP.
         let clear = if up.is_empty() { String::new() } else { format!("{up}\u{1b}[J") };
-        let _ = err.write_all(clear.as_bytes()).and_then(|()| err.flush());
-        if !above.is_empty() {
-            let mut out = io::stdout().lock();
-            let _ = out.write_all(above.as_bytes()).and_then(|()| out.flush());
-        }
         let body: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        let _ = err.write_all(body.as_bytes()).and_then(|()| err.flush());
+        let strokes = [Stroke::Err(clear), Stroke::Out(above.to_owned()), Stroke::Err(body)];
+        strokes.into_iter().filter(|stroke| !matches!(stroke, Stroke::Out(text) | Stroke::Err(text) if text.is_empty())).collect()
     }
 }

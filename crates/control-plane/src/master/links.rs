@@ -9,6 +9,7 @@ use synego_wire::pb::command::Is;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::registry::Link;
+use crate::{LevelWanted, LinesWanted};
 
 /// Batches of lines that wait for one asker; more are dropped, since a slow reader must not hold up a link.
 const BATCHES: usize = 1024;
@@ -46,8 +47,8 @@ pub(crate) type Lines = (InstanceId, ServiceName, pb::OutputLines);
 #[derive(Debug)]
 struct Follower {
     filter: Filter,
+    wanted: LinesWanted,
     lines: mpsc::Sender<Lines>,
-    follow: bool,
 }
 
 /// All links that stand.
@@ -78,10 +79,10 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let mut inner = self.links.lock();
         let follower = inner.followers.remove(&self.query);
-        if follower.is_some_and(|follower| follower.follow) {
+        if follower.is_some_and(|follower| follower.wanted.follow) {
             let stop = pb::Command { query: self.query, is: Some(Is::FollowOutput(false)) };
             for linked in inner.links.values() {
-                let _full_or_gone = linked.commands.try_send(stop);
+                let _full_or_gone = linked.commands.try_send(stop.clone());
             }
         }
     }
@@ -100,9 +101,9 @@ impl Links {
     pub(crate) fn add(&self, link: Link, linked: Linked) {
         let mut inner = self.lock();
         for (query, follower) in &inner.followers {
-            if follower.follow && follower.filter.takes(&linked.service, &linked.id) {
-                let follow = pb::Command { query: *query, is: Some(Is::FollowOutput(true)) };
-                let _full_or_gone = linked.commands.try_send(follow);
+            if follower.wanted.follow && follower.filter.takes(&linked.service, &linked.id) {
+                let wanted = LinesWanted { recent: 0, ..follower.wanted.clone() };
+                let _full_or_gone = linked.commands.try_send(asking(*query, &wanted));
             }
         }
         inner.links.insert(link, linked);
@@ -119,25 +120,29 @@ impl Links {
         }
     }
 
-    /// Asks instances for lines: the last `recent` ones of each, and new ones when `follow`.
-    pub(crate) fn ask(self: &Arc<Self>, filter: Filter, recent: u32, follow: bool) -> Asked {
+    /// Asks instances for lines.
+    pub(crate) fn ask(self: &Arc<Self>, filter: Filter, wanted: LinesWanted) -> Asked {
         let (sender, lines) = mpsc::channel(BATCHES);
         let mut inner = self.lock();
         inner.last_query += 1;
         let query = inner.last_query;
         let mut expected = Vec::new();
         for linked in inner.links.values().filter(|linked| filter.takes(&linked.service, &linked.id)) {
-            // Following begins first, so that no line falls between the two; the asker takes off what came twice.
-            if follow {
-                let _full_or_gone = linked.commands.try_send(pb::Command { query, is: Some(Is::FollowOutput(true)) });
-            }
-            let recent = pb::Command { query, is: Some(Is::RecentOutput(recent)) };
-            if linked.commands.try_send(recent).is_ok() {
+            if linked.commands.try_send(asking(query, &wanted)).is_ok() {
                 expected.push(linked.id.clone());
             }
         }
-        inner.followers.insert(query, Follower { filter, lines: sender, follow });
+        inner.followers.insert(query, Follower { filter, wanted, lines: sender });
         Asked { links: Arc::clone(self), query, expected, lines }
+    }
+
+    /// Tells instances how much to write down; gives those that were told.
+    pub(crate) fn set_level(&self, filter: &Filter, wanted: LevelWanted) -> Vec<InstanceId> {
+        let order = pb::Command { query: 0, is: Some(Is::Level(wanted.into())) };
+        let inner = self.lock();
+        let chosen = inner.links.values().filter(|linked| filter.takes(&linked.service, &linked.id));
+        let told = chosen.filter(|linked| linked.commands.try_send(order.clone()).is_ok());
+        told.map(|linked| linked.id.clone()).collect()
     }
 
     /// Hands lines of a link to whoever asked for them.
@@ -147,4 +152,8 @@ impl Links {
             let _full_or_gone = follower.lines.try_send((linked.id.clone(), linked.service.clone(), lines));
         }
     }
+}
+
+fn asking(query: u64, wanted: &LinesWanted) -> pb::Command {
+    pb::Command { query, is: Some(Is::Lines(wanted.into())) }
 }

@@ -101,6 +101,7 @@ impl Master {
             planner,
             logins,
             audit,
+            lines: None,
             authority: None,
             credential: None,
             metrics: Metrics::new("test"),

@@ -1,16 +1,18 @@
-//! The access log: one line of JSON for each exchange at each hop.
+//! The access log: one line of JSON for each exchange at each hop, in the form that every line of the mesh has.
 //!
 //! Written by hand: there is one line for each request, and its form never changes.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Duration;
 
 use synego_runtime::clock;
+use synego_runtime::logs::Level;
 
 use super::trace::{Trace, hex};
 
 /// What a line mostly takes.
-const ROOM: usize = 640;
+const ROOM: usize = 768;
 /// The part of a stamp that changes with the second only, as in `2026-03-01T09:05:00`.
 const SECOND: usize = 19;
 
@@ -21,10 +23,12 @@ thread_local! {
 
 /// One line of the access log. Absent fields are not known at that point, or do not apply.
 pub(crate) struct Line<'a> {
-    /// When the exchange began: milliseconds since 1970-01-01 UTC.
-    pub(crate) unix_ms: u64,
+    /// When the exchange began: microseconds since 1970-01-01 UTC.
+    pub(crate) unix_us: u64,
+    pub(crate) level: Level,
     pub(crate) hop: &'static str,
-    pub(crate) node: &'a str,
+    /// See [`writer`].
+    pub(crate) writer: &'a str,
     pub(crate) method: Option<&'a str>,
     pub(crate) path: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
@@ -50,90 +54,121 @@ pub(crate) struct Line<'a> {
     pub(crate) complete: bool,
 }
 
+/// Who writes lines, as their members: made once, since it is the same in all lines of a hop.
+pub(crate) fn writer(service: &str, instance: &str) -> String {
+    format!("\"service\":{},\"instance\":{}", quoted(service), quoted(instance))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// Writes a key and a value that is there: one text that is known beforehand, then the value.
+macro_rules! member {
+    ($out:ident, $key:literal, safe $value:expr) => {
+        if let Some(value) = $value {
+            $out.push_str(concat!(",\"", $key, "\":\""));
+            $out.push_str(value);
+            $out.push('"');
+        }
+    };
+    ($out:ident, $key:literal, text $value:expr) => {
+        member!($out, $key, safe $value.map(escaped).as_deref())
+    };
+    ($out:ident, $key:literal, number $value:expr) => {
+        if let Some(value) = $value {
+            $out.push_str(concat!(",\"", $key, "\":"));
+            digits(u64::from(value), 1, &mut $out);
+        }
+    };
+    ($out:ident, $key:literal, time $value:expr) => {
+        if let Some(value) = $value {
+            $out.push_str(concat!(",\"", $key, "\":"));
+            milliseconds(value, &mut $out);
+        }
+    };
+    ($out:ident, $key:literal, hex $value:expr) => {
+        if let Some(value) = $value {
+            $out.push_str(concat!(",\"", $key, "\":\""));
+            hexadecimal(&value.to_be_bytes(), &mut $out);
+            $out.push('"');
+        }
+    };
+}
+
 impl Line<'_> {
     /// The line as JSON, without its end.
     pub(crate) fn json(&self) -> String {
-        let mut out = Json(String::with_capacity(ROOM));
-        out.0.push_str("{\"ts\":\"");
-        stamp(self.unix_ms, &mut out.0);
-        out.0.push('"');
-        out.text("hop", Some(self.hop));
-        out.text("node", Some(self.node));
-        out.text("method", self.method);
-        out.text("path", self.path);
-        out.text("host", self.host);
-        out.text("route", self.route);
-        out.text("service", self.service);
-        out.text("endpoint", self.endpoint);
-        out.number("status", u64::from(self.status));
-        out.text("reason", self.reason);
-        out.text("detail", self.detail);
-        out.number("bytes_in", self.bytes_in);
-        out.number("bytes_out", self.bytes_out);
-        out.milliseconds("duration_ms", self.duration);
-        if let Some(upstream) = self.upstream {
-            out.milliseconds("upstream_ms", upstream);
+        let mut out = String::with_capacity(ROOM);
+        let path = self.path.map(escaped);
+        let path = path.as_deref();
+        out.push_str("{\"time\":\"");
+        stamp(self.unix_us, &mut out);
+        out.push_str("\",\"level\":\"");
+        out.push_str(self.level.word());
+        out.push_str("\",\"kind\":\"access\",");
+        out.push_str(self.writer);
+        member!(out, "request_id", text self.request_id);
+        member!(out, "trace_id", hex self.trace.map(|trace| trace.trace_id));
+        out.push_str(",\"message\":\"");
+        out.push_str(self.method.unwrap_or(self.protocol));
+        out.push(' ');
+        if let Some(path) = path {
+            out.push_str(path);
+            out.push(' ');
         }
-        out.number("tries", u64::from(self.tries));
-        out.text("request_id", self.request_id);
-        if let Some(trace) = self.trace {
-            out.hex("trace_id", &trace.trace_id.to_be_bytes());
-            out.hex("span_id", &trace.span_id.to_be_bytes());
-        }
-        out.text("caller", self.caller);
-        out.text("protocol", Some(self.protocol));
-        if let Some(status) = self.grpc_status {
-            out.number("grpc_status", u64::from(status));
-        }
-        out.key("complete");
-        out.0.push_str(if self.complete { "true}" } else { "false}" });
-        out.0
+        digits(u64::from(self.status), 1, &mut out);
+        out.push_str("\",\"fields\":{\"hop\":\"");
+        out.push_str(self.hop);
+        out.push('"');
+        // Methods and the names of services and instances hold nothing that JSON must escape.
+        member!(out, "method", safe self.method);
+        member!(out, "path", safe path);
+        member!(out, "host", text self.host);
+        member!(out, "route", text self.route);
+        member!(out, "service", safe self.service);
+        member!(out, "endpoint", safe self.endpoint);
+        member!(out, "status", number Some(self.status));
+        member!(out, "reason", safe self.reason);
+        member!(out, "detail", text self.detail);
+        member!(out, "bytes_in", number Some(self.bytes_in));
+        member!(out, "bytes_out", number Some(self.bytes_out));
+        member!(out, "duration_ms", time Some(self.duration));
+        member!(out, "upstream_ms", time self.upstream);
+        member!(out, "tries", number Some(self.tries));
+        member!(out, "span_id", hex self.trace.map(|trace| trace.span_id));
+        member!(out, "caller", text self.caller);
+        member!(out, "protocol", safe Some(self.protocol));
+        member!(out, "grpc_status", number self.grpc_status);
+        out.push_str(if self.complete { ",\"complete\":true}}" } else { ",\"complete\":false}}" });
+        out
     }
 }
 
-/// An object that is being written, its first member apart.
-struct Json(String);
-
-impl Json {
-    fn key(&mut self, key: &str) {
-        self.0.push_str(",\"");
-        self.0.push_str(key);
-        self.0.push_str("\":");
+/// The text as it stands between the quotes of JSON.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')) {
+        // What must be escaped is rare, and somebody else knows how.
+        let quoted = quoted(text);
+        Cow::Owned(quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned())
+    } else {
+        Cow::Borrowed(text)
     }
+}
 
-    fn text(&mut self, key: &str, text: Option<&str>) {
-        let Some(text) = text else { return };
-        self.key(key);
-        if text.bytes().any(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')) {
-            // What must be escaped is rare, and somebody else knows how.
-            self.0.push_str(&serde_json::to_string(text).unwrap_or_default());
-        } else {
-            self.0.push('"');
-            self.0.push_str(text);
-            self.0.push('"');
-        }
-    }
+/// With three places behind the point.
+fn milliseconds(duration: Duration, out: &mut String) {
+    let us = duration.as_micros() as u64;
+    digits(us / 1000, 1, out);
+    out.push('.');
+    digits(us % 1000, 3, out);
+}
 
-    fn number(&mut self, key: &str, number: u64) {
-        self.key(key);
-        digits(number, 1, &mut self.0);
-    }
-
-    /// With three places behind the point.
-    fn milliseconds(&mut self, key: &str, duration: Duration) {
-        self.key(key);
-        let us = duration.as_micros() as u64;
-        digits(us / 1000, 1, &mut self.0);
-        self.0.push('.');
-        digits(us % 1000, 3, &mut self.0);
-    }
-
-    fn hex(&mut self, key: &str, bytes: &[u8]) {
-        let mut digits = [b'0'; 32];
-        let digits = digits.get_mut(..2 * bytes.len()).unwrap_or_default();
-        hex(bytes, digits);
-        self.text(key, std::str::from_utf8(digits).ok());
-    }
+fn hexadecimal(bytes: &[u8], out: &mut String) {
+    let mut digits = [b'0'; 32];
+    let digits = digits.get_mut(..2 * bytes.len()).unwrap_or_default();
+    hex(bytes, digits);
+    out.push_str(std::str::from_utf8(digits).unwrap_or_default());
 }
 
 /// A number with so many digits at least.
@@ -153,17 +188,17 @@ fn digits(number: u64, least: usize, out: &mut String) {
     out.push_str(std::str::from_utf8(used).unwrap_or_default());
 }
 
-/// RFC 3339 with milliseconds.
-fn stamp(unix_ms: u64, out: &mut String) {
+/// RFC 3339 with microseconds.
+fn stamp(unix_us: u64, out: &mut String) {
     LAST.with_borrow_mut(|(second, text)| {
-        if *second != unix_ms / 1000 || text.is_empty() {
-            *second = unix_ms / 1000;
-            *text = clock::rfc3339(unix_ms);
+        if *second != unix_us / 1_000_000 || text.is_empty() {
+            *second = unix_us / 1_000_000;
+            *text = clock::rfc3339(unix_us / 1_000);
         }
         out.push_str(text.get(..SECOND).unwrap_or_default());
     });
     out.push('.');
-    digits(unix_ms % 1000, 3, out);
+    digits(unix_us % 1_000_000, 6, out);
     out.push('Z');
 }
 
@@ -173,9 +208,10 @@ mod tests {
 
     fn line() -> Line<'static> {
         Line {
-            unix_ms: 1_795_420_800_042,
+            unix_us: 1_795_420_800_042_007,
+            level: Level::Info,
             hop: "inbound",
-            node: "users-1@vm1",
+            writer: r#""service":"users","instance":"users-1@vm1""#,
             method: Some("GET"),
             path: Some("/users/7"),
             host: None,
@@ -203,21 +239,40 @@ mod tests {
     fn a_line_is_json_with_what_is_known() {
         let said: serde_json::Value = serde_json::from_str(&line().json()).expect("JSON");
         let expected = serde_json::json!({
-            "ts": clock::rfc3339(1_795_420_800_042), "hop": "inbound", "node": "users-1@vm1", "method": "GET",
-            "path": "/users/7", "service": "users", "status": 200, "bytes_in": 0, "bytes_out": 1024,
-            "duration_ms": 12.034, "upstream_ms": 0.0, "tries": 1, "request_id": "id-1",
-            "trace_id": format!("{:032x}", 10), "span_id": format!("{:016x}", 0xff), "protocol": "http/1.1",
-            "grpc_status": 0, "complete": true,
+            "time": clock::rfc3339_us(1_795_420_800_042_007), "level": "info", "kind": "access", "service": "users",
+            "instance": "users-1@vm1", "request_id": "id-1", "trace_id": format!("{:032x}", 10),
+            "message": "GET /users/7 200",
+            "fields": {
+                "hop": "inbound", "method": "GET", "path": "/users/7", "service": "users", "status": 200, "bytes_in": 0,
+                "bytes_out": 1024, "duration_ms": 12.034, "upstream_ms": 0.0, "tries": 1,
+                "span_id": format!("{:016x}", 0xff), "protocol": "http/1.1", "grpc_status": 0, "complete": true,
+            },
         });
         assert_eq!(said, expected);
     }
 
     #[test]
     fn what_json_must_escape_is_escaped() {
-        let detail = "a \"b\" \\ \n ä";
-        let text = Line { detail: Some(detail), ..line() }.json();
+        let odd = "a \"b\" \\ \n ä";
+        let text = Line { detail: Some(odd), path: Some(odd), request_id: Some(odd), ..line() }.json();
         let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(said["detail"], detail);
+        assert_eq!((&said["fields"]["detail"], &said["fields"]["path"], &said["request_id"]), (&odd.into(), &odd.into(), &odd.into()));
+        assert_eq!(said["message"], format!("GET {odd} 200"));
         assert!(!text.contains('\n'), "a line is one");
+    }
+
+    #[test]
+    fn a_line_is_read_back_as_every_line_of_the_mesh_is() {
+        let entry = synego_runtime::logs::Entry::parse(&line().json()).expect("a line");
+        assert_eq!((entry.unix_us, entry.kind), (1_795_420_800_042_007, synego_runtime::logs::Kind::Access));
+        assert_eq!((entry.instance.as_str(), entry.request_id.as_str()), ("users-1@vm1", "id-1"));
+        let tunnel = Line { method: None, path: None, protocol: "tcp", ..line() }.json();
+        let entry = synego_runtime::logs::Entry::parse(&tunnel).expect("a line");
+        assert_eq!(entry.message, "tcp 200");
+    }
+
+    #[test]
+    fn the_writer_is_named_as_json_needs_it() {
+        assert_eq!(writer("ingress", "master@\"x\""), r#""service":"ingress","instance":"master@\"x\"""#);
     }
 }

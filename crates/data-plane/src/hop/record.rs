@@ -9,6 +9,7 @@ use http::Version;
 use smallvec::SmallVec;
 use synego_model::{InstanceId, Reason, ServiceName};
 use synego_runtime::clock;
+use synego_runtime::logs::{Kind, Level};
 
 use super::head::Head;
 use super::intake::Intake;
@@ -245,10 +246,12 @@ impl Exchange {
 
     fn write(&self, duration: Duration) {
         let head = self.head.as_deref();
+        let level = if self.has_failed() || self.reason.is_some() { Level::Warn } else { Level::Info };
         let line = Line {
-            unix_ms: clock::unix_ms().saturating_sub(duration.as_millis() as u64),
+            unix_us: clock::unix_us().saturating_sub(duration.as_micros() as u64),
+            level,
             hop: self.station.kind.word(),
-            node: &self.station.node,
+            writer: &self.station.writer,
             method: head.map(|head| head.method.as_str()),
             path: head.map(Head::path),
             host: head.map(Head::host),
@@ -276,7 +279,7 @@ impl Exchange {
             grpc_status: self.grpc_status,
             complete: self.complete,
         };
-        self.station.log.write(line.json());
+        self.station.log.write_as(level, Kind::Access, line.json());
     }
 }
 

@@ -36,8 +36,8 @@ use crate::upstreams::Service;
 /// One hop of one server on one worker.
 pub(crate) struct Station {
     pub(crate) kind: HopKind,
-    /// Who this is, for the access log.
-    pub(crate) node: Arc<str>,
+    /// Who this is, as the access log has it.
+    pub(crate) writer: Arc<str>,
     pub(crate) table: Table,
     pub(crate) snapshot: SnapshotReader,
     pub(crate) acceptor: Acceptor,

@@ -25,7 +25,7 @@ use synego_identity::{Acceptor, Admit, Authority, Connector, Credential, Own, Pr
 use synego_model::process::ServiceAddress;
 use synego_model::*;
 use synego_runtime::clock;
-use synego_runtime::logs::{AccessLog, LineConfig, To};
+use synego_runtime::logs::{AccessLog, To};
 use synego_runtime::telemetry::Metrics;
 
 pub use client::*;
@@ -106,7 +106,7 @@ impl Mesh {
             denials: DenialBook::default(),
             permits: Arc::default(),
             asked: Arc::default(),
-            access: AccessLog::open(LineConfig::to(to)).expect("a log"),
+            access: AccessLog::open(to).expect("a log"),
             log_dir,
             epoch: AtomicU64::new(0),
             authority: None,
@@ -301,13 +301,13 @@ impl Mesh {
         self.handle.serve(any(), Hop::Outbound(config)).expect("a port")
     }
 
-    /// The lines of the access log so far that hold `text`.
+    /// The lines of the access log so far that hold `text`, with their fields among their other members.
     pub fn logged(&self, text: &str) -> Vec<serde_json::Value> {
         self.access.flush(Duration::from_secs(5));
         let files = std::fs::read_dir(self.log_dir.path()).expect("the folder");
         let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
         let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-        lines.iter().filter(|line| line.contains(text)).map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        lines.iter().filter(|line| line.contains(text)).map(|line| flat(line)).collect()
     }
 
     pub async fn end(mut self) {
@@ -315,6 +315,13 @@ impl Mesh {
             workers.shutdown().await;
         }
     }
+}
+
+fn flat(line: &str) -> serde_json::Value {
+    let mut line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).expect("JSON");
+    let fields = line.remove("fields");
+    line.extend(fields.as_ref().and_then(serde_json::Value::as_object).expect("fields").clone());
+    line.into()
 }
 
 pub fn name(text: &str) -> ServiceName {

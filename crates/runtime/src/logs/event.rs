@@ -4,11 +4,12 @@ use std::fmt::{self, Write};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::{Format, LineWriter};
+use super::record::{Kind, Record};
+use super::{Format, Level, LineWriter, Own};
 use crate::clock;
 
 /// Longest field of a log line, in bytes; longer ones are cut.
@@ -31,39 +32,56 @@ impl<S: Subscriber> Layer<S> for EventLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let meta = event.metadata();
-        self.writer.write(match self.format {
-            Format::Json => json(clock::unix_ms(), meta.level(), meta.target(), fields),
-            Format::Text => text(clock::unix_ms(), meta.level(), &fields),
-        });
+        let level = Level::from(meta.level());
+        let unix_us = clock::unix_us();
+        let own = super::own();
+        let line = || json(unix_us, level, meta.target(), &fields, own);
+        if let Some(own) = own {
+            own.journal.write_as(level, Kind::Mesh, line());
+        }
+        if self.writer.is_on() {
+            let text = match self.format {
+                Format::Json => line(),
+                Format::Text => text(unix_us / 1000, level, &fields),
+            };
+            self.writer.write_as(level, Kind::Mesh, text);
+        }
     }
 }
 
-/// The word of a level, as in the manifest.
-fn word(level: &Level) -> &'static str {
-    match *level {
-        Level::ERROR => "error",
-        Level::WARN => "warn",
-        Level::INFO => "info",
-        Level::DEBUG => "debug",
-        Level::TRACE => "trace",
+fn json(unix_us: u64, level: Level, target: &str, fields: &Fields, own: Option<&Own>) -> String {
+    let mut more = Map::new();
+    more.insert("target".to_owned(), target.into());
+    let mut known: [(&str, &str); 2] = [("request_id", ""), ("trace_id", "")];
+    for (name, value) in &fields.others {
+        match (known.iter_mut().find(|(known, _)| known == name), value) {
+            (Some(place), Value::String(text)) => place.1 = text,
+            // A field never takes the place of another.
+            _ => {
+                more.entry(*name).or_insert_with(|| value.clone());
+            }
+        }
     }
+    let [(_, request_id), (_, trace_id)] = known;
+    Record {
+        unix_us,
+        level,
+        kind: Kind::Mesh,
+        service: own.map_or("", |own| &own.service),
+        instance: own.map_or("", |own| &own.instance),
+        pid: std::process::id(),
+        thread: std::thread::current().name().unwrap_or_default(),
+        stream: "",
+        request_id,
+        trace_id,
+        message: &fields.message,
+        fields: &Value::Object(more).to_string(),
+    }
+    .json()
 }
 
-fn json(unix_ms: u64, level: &Level, target: &str, fields: Fields) -> String {
-    let mut line = Map::new();
-    line.insert("time".to_owned(), clock::rfc3339(unix_ms).into());
-    line.insert("level".to_owned(), word(level).into());
-    line.insert("target".to_owned(), target.into());
-    line.insert("message".to_owned(), fields.message.into());
-    for (name, value) in fields.others {
-        // A field never takes the place of one of the four above.
-        line.entry(name).or_insert(value);
-    }
-    Value::Object(line).to_string()
-}
-
-fn text(unix_ms: u64, level: &Level, fields: &Fields) -> String {
-    let mut line = format!("{} {:<5} {}", clock::time_of_day(unix_ms), word(level), one_line(&fields.message));
+fn text(unix_ms: u64, level: Level, fields: &Fields) -> String {
+    let mut line = format!("{} {level:<5} {}", clock::time_of_day(unix_ms), one_line(&fields.message));
     for (name, value) in &fields.others {
         // Writing into a `String` cannot fail.
         let _always = match value {
@@ -135,21 +153,32 @@ mod tests {
     fn fields() -> Fields {
         Fields {
             message: "instance\nejected".to_owned(),
-            others: vec![("instance", "users-1".into()), ("after_ms", 12.into()), ("level", "forged".into())],
+            others: vec![("request_id", "r1".into()), ("after_ms", 12.into()), ("target", "forged".into())],
         }
     }
 
     #[test]
-    fn a_json_line_has_its_four_names_first_and_no_field_replaces_them() {
-        assert_eq!(
-            json(0, &Level::WARN, "synego_balance", fields()),
-            r#"{"time":"1970-01-01T00:00:00.000Z","level":"warn","target":"synego_balance","message":"instance\nejected","instance":"users-1","after_ms":12}"#
-        );
+    fn a_line_of_ours_has_the_one_form_and_no_field_replaces_another() {
+        let line = json(0, Level::Warn, "synego_balance", &fields(), None);
+        let entry = crate::logs::Entry::parse(&line).unwrap();
+        assert_eq!((entry.kind, entry.level, entry.unix_us), (Kind::Mesh, Level::Warn, 0));
+        assert_eq!((entry.message.as_str(), entry.request_id.as_str()), ("instance\nejected", "r1"));
+        assert_eq!(entry.fields, r#"{"target":"synego_balance","after_ms":12}"#);
+        assert_eq!(entry.pid, std::process::id());
+        assert!(!entry.thread.is_empty());
+    }
+
+    #[test]
+    fn a_line_of_ours_says_whose_program_speaks() {
+        let own = Own { journal: LineWriter::discard(), service: "mesh".to_owned(), instance: "master@vm1".to_owned() };
+        let line = json(0, Level::Info, "synego", &fields(), Some(&own));
+        let entry = crate::logs::Entry::parse(&line).unwrap();
+        assert_eq!((entry.service.as_str(), entry.instance.as_str()), ("mesh", "master@vm1"));
     }
 
     #[test]
     fn a_text_line_stays_one_line() {
-        let line = text(0, &Level::WARN, &fields());
-        assert!(line.ends_with(r"warn  instance\nejected instance=users-1 after_ms=12 level=forged"), "{line}");
+        let line = text(0, Level::Warn, &fields());
+        assert!(line.ends_with(r"warn  instance\nejected request_id=r1 after_ms=12 target=forged"), "{line}");
     }
 }

@@ -3,65 +3,55 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::daily::DailyFile;
-use crate::{clock, tasks};
+use super::files::{DailyFile, PART};
+use super::journal::Days;
+use super::record::{Kind, Record};
+use super::Level;
+use crate::{clock, config, tasks};
 
 /// Lines that may wait for the disk; further ones are dropped and counted.
 pub const QUEUE: usize = 8_192;
-/// How long daily files are kept by default.
-pub(super) const KEEP: Duration = Duration::from_secs(14 * 86_400);
-/// How large the daily files of a name may become together by default: 1 GiB.
-pub(super) const MAX_SIZE: u64 = 1 << 30;
-
+/// A line longer than this is a long one; bytes.
+const LONG: usize = 1_024;
+/// What all long lines that wait may take together; bytes.
+const LONG_QUEUE: usize = 4 * 1024 * 1024;
 /// Bytes that are gathered before a write.
 const BATCH: usize = 64 * 1024;
 /// How long the writer gathers after a write; a line is on disk after at most twice this.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Where lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum To {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// Daily files `NAME-YYYY-MM-DD.log` in this folder, named by the local date.
+    /// Files `YYYY-MM-DD.NAME.log` in this folder, named by the local date.
     Dir {
         /// The folder; made if missing, mode 0700.
         dir: PathBuf,
-        /// What the files' names begin with.
+        /// What the files are of.
         name: String,
     },
     /// Nowhere: a log that is off costs nothing.
     Discard,
 }
 
-/// How lines are written.
-#[derive(Debug, Clone)]
-pub struct LineConfig {
-    /// Where they go.
-    pub to: To,
-    /// How long daily files are kept.
-    pub keep: Duration,
-    /// How large the daily files of this name may become together; bytes. The oldest go first.
-    pub max_size: u64,
-}
-
-impl LineConfig {
-    /// To this place, kept 14 days and 1 GiB.
-    #[must_use]
-    pub fn to(to: To) -> Self {
-        Self { to, keep: KEEP, max_size: MAX_SIZE }
-    }
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) level: Level,
+    pub(super) kind: Kind,
+    pub(super) text: String,
 }
 
 enum Message {
-    Line(String),
+    Line(Line),
     Flush(SyncSender<()>),
     Reopen,
 }
@@ -70,44 +60,66 @@ enum Message {
 #[derive(Debug, Clone)]
 pub struct LineWriter {
     queue: Option<SyncSender<Message>>,
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    dropped: AtomicU64,
+    /// Bytes of long lines that wait.
+    long: AtomicUsize,
 }
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-static OPEN: Mutex<Vec<(SyncSender<Message>, Arc<AtomicU64>)>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<LineWriter>> = Mutex::new(Vec::new());
 
 impl LineWriter {
     /// Opens the place and starts the writer's thread.
     ///
     /// # Errors
-    /// When the folder or file cannot be made, or the machine allows no more threads.
-    pub fn open(config: LineConfig) -> io::Result<Self> {
-        let dropped = Arc::new(AtomicU64::new(0));
-        let sink = match config.to {
-            To::Discard => return Ok(Self { queue: None, dropped }),
+    /// When the folder cannot be made, or the machine allows no more threads.
+    pub fn open(to: To) -> io::Result<Self> {
+        let sink = match to {
+            To::Discard => return Ok(Self::discard()),
             To::Stdout => Sink::Stdout(io::stdout()),
             To::Stderr => Sink::Stderr(io::stderr()),
-            To::Dir { dir, name } => {
-                Sink::Daily(DailyFile::open(dir, name, config.keep, config.max_size, clock::unix_ms())?)
-            }
+            To::Dir { dir, name } => Sink::Daily(DailyFile::new(config::private_dir(&dir)?, &name, PART)),
         };
+        Self::start(sink)
+    }
+
+    pub(super) fn start(sink: Sink) -> io::Result<Self> {
+        let counts = Arc::new(Counts::default());
         let (queue, lines) = sync_channel(QUEUE);
-        let lost = dropped.clone();
-        tasks::thread("log", tasks::Kind::Connection, move || write_all(&lines, sink, &lost))?;
-        Ok(Self { queue: Some(queue), dropped })
+        let of_thread = counts.clone();
+        tasks::thread("log", tasks::Kind::Connection, move || write_all(&lines, sink, &of_thread))?;
+        Ok(Self { queue: Some(queue), counts })
     }
 
     /// Lines go nowhere.
     #[must_use]
     pub fn discard() -> Self {
-        Self { queue: None, dropped: Arc::new(AtomicU64::new(0)) }
+        Self { queue: None, counts: Arc::default() }
     }
 
     /// Hands a line (without its end) to the writer. Never waits: when the queue is full the line is dropped and counted.
     pub fn write(&self, line: String) {
+        self.write_as(Level::Info, Kind::Output, line);
+    }
+
+    /// The same for a line of this level and kind: a [`Journal`](super::Journal) has a file for each level, and keeps
+    /// those of hops and of the mesh at hand.
+    pub fn write_as(&self, level: Level, kind: Kind, text: String) {
         let Some(queue) = &self.queue else { return };
-        if let Err(TrySendError::Full(_)) = queue.try_send(Message::Line(line)) {
-            lose(&self.dropped, 1);
+        let long = if text.len() > LONG { text.len() } else { 0 };
+        let waiting = if long > 0 { self.counts.long.fetch_add(long, Ordering::Relaxed) } else { 0 };
+        let is_lost = waiting + long > LONG_QUEUE && waiting > 0
+            || matches!(queue.try_send(Message::Line(Line { level, kind, text })), Err(TrySendError::Full(_)));
+        if is_lost {
+            if long > 0 {
+                self.counts.long.fetch_sub(long, Ordering::Relaxed);
+            }
+            self.counts.lose(1);
         }
     }
 
@@ -120,7 +132,7 @@ impl LineWriter {
     /// Lines dropped by this writer so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.counts.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits, at most `within`, until all lines handed over so far are written.
@@ -143,16 +155,23 @@ impl LineWriter {
     /// Opens the file anew: an outside program may have moved it away.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            // A full queue means that the writer is behind: it opens each day's file anew anyway.
-            let _queued = queue.try_send(Message::Reopen);
+            let mut message = Message::Reopen;
+            // Bounded: a writer that is behind makes room within moments, or its disk hangs and nothing helps.
+            for _ in 0..50 {
+                match queue.try_send(message) {
+                    Err(TrySendError::Full(again)) => message = again,
+                    Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
     /// From now on [`reopen_all`] and [`flush_all`] reach this writer too. It then lives as long as the process.
     #[must_use]
     pub fn for_the_process(self) -> Self {
-        if let Some(queue) = &self.queue {
-            OPEN.lock().unwrap_or_else(PoisonError::into_inner).push((queue.clone(), self.dropped.clone()));
+        if self.is_on() {
+            OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(self.clone());
         }
         self
     }
@@ -170,60 +189,73 @@ pub fn flush_all(within: Duration) {
 
 fn each(act: impl Fn(&LineWriter)) {
     let open: Vec<_> = OPEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for (queue, dropped) in open {
-        act(&LineWriter { queue: Some(queue), dropped });
-    }
+    open.iter().for_each(act);
 }
 
-/// Lines dropped by all writers since the process started.
+/// Lines dropped since the process started: by all writers, and those of [`count_dropped`].
 #[must_use]
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-fn lose(dropped: &AtomicU64, lines: u64) {
-    dropped.fetch_add(lines, Ordering::Relaxed);
+/// Counts lines that were dropped before they came to a writer.
+pub fn count_dropped(lines: u64) {
     DROPPED.fetch_add(lines, Ordering::Relaxed);
 }
 
-enum Sink {
+impl Counts {
+    fn lose(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+        count_dropped(lines);
+    }
+}
+
+pub(super) enum Sink {
     Stdout(io::Stdout),
     Stderr(io::Stderr),
     Daily(DailyFile),
+    Journal(Box<Days>),
 }
 
 impl Sink {
-    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+    /// One buffer of a batch; a journal has one for each level.
+    fn write(&mut self, rank: usize, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Stdout(out) => out.write_all(batch).and_then(|()| out.flush()),
-            Self::Stderr(out) => out.write_all(batch),
-            Self::Daily(file) => file.write(batch, clock::unix_ms()),
+            Self::Stdout(out) => out.write_all(bytes).and_then(|()| out.flush()),
+            Self::Stderr(out) => out.write_all(bytes),
+            Self::Daily(file) => file.write(bytes, clock::unix_ms()).map(|_| ()),
+            Self::Journal(days) => days.write(rank, bytes),
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self {
+            Self::Daily(file) => file.close(),
+            Self::Journal(days) => days.close(),
+            Self::Stdout(_) | Self::Stderr(_) => {}
         }
     }
 }
 
 /// The writer's thread: gathers what waits, writes it at once, sleeps a little so that lines gather again.
-fn write_all(lines: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64) {
+fn write_all(lines: &Receiver<Message>, mut sink: Sink, counts: &Counts) {
     let mut batch = Batch::default();
     let mut told = 0;
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
         while let Some(message) = next {
-            batch.take(message, &mut sink);
-            if batch.bytes.len() >= BATCH {
-                batch.write(&mut sink, dropped);
+            batch.take(message, &mut sink, counts);
+            if batch.gathered >= BATCH {
+                batch.write(&mut sink, counts);
             }
             next = lines.try_recv().ok();
         }
-        let lost = dropped.load(Ordering::Relaxed);
+        let lost = counts.dropped.load(Ordering::Relaxed);
         if lost > told {
-            let (time, new) = (clock::rfc3339(clock::unix_ms()), lost - told);
-            batch.push(&format!(
-                r#"{{"time":"{time}","level":"warn","message":"log lines were dropped","dropped":{new}}}"#
-            ));
+            batch.push(&mut sink, of_loss(lost - told));
         }
         let waited_for = !batch.flushes.is_empty();
-        if batch.write(&mut sink, dropped) {
+        if batch.write(&mut sink, counts) {
             told = lost;
         }
         if !waited_for {
@@ -232,45 +264,82 @@ fn write_all(lines: &Receiver<Message>, mut sink: Sink, dropped: &AtomicU64) {
     }
 }
 
+fn of_loss(lines: u64) -> Line {
+    let record = Record {
+        unix_us: clock::unix_us(),
+        level: Level::Warn,
+        kind: Kind::Mesh,
+        service: "",
+        instance: "",
+        pid: std::process::id(),
+        thread: "",
+        stream: "",
+        request_id: "",
+        trace_id: "",
+        message: "log lines were dropped",
+        fields: &format!(r#"{{"dropped":{lines}}}"#),
+    };
+    Line { level: Level::Warn, kind: Kind::Mesh, text: record.json() }
+}
+
 #[derive(Default)]
 struct Batch {
-    bytes: Vec<u8>,
-    lines: u64,
+    /// Bytes and lines of each level.
+    levels: [(Vec<u8>, u64); Level::ALL.len()],
+    gathered: usize,
     flushes: Vec<SyncSender<()>>,
 }
 
 impl Batch {
-    fn take(&mut self, message: Message, sink: &mut Sink) {
+    fn take(&mut self, message: Message, sink: &mut Sink, counts: &Counts) {
         match message {
-            Message::Line(line) => self.push(&line),
+            Message::Line(line) => {
+                if line.text.len() > LONG {
+                    counts.long.fetch_sub(line.text.len(), Ordering::Relaxed);
+                }
+                self.push(sink, line);
+            }
             Message::Flush(done) => self.flushes.push(done),
             Message::Reopen => {
-                if let Sink::Daily(file) = sink {
-                    file.close();
-                }
+                // What was said before belongs to the file of before.
+                self.write(sink, counts);
+                sink.reopen();
             }
         }
     }
 
-    fn push(&mut self, line: &str) {
-        self.bytes.extend_from_slice(line.as_bytes());
-        self.bytes.push(b'\n');
-        self.lines += 1;
+    fn push(&mut self, sink: &mut Sink, line: Line) {
+        let rank = if matches!(sink, Sink::Journal(_)) { usize::from(line.level.rank()) } else { 0 };
+        if let Some((bytes, lines)) = self.levels.get_mut(rank) {
+            bytes.extend_from_slice(line.text.as_bytes());
+            bytes.push(b'\n');
+            *lines += 1;
+            self.gathered += line.text.len() + 1;
+        }
+        if let Sink::Journal(days) = sink {
+            days.keep(line);
+        }
     }
 
-    /// Writes what was gathered; false when it was lost.
-    fn write(&mut self, sink: &mut Sink, dropped: &AtomicU64) -> bool {
-        let written = self.bytes.is_empty() || sink.write(&self.bytes).is_ok();
-        if !written {
-            lose(dropped, self.lines);
+    /// Writes what was gathered; false when some of it was lost.
+    fn write(&mut self, sink: &mut Sink, counts: &Counts) -> bool {
+        let mut all = true;
+        for (rank, (bytes, lines)) in self.levels.iter_mut().enumerate() {
+            if !bytes.is_empty() && sink.write(rank, bytes).is_err() {
+                counts.lose(*lines);
+                all = false;
+            }
+            bytes.clear();
+            // One very long line must not be paid for ever after.
+            bytes.shrink_to(2 * BATCH);
+            *lines = 0;
         }
-        self.bytes.clear();
-        self.lines = 0;
+        self.gathered = 0;
         for done in self.flushes.drain(..) {
             // Who waited may have given up.
             let _heard = done.try_send(());
         }
-        written
+        all
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a line says: level, message, ids; from JSON as common loggers write it, else from its first words.
 
 use serde_json::{Map, Value};
+use synego_runtime::clock;
 
 use super::{From, Level, MAX_FIELD, OutputLine, OutputSink};
 
@@ -9,8 +10,12 @@ const MESSAGE: [&str; 3] = ["message", "msg", "event"];
 const LEVEL: [&str; 4] = ["level", "severity", "lvl", "levelname"];
 const REQUEST: [&str; 3] = ["request_id", "requestId", "req_id"];
 const TRACE: [&str; 3] = ["trace_id", "traceId", "trace"];
+const THREAD: [&str; 3] = ["thread", "threadName", "thread_name"];
+const TIME: [&str; 4] = ["time", "ts", "timestamp", "@timestamp"];
 /// What every line has anyway.
-const DROPPED: [&str; 7] = ["time", "timestamp", "ts", "@timestamp", "pid", "hostname", "asctime"];
+const DROPPED: [&str; 3] = ["pid", "hostname", "asctime"];
+/// How much earlier than it was read a line may say that it was written; microseconds.
+const BEHIND: u64 = 2_000_000;
 /// How far into a plain line a word for its level is looked for; bytes.
 const LEVEL_WITHIN: usize = 48;
 
@@ -23,6 +28,7 @@ pub(super) fn line(text: &str, from: From, sink: &OutputSink, unix_us: u64) -> O
         stderr: from.stderr,
         build: from.build,
         pid: from.pid,
+        thread: String::new(),
         request_id: String::new(),
         trace_id: String::new(),
         fields_json: String::new(),
@@ -49,6 +55,11 @@ fn structured(mut object: Map<String, Value>, sink: &OutputSink, line: &mut Outp
     line.level = take(&LEVEL).and_then(|level| level_of_value(&level)).unwrap_or(Level::Info);
     line.request_id = text(take(&REQUEST));
     line.trace_id = text(take(&TRACE));
+    line.thread = text(take(&THREAD));
+    line.unix_us = take(&TIME).and_then(|time| said_time(&time, line.unix_us)).unwrap_or(line.unix_us);
+    TIME.iter().for_each(|name| {
+        object.shift_remove(*name);
+    });
     object.retain(|name, value| !DROPPED.contains(&name.as_str()) && !sink.is_own_name(name, value));
     for (_, value) in &mut object {
         if let Value::String(text) = value
@@ -63,6 +74,20 @@ fn structured(mut object: Map<String, Value>, sink: &OutputSink, line: &mut Outp
             line.fields_json = r#"{"cut":true}"#.to_owned();
         }
     }
+}
+
+/// When a line says that it was written, so that lines of one request keep their order however late they were read: the
+/// latest moment that agrees with what it says and with its reading. `None`: it says nothing, or nothing credible.
+fn said_time(value: &Value, read_us: u64) -> Option<u64> {
+    let said_us = match value {
+        Value::String(text) => clock::parse_rfc3339_us(text)?,
+        // Milliseconds since 1970, as pino and bunyan write them.
+        Value::Number(number) => number.as_u64()?.checked_mul(1_000)?,
+        _ => return None,
+    };
+    // Most loggers count in milliseconds.
+    let latest = if said_us.is_multiple_of(1_000) { said_us.saturating_add(999) } else { said_us };
+    (said_us <= read_us && latest.saturating_add(BEHIND) >= read_us).then_some(latest.min(read_us))
 }
 
 /// Words as loggers write them, and the numbers of pino and bunyan.
@@ -105,9 +130,15 @@ fn level_of_text(text: &str) -> Option<Level> {
 
 /// Without colours and other control characters, at most 4 KiB.
 fn plain(text: &str) -> String {
+    if text.len() <= MAX_FIELD && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
     let mut plain = String::with_capacity(text.len().min(MAX_FIELD));
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
+        if plain.len() > MAX_FIELD {
+            break;
+        }
         match letter {
             // ESC [ … letter: a colour or a movement. Another ESC sequence is one letter long.
             '\u{1b}' => {
@@ -158,6 +189,22 @@ mod tests {
             assert_eq!((line.level, line.message.as_str()), (Level::Warn, "slow"), "{text}");
             assert_eq!((line.request_id.as_str(), line.trace_id.as_str()), ("r1", "t1"), "{text}");
             assert_eq!(line.fields_json, r#"{"ms":3}"#, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_of_the_time_that_it_says_where_that_is_credible() {
+        let read_us = 1_772_355_900_042_500;
+        let at = |text: &str| {
+            let sink = OutputSink::new("users", "users-1", synego_runtime::logs::LineWriter::discard());
+            line(text, From::process(1), &sink, read_us).unix_us
+        };
+        assert_eq!(at(r#"{"msg":"m","ts":"2026-03-01T09:05:00.040Z"}"#), 1_772_355_900_040_999);
+        assert_eq!(at(r#"{"msg":"m","time":1772355900040}"#), 1_772_355_900_040_999);
+        assert_eq!(at(r#"{"msg":"m","ts":"2026-03-01T09:05:00.042Z"}"#), read_us, "never after it was read");
+        assert_eq!(at(r#"{"msg":"m","ts":"2026-03-01T09:05:00.041007Z"}"#), 1_772_355_900_041_007);
+        for other in [r#"{"msg":"m","ts":"2026-03-01T09:04:00Z"}"#, r#"{"msg":"m","ts":"2030-01-01T00:00:00Z"}"#, r#"{"msg":"m","time":"noon"}"#, r#"{"msg":"m"}"#, "plain"] {
+            assert_eq!(at(other), read_us, "{other}");
         }
     }
 

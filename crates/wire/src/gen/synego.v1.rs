@@ -2353,19 +2353,19 @@ pub struct Eject {
     pub at_most_percent: u32,
 }
 /// What a person asked of one instance.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
     /// Returned in `OutputLines.query`, so that the asker is found again.
     #[prost(uint64, tag = "3")]
     pub query: u64,
     /// Exactly one is set.
-    #[prost(oneof = "command::Is", tags = "1, 2")]
+    #[prost(oneof = "command::Is", tags = "1, 2, 4, 5")]
     pub is: ::core::option::Option<command::Is>,
 }
 /// Nested message and enum types in `Command`.
 pub mod command {
     /// Exactly one is set.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Is {
         /// Send output lines from now on; ends with `false`.
         #[prost(bool, tag = "1")]
@@ -2373,7 +2373,57 @@ pub mod command {
         /// Send the last lines of the output; at most 10,000.
         #[prost(uint32, tag = "2")]
         RecentOutput(u32),
+        /// Send the lines that are wanted; takes the place of the two above.
+        #[prost(message, tag = "4")]
+        Lines(super::LinesWanted),
+        /// Write down less or more.
+        #[prost(message, tag = "5")]
+        Level(super::LevelWanted),
     }
+}
+/// Which lines are wanted: those that meet every condition.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinesWanted {
+    /// The last ones, of each kind; at most 10,000.
+    #[prost(uint32, tag = "1")]
+    pub recent: u32,
+    /// Whether to go on with new ones, until `Command.follow_output` says `false`.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+    /// Not before: microseconds since 1970-01-01 UTC; 0: whichever are at hand, and no file is read.
+    #[prost(uint64, tag = "3")]
+    pub since_us: u64,
+    /// Not after: microseconds since 1970-01-01 UTC; 0: whichever.
+    #[prost(uint64, tag = "4")]
+    pub until_us: u64,
+    /// Of this level or worse; not said: of all.
+    #[prost(enumeration = "LogLevel", tag = "5")]
+    pub level: i32,
+    /// Of a request whose id begins so; empty: whichever.
+    #[prost(string, tag = "6")]
+    pub request_id: ::prost::alloc::string::String,
+    /// With this text in the message or a field, case ignored; at most 1 KiB; empty: whichever.
+    #[prost(string, tag = "7")]
+    pub grep: ::prost::alloc::string::String,
+    /// Also one line for each exchange that the sidecar carried.
+    #[prost(bool, tag = "8")]
+    pub access: bool,
+    /// Also what the program of the sidecar says of itself.
+    #[prost(bool, tag = "9")]
+    pub mesh: bool,
+}
+/// What is to be written down.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LevelWanted {
+    /// Lines of this level or worse.
+    #[prost(enumeration = "LogLevel", tag = "1")]
+    pub level: i32,
+    /// For how long; milliseconds, at most 86,400,000; 0: until the program ends.
+    #[prost(uint32, tag = "2")]
+    pub for_ms: u32,
+    /// Of what the program of the sidecar says of itself, not of its service.
+    #[prost(bool, tag = "3")]
+    pub mesh: bool,
 }
 /// Lines of a process's output.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2415,6 +2465,12 @@ pub struct OutputLine {
     /// Further fields of a structured line as one JSON object, or empty.
     #[prost(string, tag = "8")]
     pub fields_json: ::prost::alloc::string::String,
+    /// The thread, where it is known, or empty.
+    #[prost(string, tag = "9")]
+    pub thread: ::prost::alloc::string::String,
+    /// Who it is from.
+    #[prost(enumeration = "LineKind", tag = "10")]
+    pub kind: i32,
 }
 /// One that asks for a certificate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2544,6 +2600,43 @@ pub struct HandshakesRefused {
     /// At which end the sidecar stood: `accepting` or `connecting`.
     #[prost(string, tag = "3")]
     pub side: ::prost::alloc::string::String,
+}
+/// Who a line is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LineKind {
+    /// Not said: OUTPUT.
+    Unspecified = 0,
+    /// A service printed it.
+    Output = 1,
+    /// A hop wrote it down at the end of an exchange; it is of the time at which that began.
+    Access = 2,
+    /// A program of the mesh says it of itself.
+    Mesh = 3,
+}
+impl LineKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LINE_KIND_UNSPECIFIED",
+            Self::Output => "LINE_KIND_OUTPUT",
+            Self::Access => "LINE_KIND_ACCESS",
+            Self::Mesh => "LINE_KIND_MESH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LINE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LINE_KIND_OUTPUT" => Some(Self::Output),
+            "LINE_KIND_ACCESS" => Some(Self::Access),
+            "LINE_KIND_MESH" => Some(Self::Mesh),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod mesh_client {
@@ -3452,6 +3545,50 @@ pub struct LogsRequest {
     /// Whether to go on with new lines.
     #[prost(bool, tag = "4")]
     pub follow: bool,
+    /// Not before: microseconds since 1970-01-01 UTC; 0: whichever are at hand, and no file is read.
+    #[prost(uint64, tag = "5")]
+    pub since_us: u64,
+    /// Not after: microseconds since 1970-01-01 UTC; 0: whichever.
+    #[prost(uint64, tag = "6")]
+    pub until_us: u64,
+    /// Of this level or worse; not said: of all.
+    #[prost(enumeration = "LogLevel", tag = "7")]
+    pub level: i32,
+    /// Of a request whose id begins so; empty: whichever.
+    #[prost(string, tag = "8")]
+    pub request_id: ::prost::alloc::string::String,
+    /// With this text in the message or a field, case ignored; at most 1 KiB; empty: whichever.
+    #[prost(string, tag = "9")]
+    pub grep: ::prost::alloc::string::String,
+    /// Also one line for each exchange at each hop.
+    #[prost(bool, tag = "10")]
+    pub access: bool,
+    /// Also what the programs of the mesh say of themselves; of those that were asked for services, what concerns them.
+    #[prost(bool, tag = "11")]
+    pub mesh: bool,
+}
+/// How much is to be written down.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogLevelRequest {
+    /// Name of a service; `mesh`: the programs of the mesh.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Lines of this level or worse.
+    #[prost(enumeration = "LogLevel", tag = "2")]
+    pub level: i32,
+    /// For how long; milliseconds, at most 86,400,000; 0: until the program ends.
+    #[prost(uint32, tag = "3")]
+    pub for_ms: u32,
+}
+/// Who was told.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetLogLevelAnswer {
+    /// Ids of instances, or the name of a master.
+    #[prost(string, repeated, tag = "1")]
+    pub told: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When it ends: milliseconds since 1970-01-01 UTC; 0: with the program.
+    #[prost(uint64, tag = "2")]
+    pub until_unix_ms: u64,
 }
 /// Some lines, merged by time.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4183,6 +4320,32 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Identity"));
             self.inner.unary(req, path, codec).await
         }
+        /// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
+        /// NOT_FOUND (nothing of that name is linked).
+        pub async fn set_log_level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetLogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLogLevelAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/SetLogLevel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "SetLogLevel"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4302,6 +4465,15 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::IdentityRequest>,
         ) -> std::result::Result<tonic::Response<super::IdentityAnswer>, tonic::Status>;
+        /// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
+        /// NOT_FOUND (nothing of that name is linked).
+        async fn set_log_level(
+            &self,
+            request: tonic::Request<super::SetLogLevelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetLogLevelAnswer>,
+            tonic::Status,
+        >;
     }
     /// Served by a master to people and tools.
     #[derive(Debug)]
@@ -5105,6 +5277,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/SetLogLevel" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetLogLevelSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SetLogLevelRequest>
+                    for SetLogLevelSvc<T> {
+                        type Response = super::SetLogLevelAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetLogLevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_log_level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetLogLevelSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,4 +1,4 @@
-//! The output of the instances on its way to the console and the admin API.
+//! The output of the instances on its way to the console.
 
 use synego_runtime::tasks::{self, Kind};
 use synego_supervise::OutputSink;
@@ -33,25 +33,8 @@ fn short(instance: &str) -> &str {
 }
 
 /// A line as the admin API has it.
-pub(crate) fn told(line: &synego_supervise::OutputLine) -> pb::OutputLine {
-    use synego_supervise::Level;
-    pb::OutputLine {
-        unix_us: line.unix_us,
-        level: match line.level {
-            Level::Trace => pb::LogLevel::Trace,
-            Level::Debug => pb::LogLevel::Debug,
-            Level::Info => pb::LogLevel::Info,
-            Level::Warn => pb::LogLevel::Warn,
-            Level::Error => pb::LogLevel::Error,
-        }
-        .into(),
-        message: line.message.clone(),
-        stderr: line.stderr,
-        pid: line.pid,
-        request_id: line.request_id.clone(),
-        trace_id: line.trace_id.clone(),
-        fields_json: line.fields_json.clone(),
-    }
+fn told(line: &synego_supervise::OutputLine) -> pb::OutputLine {
+    synego_sidecar::told(line).into()
 }
 
 /// What we say ourselves among the lines of a process.
@@ -63,6 +46,7 @@ pub(super) fn own_line(message: String) -> synego_supervise::OutputLine {
         stderr: true,
         build: false,
         pid: 0,
+        thread: String::new(),
         request_id: String::new(),
         trace_id: String::new(),
         fields_json: String::new(),

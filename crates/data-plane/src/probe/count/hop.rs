@@ -5,11 +5,12 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use synego_model::Limits;
+use synego_runtime::logs::Level;
 
 use super::{Run, h1};
 use crate::fields::Fields;
 use crate::hop::head::{self, Form, Head};
-use crate::hop::line::Line;
+use crate::hop::line::{self, Line};
 use crate::hop::trace::{self, Trace};
 use crate::hop::{headers, path};
 use crate::metrics::{HopKind, Hub, WorkerMetrics};
@@ -69,11 +70,13 @@ pub(super) fn trace_kept() -> Option<Run> {
 pub(super) fn log_line() -> Option<Run> {
     let (trace_id, span_id) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7);
     let trace = Trace { trace_id, span_id, is_sampled: true };
+    let writer = line::writer("orders", "orders-1@vm1");
     Some(Box::new(move || {
         let line = Line {
-            unix_ms: 1_795_420_800_042,
+            unix_us: 1_795_420_800_042_007,
+            level: Level::Info,
             hop: HopKind::Inbound.word(),
-            node: "orders-1@vm1",
+            writer: &writer,
             method: Some("GET"),
             path: Some("/users/7/orders"),
             host: Some("shop.example.com"),
@@ -95,7 +98,7 @@ pub(super) fn log_line() -> Option<Run> {
             grpc_status: None,
             complete: true,
         };
-        line.json().ends_with("\"complete\":true}")
+        line.json().ends_with("\"complete\":true}}")
     }))
 }
 

@@ -1990,7 +1990,21 @@ type LogsRequest struct {
 	// Recent lines of each instance; at most 10,000.
 	Recent uint32 `protobuf:"varint,3,opt,name=recent,proto3" json:"recent,omitempty"`
 	// Whether to go on with new lines.
-	Follow        bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Not before: microseconds since 1970-01-01 UTC; 0: whichever are at hand, and no file is read.
+	SinceUs uint64 `protobuf:"varint,5,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`
+	// Not after: microseconds since 1970-01-01 UTC; 0: whichever.
+	UntilUs uint64 `protobuf:"varint,6,opt,name=until_us,json=untilUs,proto3" json:"until_us,omitempty"`
+	// Of this level or worse; not said: of all.
+	Level LogLevel `protobuf:"varint,7,opt,name=level,proto3,enum=synego.v1.LogLevel" json:"level,omitempty"`
+	// Of a request whose id begins so; empty: whichever.
+	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// With this text in the message or a field, case ignored; at most 1 KiB; empty: whichever.
+	Grep string `protobuf:"bytes,9,opt,name=grep,proto3" json:"grep,omitempty"`
+	// Also one line for each exchange at each hop.
+	Access bool `protobuf:"varint,10,opt,name=access,proto3" json:"access,omitempty"`
+	// Also what the programs of the mesh say of themselves; of those that were asked for services, what concerns them.
+	Mesh          bool `protobuf:"varint,11,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2053,6 +2067,174 @@ func (x *LogsRequest) GetFollow() bool {
 	return false
 }
 
+func (x *LogsRequest) GetSinceUs() uint64 {
+	if x != nil {
+		return x.SinceUs
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetUntilUs() uint64 {
+	if x != nil {
+		return x.UntilUs
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetLevel() LogLevel {
+	if x != nil {
+		return x.Level
+	}
+	return LogLevel_LOG_LEVEL_UNSPECIFIED
+}
+
+func (x *LogsRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetGrep() string {
+	if x != nil {
+		return x.Grep
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetAccess() bool {
+	if x != nil {
+		return x.Access
+	}
+	return false
+}
+
+func (x *LogsRequest) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
+
+// How much is to be written down.
+type SetLogLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a service; `mesh`: the programs of the mesh.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Lines of this level or worse.
+	Level LogLevel `protobuf:"varint,2,opt,name=level,proto3,enum=synego.v1.LogLevel" json:"level,omitempty"`
+	// For how long; milliseconds, at most 86,400,000; 0: until the program ends.
+	ForMs         uint32 `protobuf:"varint,3,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogLevelRequest) Reset() {
+	*x = SetLogLevelRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogLevelRequest) ProtoMessage() {}
+
+func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
+func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SetLogLevelRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SetLogLevelRequest) GetLevel() LogLevel {
+	if x != nil {
+		return x.Level
+	}
+	return LogLevel_LOG_LEVEL_UNSPECIFIED
+}
+
+func (x *SetLogLevelRequest) GetForMs() uint32 {
+	if x != nil {
+		return x.ForMs
+	}
+	return 0
+}
+
+// Who was told.
+type SetLogLevelAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of instances, or the name of a master.
+	Told []string `protobuf:"bytes,1,rep,name=told,proto3" json:"told,omitempty"`
+	// When it ends: milliseconds since 1970-01-01 UTC; 0: with the program.
+	UntilUnixMs   uint64 `protobuf:"varint,2,opt,name=until_unix_ms,json=untilUnixMs,proto3" json:"until_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLogLevelAnswer) Reset() {
+	*x = SetLogLevelAnswer{}
+	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLogLevelAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLogLevelAnswer) ProtoMessage() {}
+
+func (x *SetLogLevelAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLogLevelAnswer.ProtoReflect.Descriptor instead.
+func (*SetLogLevelAnswer) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetLogLevelAnswer) GetTold() []string {
+	if x != nil {
+		return x.Told
+	}
+	return nil
+}
+
+func (x *SetLogLevelAnswer) GetUntilUnixMs() uint64 {
+	if x != nil {
+		return x.UntilUnixMs
+	}
+	return 0
+}
+
 // Some lines, merged by time.
 type LogsBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2066,7 +2248,7 @@ type LogsBatch struct {
 
 func (x *LogsBatch) Reset() {
 	*x = LogsBatch{}
-	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	mi := &file_synego_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2260,7 @@ func (x *LogsBatch) String() string {
 func (*LogsBatch) ProtoMessage() {}
 
 func (x *LogsBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	mi := &file_synego_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2273,7 @@ func (x *LogsBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsBatch.ProtoReflect.Descriptor instead.
 func (*LogsBatch) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogsBatch) GetLine() []*LogsLine {
@@ -2123,7 +2305,7 @@ type LogsLine struct {
 
 func (x *LogsLine) Reset() {
 	*x = LogsLine{}
-	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	mi := &file_synego_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2317,7 @@ func (x *LogsLine) String() string {
 func (*LogsLine) ProtoMessage() {}
 
 func (x *LogsLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	mi := &file_synego_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,7 +2330,7 @@ func (x *LogsLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsLine.ProtoReflect.Descriptor instead.
 func (*LogsLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogsLine) GetInstance() string {
@@ -2185,7 +2367,7 @@ type DownRequest struct {
 
 func (x *DownRequest) Reset() {
 	*x = DownRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[26]
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2379,7 @@ func (x *DownRequest) String() string {
 func (*DownRequest) ProtoMessage() {}
 
 func (x *DownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[26]
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2392,7 @@ func (x *DownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownRequest.ProtoReflect.Descriptor instead.
 func (*DownRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DownRequest) GetWithinMs() uint32 {
@@ -2244,7 +2426,7 @@ type DownProgress struct {
 
 func (x *DownProgress) Reset() {
 	*x = DownProgress{}
-	mi := &file_synego_v1_admin_proto_msgTypes[27]
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2438,7 @@ func (x *DownProgress) String() string {
 func (*DownProgress) ProtoMessage() {}
 
 func (x *DownProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[27]
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2451,7 @@ func (x *DownProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownProgress.ProtoReflect.Descriptor instead.
 func (*DownProgress) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DownProgress) GetInstance() string {
@@ -2313,7 +2495,7 @@ type TokenCreateRequest struct {
 
 func (x *TokenCreateRequest) Reset() {
 	*x = TokenCreateRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2507,7 @@ func (x *TokenCreateRequest) String() string {
 func (*TokenCreateRequest) ProtoMessage() {}
 
 func (x *TokenCreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2520,7 @@ func (x *TokenCreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenCreateRequest.ProtoReflect.Descriptor instead.
 func (*TokenCreateRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TokenCreateRequest) GetService() string {
@@ -2368,7 +2550,7 @@ type TokenCreated struct {
 
 func (x *TokenCreated) Reset() {
 	*x = TokenCreated{}
-	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2562,7 @@ func (x *TokenCreated) String() string {
 func (*TokenCreated) ProtoMessage() {}
 
 func (x *TokenCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2575,7 @@ func (x *TokenCreated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenCreated.ProtoReflect.Descriptor instead.
 func (*TokenCreated) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TokenCreated) GetToken() string {
@@ -2419,7 +2601,7 @@ type TokenListRequest struct {
 
 func (x *TokenListRequest) Reset() {
 	*x = TokenListRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2613,7 @@ func (x *TokenListRequest) String() string {
 func (*TokenListRequest) ProtoMessage() {}
 
 func (x *TokenListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2626,7 @@ func (x *TokenListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenListRequest.ProtoReflect.Descriptor instead.
 func (*TokenListRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 // All join tokens.
@@ -2458,7 +2640,7 @@ type TokenListAnswer struct {
 
 func (x *TokenListAnswer) Reset() {
 	*x = TokenListAnswer{}
-	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2652,7 @@ func (x *TokenListAnswer) String() string {
 func (*TokenListAnswer) ProtoMessage() {}
 
 func (x *TokenListAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2665,7 @@ func (x *TokenListAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenListAnswer.ProtoReflect.Descriptor instead.
 func (*TokenListAnswer) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenListAnswer) GetToken() []*TokenView {
@@ -2504,7 +2686,7 @@ type TokenRevokeRequest struct {
 
 func (x *TokenRevokeRequest) Reset() {
 	*x = TokenRevokeRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2698,7 @@ func (x *TokenRevokeRequest) String() string {
 func (*TokenRevokeRequest) ProtoMessage() {}
 
 func (x *TokenRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2711,7 @@ func (x *TokenRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokenRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenRevokeRequest) GetId() string {
@@ -2560,7 +2742,7 @@ type TokenView struct {
 
 func (x *TokenView) Reset() {
 	*x = TokenView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2754,7 @@ func (x *TokenView) String() string {
 func (*TokenView) ProtoMessage() {}
 
 func (x *TokenView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2767,7 @@ func (x *TokenView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenView.ProtoReflect.Descriptor instead.
 func (*TokenView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TokenView) GetId() string {
@@ -2639,7 +2821,7 @@ type CaStatusRequest struct {
 
 func (x *CaStatusRequest) Reset() {
 	*x = CaStatusRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +2833,7 @@ func (x *CaStatusRequest) String() string {
 func (*CaStatusRequest) ProtoMessage() {}
 
 func (x *CaStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +2846,7 @@ func (x *CaStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaStatusRequest.ProtoReflect.Descriptor instead.
 func (*CaStatusRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 // What shall become of a rotation.
@@ -2680,7 +2862,7 @@ type CaRotateRequest struct {
 
 func (x *CaRotateRequest) Reset() {
 	*x = CaRotateRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2874,7 @@ func (x *CaRotateRequest) String() string {
 func (*CaRotateRequest) ProtoMessage() {}
 
 func (x *CaRotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2887,7 @@ func (x *CaRotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaRotateRequest.ProtoReflect.Descriptor instead.
 func (*CaRotateRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CaRotateRequest) GetFast() bool {
@@ -2731,7 +2913,7 @@ type CaExportRequest struct {
 
 func (x *CaExportRequest) Reset() {
 	*x = CaExportRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +2925,7 @@ func (x *CaExportRequest) String() string {
 func (*CaExportRequest) ProtoMessage() {}
 
 func (x *CaExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +2938,7 @@ func (x *CaExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaExportRequest.ProtoReflect.Descriptor instead.
 func (*CaExportRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 // A root and its key.
@@ -2772,7 +2954,7 @@ type CaPem struct {
 
 func (x *CaPem) Reset() {
 	*x = CaPem{}
-	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2966,7 @@ func (x *CaPem) String() string {
 func (*CaPem) ProtoMessage() {}
 
 func (x *CaPem) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2979,7 @@ func (x *CaPem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaPem.ProtoReflect.Descriptor instead.
 func (*CaPem) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CaPem) GetCertificate() string {
@@ -2851,7 +3033,7 @@ type CaView struct {
 
 func (x *CaView) Reset() {
 	*x = CaView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3045,7 @@ func (x *CaView) String() string {
 func (*CaView) ProtoMessage() {}
 
 func (x *CaView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3058,7 @@ func (x *CaView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaView.ProtoReflect.Descriptor instead.
 func (*CaView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CaView) GetMesh() string {
@@ -2996,7 +3178,7 @@ type RootView struct {
 
 func (x *RootView) Reset() {
 	*x = RootView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3190,7 @@ func (x *RootView) String() string {
 func (*RootView) ProtoMessage() {}
 
 func (x *RootView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3203,7 @@ func (x *RootView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootView.ProtoReflect.Descriptor instead.
 func (*RootView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RootView) GetFingerprint() string {
@@ -3074,7 +3256,7 @@ type WaitingView struct {
 
 func (x *WaitingView) Reset() {
 	*x = WaitingView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3268,7 @@ func (x *WaitingView) String() string {
 func (*WaitingView) ProtoMessage() {}
 
 func (x *WaitingView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3281,7 @@ func (x *WaitingView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingView.ProtoReflect.Descriptor instead.
 func (*WaitingView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WaitingView) GetHolder() string {
@@ -3134,7 +3316,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3328,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3341,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *IdentityRequest) GetInstance() []string {
@@ -3188,7 +3370,7 @@ type IdentityAnswer struct {
 
 func (x *IdentityAnswer) Reset() {
 	*x = IdentityAnswer{}
-	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3382,7 @@ func (x *IdentityAnswer) String() string {
 func (*IdentityAnswer) ProtoMessage() {}
 
 func (x *IdentityAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3395,7 @@ func (x *IdentityAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAnswer.ProtoReflect.Descriptor instead.
 func (*IdentityAnswer) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IdentityAnswer) GetMesh() string {
@@ -3264,7 +3446,7 @@ type InstanceIdentity struct {
 
 func (x *InstanceIdentity) Reset() {
 	*x = InstanceIdentity{}
-	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3458,7 @@ func (x *InstanceIdentity) String() string {
 func (*InstanceIdentity) ProtoMessage() {}
 
 func (x *InstanceIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3471,7 @@ func (x *InstanceIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIdentity.ProtoReflect.Descriptor instead.
 func (*InstanceIdentity) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InstanceIdentity) GetInstance() string {
@@ -3466,12 +3648,28 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12\x1a\n" +
 	"\bexpected\x18\a \x01(\tR\bexpected\x12\x12\n" +
 	"\x04help\x18\b \x01(\tR\x04help\x12\x1a\n" +
-	"\brendered\x18\t \x01(\tR\brendered\"s\n" +
+	"\brendered\x18\t \x01(\tR\brendered\"\xb3\x02\n" +
 	"\vLogsRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x03(\tR\aservice\x12\x1a\n" +
 	"\binstance\x18\x02 \x03(\tR\binstance\x12\x16\n" +
 	"\x06recent\x18\x03 \x01(\rR\x06recent\x12\x16\n" +
-	"\x06follow\x18\x04 \x01(\bR\x06follow\"]\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x19\n" +
+	"\bsince_us\x18\x05 \x01(\x04R\asinceUs\x12\x19\n" +
+	"\buntil_us\x18\x06 \x01(\x04R\auntilUs\x12)\n" +
+	"\x05level\x18\a \x01(\x0e2\x13.synego.v1.LogLevelR\x05level\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\tR\trequestId\x12\x12\n" +
+	"\x04grep\x18\t \x01(\tR\x04grep\x12\x16\n" +
+	"\x06access\x18\n" +
+	" \x01(\bR\x06access\x12\x12\n" +
+	"\x04mesh\x18\v \x01(\bR\x04mesh\"n\n" +
+	"\x12SetLogLevelRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12)\n" +
+	"\x05level\x18\x02 \x01(\x0e2\x13.synego.v1.LogLevelR\x05level\x12\x15\n" +
+	"\x06for_ms\x18\x03 \x01(\rR\x05forMs\"K\n" +
+	"\x11SetLogLevelAnswer\x12\x12\n" +
+	"\x04told\x18\x01 \x03(\tR\x04told\x12\"\n" +
+	"\runtil_unix_ms\x18\x02 \x01(\x04R\vuntilUnixMs\"]\n" +
 	"\tLogsBatch\x12'\n" +
 	"\x04line\x18\x01 \x03(\v2\x13.synego.v1.LogsLineR\x04line\x12'\n" +
 	"\x0frecent_complete\x18\x02 \x01(\bR\x0erecentComplete\"k\n" +
@@ -3556,7 +3754,7 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\x16ADMIN_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fADMIN_ROLE_LOOK\x10\x01\x12\x13\n" +
 	"\x0fADMIN_ROLE_READ\x10\x02\x12\x14\n" +
-	"\x10ADMIN_ROLE_WRITE\x10\x032\x9d\b\n" +
+	"\x10ADMIN_ROLE_WRITE\x10\x032\xe9\b\n" +
 	"\x05Admin\x121\n" +
 	"\x03Get\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView\x125\n" +
 	"\x05Watch\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView0\x01\x128\n" +
@@ -3576,7 +3774,8 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\bCaRotate\x12\x1a.synego.v1.CaRotateRequest\x1a\x11.synego.v1.CaView\x128\n" +
 	"\bCaExport\x12\x1a.synego.v1.CaExportRequest\x1a\x10.synego.v1.CaPem\x12/\n" +
 	"\bCaImport\x12\x10.synego.v1.CaPem\x1a\x11.synego.v1.CaView\x12A\n" +
-	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswerBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswer\x12J\n" +
+	"\vSetLogLevel\x12\x1d.synego.v1.SetLogLevelRequest\x1a\x1c.synego.v1.SetLogLevelAnswerBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_admin_proto_rawDescOnce sync.Once
@@ -3591,7 +3790,7 @@ func file_synego_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_synego_v1_admin_proto_goTypes = []any{
 	(AdminRole)(0),             // 0: synego.v1.AdminRole
 	(*WhoAmIRequest)(nil),      // 1: synego.v1.WhoAmIRequest
@@ -3618,36 +3817,39 @@ var file_synego_v1_admin_proto_goTypes = []any{
 	(*Change)(nil),             // 22: synego.v1.Change
 	(*Diagnostic)(nil),         // 23: synego.v1.Diagnostic
 	(*LogsRequest)(nil),        // 24: synego.v1.LogsRequest
-	(*LogsBatch)(nil),          // 25: synego.v1.LogsBatch
-	(*LogsLine)(nil),           // 26: synego.v1.LogsLine
-	(*DownRequest)(nil),        // 27: synego.v1.DownRequest
-	(*DownProgress)(nil),       // 28: synego.v1.DownProgress
-	(*TokenCreateRequest)(nil), // 29: synego.v1.TokenCreateRequest
-	(*TokenCreated)(nil),       // 30: synego.v1.TokenCreated
-	(*TokenListRequest)(nil),   // 31: synego.v1.TokenListRequest
-	(*TokenListAnswer)(nil),    // 32: synego.v1.TokenListAnswer
-	(*TokenRevokeRequest)(nil), // 33: synego.v1.TokenRevokeRequest
-	(*TokenView)(nil),          // 34: synego.v1.TokenView
-	(*CaStatusRequest)(nil),    // 35: synego.v1.CaStatusRequest
-	(*CaRotateRequest)(nil),    // 36: synego.v1.CaRotateRequest
-	(*CaExportRequest)(nil),    // 37: synego.v1.CaExportRequest
-	(*CaPem)(nil),              // 38: synego.v1.CaPem
-	(*CaView)(nil),             // 39: synego.v1.CaView
-	(*RootView)(nil),           // 40: synego.v1.RootView
-	(*WaitingView)(nil),        // 41: synego.v1.WaitingView
-	(*IdentityRequest)(nil),    // 42: synego.v1.IdentityRequest
-	(*IdentityAnswer)(nil),     // 43: synego.v1.IdentityAnswer
-	(*InstanceIdentity)(nil),   // 44: synego.v1.InstanceIdentity
-	nil,                        // 45: synego.v1.InstanceView.LabelsEntry
-	nil,                        // 46: synego.v1.ApplyRequest.VariablesEntry
-	(InstanceState)(0),         // 47: synego.v1.InstanceState
-	(*StateCause)(nil),         // 48: synego.v1.StateCause
-	(Protocol)(0),              // 49: synego.v1.Protocol
-	(*Policy)(nil),             // 50: synego.v1.Policy
-	(*InstanceLoad)(nil),       // 51: synego.v1.InstanceLoad
-	(*Ejection)(nil),           // 52: synego.v1.Ejection
-	(*OutputLine)(nil),         // 53: synego.v1.OutputLine
-	(*IdentityReport)(nil),     // 54: synego.v1.IdentityReport
+	(*SetLogLevelRequest)(nil), // 25: synego.v1.SetLogLevelRequest
+	(*SetLogLevelAnswer)(nil),  // 26: synego.v1.SetLogLevelAnswer
+	(*LogsBatch)(nil),          // 27: synego.v1.LogsBatch
+	(*LogsLine)(nil),           // 28: synego.v1.LogsLine
+	(*DownRequest)(nil),        // 29: synego.v1.DownRequest
+	(*DownProgress)(nil),       // 30: synego.v1.DownProgress
+	(*TokenCreateRequest)(nil), // 31: synego.v1.TokenCreateRequest
+	(*TokenCreated)(nil),       // 32: synego.v1.TokenCreated
+	(*TokenListRequest)(nil),   // 33: synego.v1.TokenListRequest
+	(*TokenListAnswer)(nil),    // 34: synego.v1.TokenListAnswer
+	(*TokenRevokeRequest)(nil), // 35: synego.v1.TokenRevokeRequest
+	(*TokenView)(nil),          // 36: synego.v1.TokenView
+	(*CaStatusRequest)(nil),    // 37: synego.v1.CaStatusRequest
+	(*CaRotateRequest)(nil),    // 38: synego.v1.CaRotateRequest
+	(*CaExportRequest)(nil),    // 39: synego.v1.CaExportRequest
+	(*CaPem)(nil),              // 40: synego.v1.CaPem
+	(*CaView)(nil),             // 41: synego.v1.CaView
+	(*RootView)(nil),           // 42: synego.v1.RootView
+	(*WaitingView)(nil),        // 43: synego.v1.WaitingView
+	(*IdentityRequest)(nil),    // 44: synego.v1.IdentityRequest
+	(*IdentityAnswer)(nil),     // 45: synego.v1.IdentityAnswer
+	(*InstanceIdentity)(nil),   // 46: synego.v1.InstanceIdentity
+	nil,                        // 47: synego.v1.InstanceView.LabelsEntry
+	nil,                        // 48: synego.v1.ApplyRequest.VariablesEntry
+	(InstanceState)(0),         // 49: synego.v1.InstanceState
+	(*StateCause)(nil),         // 50: synego.v1.StateCause
+	(Protocol)(0),              // 51: synego.v1.Protocol
+	(*Policy)(nil),             // 52: synego.v1.Policy
+	(*InstanceLoad)(nil),       // 53: synego.v1.InstanceLoad
+	(*Ejection)(nil),           // 54: synego.v1.Ejection
+	(LogLevel)(0),              // 55: synego.v1.LogLevel
+	(*OutputLine)(nil),         // 56: synego.v1.OutputLine
+	(*IdentityReport)(nil),     // 57: synego.v1.IdentityReport
 }
 var file_synego_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: synego.v1.WhoAmIAnswer.role:type_name -> synego.v1.AdminRole
@@ -3662,71 +3864,75 @@ var file_synego_v1_admin_proto_depIdxs = []int32{
 	16, // 9: synego.v1.MeshView.node:type_name -> synego.v1.NodeView
 	17, // 10: synego.v1.MeshView.gateway:type_name -> synego.v1.GatewayView
 	18, // 11: synego.v1.MeshView.warning:type_name -> synego.v1.Warning
-	47, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
-	48, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
-	49, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
+	49, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
+	50, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
+	51, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
 	14, // 15: synego.v1.ServiceView.instance:type_name -> synego.v1.InstanceView
-	50, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
-	47, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
-	48, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
-	51, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
-	52, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
-	45, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
-	50, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
-	47, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
-	48, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
+	52, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
+	49, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
+	50, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
+	53, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
+	54, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
+	47, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
+	52, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
+	49, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
+	50, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
 	20, // 25: synego.v1.ApplyRequest.file:type_name -> synego.v1.ManifestFile
-	46, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
+	48, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
 	22, // 27: synego.v1.ApplyResult.change:type_name -> synego.v1.Change
 	23, // 28: synego.v1.ApplyResult.diagnostic:type_name -> synego.v1.Diagnostic
-	26, // 29: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
-	53, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
-	34, // 31: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
-	34, // 32: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
-	40, // 33: synego.v1.CaView.root:type_name -> synego.v1.RootView
-	41, // 34: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
-	44, // 35: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
-	40, // 36: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
-	54, // 37: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
-	10, // 38: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
-	10, // 39: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
-	19, // 40: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
-	24, // 41: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
-	27, // 42: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
-	1,  // 43: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
-	3,  // 44: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
-	6,  // 45: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
-	8,  // 46: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
-	29, // 47: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
-	31, // 48: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
-	33, // 49: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
-	35, // 50: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
-	36, // 51: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
-	37, // 52: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
-	38, // 53: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
-	42, // 54: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
-	11, // 55: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
-	11, // 56: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
-	21, // 57: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
-	25, // 58: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
-	28, // 59: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
-	2,  // 60: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
-	4,  // 61: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
-	7,  // 62: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
-	9,  // 63: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
-	30, // 64: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
-	32, // 65: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
-	34, // 66: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
-	39, // 67: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
-	39, // 68: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
-	38, // 69: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
-	39, // 70: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
-	43, // 71: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
-	55, // [55:72] is the sub-list for method output_type
-	38, // [38:55] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	55, // 29: synego.v1.LogsRequest.level:type_name -> synego.v1.LogLevel
+	55, // 30: synego.v1.SetLogLevelRequest.level:type_name -> synego.v1.LogLevel
+	28, // 31: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
+	56, // 32: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
+	36, // 33: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
+	36, // 34: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
+	42, // 35: synego.v1.CaView.root:type_name -> synego.v1.RootView
+	43, // 36: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
+	46, // 37: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
+	42, // 38: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
+	57, // 39: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
+	10, // 40: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
+	10, // 41: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
+	19, // 42: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
+	24, // 43: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
+	29, // 44: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
+	1,  // 45: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
+	3,  // 46: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
+	6,  // 47: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
+	8,  // 48: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
+	31, // 49: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
+	33, // 50: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
+	35, // 51: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
+	37, // 52: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
+	38, // 53: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
+	39, // 54: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
+	40, // 55: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
+	44, // 56: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
+	25, // 57: synego.v1.Admin.SetLogLevel:input_type -> synego.v1.SetLogLevelRequest
+	11, // 58: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
+	11, // 59: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
+	21, // 60: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
+	27, // 61: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
+	30, // 62: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
+	2,  // 63: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
+	4,  // 64: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
+	7,  // 65: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
+	9,  // 66: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
+	32, // 67: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
+	34, // 68: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
+	36, // 69: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
+	41, // 70: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
+	41, // 71: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
+	40, // 72: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
+	41, // 73: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
+	45, // 74: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
+	26, // 75: synego.v1.Admin.SetLogLevel:output_type -> synego.v1.SetLogLevelAnswer
+	58, // [58:76] is the sub-list for method output_type
+	40, // [40:58] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_admin_proto_init() }
@@ -3742,7 +3948,7 @@ func file_synego_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_admin_proto_rawDesc), len(file_synego_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,7 @@ const (
 	Admin_CaExport_FullMethodName    = "/synego.v1.Admin/CaExport"
 	Admin_CaImport_FullMethodName    = "/synego.v1.Admin/CaImport"
 	Admin_Identity_FullMethodName    = "/synego.v1.Admin/Identity"
+	Admin_SetLogLevel_FullMethodName = "/synego.v1.Admin/SetLogLevel"
 )
 
 // AdminClient is the client API for Admin service.
@@ -86,6 +87,9 @@ type AdminClient interface {
 	CaImport(ctx context.Context, in *CaPem, opts ...grpc.CallOption) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error)
+	// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
+	// NOT_FOUND (nothing of that name is linked).
+	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelAnswer, error)
 }
 
 type adminClient struct {
@@ -293,6 +297,16 @@ func (c *adminClient) Identity(ctx context.Context, in *IdentityRequest, opts ..
 	return out, nil
 }
 
+func (c *adminClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLogLevelAnswer)
+	err := c.cc.Invoke(ctx, Admin_SetLogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -334,6 +348,9 @@ type AdminServer interface {
 	CaImport(context.Context, *CaPem) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error)
+	// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
+	// NOT_FOUND (nothing of that name is linked).
+	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelAnswer, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -394,6 +411,9 @@ func (UnimplementedAdminServer) CaImport(context.Context, *CaPem) (*CaView, erro
 }
 func (UnimplementedAdminServer) Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Identity not implemented")
+}
+func (UnimplementedAdminServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -701,6 +721,24 @@ func _Admin_Identity_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetLogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).SetLogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_SetLogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).SetLogLevel(ctx, req.(*SetLogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -763,6 +801,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Identity",
 			Handler:    _Admin_Identity_Handler,
+		},
+		{
+			MethodName: "SetLogLevel",
+			Handler:    _Admin_SetLogLevel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -27,6 +27,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Who a line is from.
+type LineKind int32
+
+const (
+	// Not said: OUTPUT.
+	LineKind_LINE_KIND_UNSPECIFIED LineKind = 0
+	// A service printed it.
+	LineKind_LINE_KIND_OUTPUT LineKind = 1
+	// A hop wrote it down at the end of an exchange; it is of the time at which that began.
+	LineKind_LINE_KIND_ACCESS LineKind = 2
+	// A program of the mesh says it of itself.
+	LineKind_LINE_KIND_MESH LineKind = 3
+)
+
+// Enum value maps for LineKind.
+var (
+	LineKind_name = map[int32]string{
+		0: "LINE_KIND_UNSPECIFIED",
+		1: "LINE_KIND_OUTPUT",
+		2: "LINE_KIND_ACCESS",
+		3: "LINE_KIND_MESH",
+	}
+	LineKind_value = map[string]int32{
+		"LINE_KIND_UNSPECIFIED": 0,
+		"LINE_KIND_OUTPUT":      1,
+		"LINE_KIND_ACCESS":      2,
+		"LINE_KIND_MESH":        3,
+	}
+)
+
+func (x LineKind) Enum() *LineKind {
+	p := new(LineKind)
+	*p = x
+	return p
+}
+
+func (x LineKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LineKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_synego_v1_mesh_proto_enumTypes[0].Descriptor()
+}
+
+func (LineKind) Type() protoreflect.EnumType {
+	return &file_synego_v1_mesh_proto_enumTypes[0]
+}
+
+func (x LineKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LineKind.Descriptor instead.
+func (LineKind) EnumDescriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{0}
+}
+
 // What happens to calls that nobody permits.
 type Access_Mode int32
 
@@ -68,11 +125,11 @@ func (x Access_Mode) String() string {
 }
 
 func (Access_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_synego_v1_mesh_proto_enumTypes[0].Descriptor()
+	return file_synego_v1_mesh_proto_enumTypes[1].Descriptor()
 }
 
 func (Access_Mode) Type() protoreflect.EnumType {
-	return &file_synego_v1_mesh_proto_enumTypes[0]
+	return &file_synego_v1_mesh_proto_enumTypes[1]
 }
 
 func (x Access_Mode) Number() protoreflect.EnumNumber {
@@ -133,11 +190,11 @@ func (x Balance_Kind) String() string {
 }
 
 func (Balance_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_synego_v1_mesh_proto_enumTypes[1].Descriptor()
+	return file_synego_v1_mesh_proto_enumTypes[2].Descriptor()
 }
 
 func (Balance_Kind) Type() protoreflect.EnumType {
-	return &file_synego_v1_mesh_proto_enumTypes[1]
+	return &file_synego_v1_mesh_proto_enumTypes[2]
 }
 
 func (x Balance_Kind) Number() protoreflect.EnumNumber {
@@ -2724,6 +2781,8 @@ type Command struct {
 	//
 	//	*Command_FollowOutput
 	//	*Command_RecentOutput
+	//	*Command_Lines
+	//	*Command_Level
 	Is isCommand_Is `protobuf_oneof:"is"`
 	// Returned in `OutputLines.query`, so that the asker is found again.
 	Query         uint64 `protobuf:"varint,3,opt,name=query,proto3" json:"query,omitempty"`
@@ -2786,6 +2845,24 @@ func (x *Command) GetRecentOutput() uint32 {
 	return 0
 }
 
+func (x *Command) GetLines() *LinesWanted {
+	if x != nil {
+		if x, ok := x.Is.(*Command_Lines); ok {
+			return x.Lines
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLevel() *LevelWanted {
+	if x != nil {
+		if x, ok := x.Is.(*Command_Level); ok {
+			return x.Level
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetQuery() uint64 {
 	if x != nil {
 		return x.Query
@@ -2807,9 +2884,205 @@ type Command_RecentOutput struct {
 	RecentOutput uint32 `protobuf:"varint,2,opt,name=recent_output,json=recentOutput,proto3,oneof"`
 }
 
+type Command_Lines struct {
+	// Send the lines that are wanted; takes the place of the two above.
+	Lines *LinesWanted `protobuf:"bytes,4,opt,name=lines,proto3,oneof"`
+}
+
+type Command_Level struct {
+	// Write down less or more.
+	Level *LevelWanted `protobuf:"bytes,5,opt,name=level,proto3,oneof"`
+}
+
 func (*Command_FollowOutput) isCommand_Is() {}
 
 func (*Command_RecentOutput) isCommand_Is() {}
+
+func (*Command_Lines) isCommand_Is() {}
+
+func (*Command_Level) isCommand_Is() {}
+
+// Which lines are wanted: those that meet every condition.
+type LinesWanted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last ones, of each kind; at most 10,000.
+	Recent uint32 `protobuf:"varint,1,opt,name=recent,proto3" json:"recent,omitempty"`
+	// Whether to go on with new ones, until `Command.follow_output` says `false`.
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Not before: microseconds since 1970-01-01 UTC; 0: whichever are at hand, and no file is read.
+	SinceUs uint64 `protobuf:"varint,3,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`
+	// Not after: microseconds since 1970-01-01 UTC; 0: whichever.
+	UntilUs uint64 `protobuf:"varint,4,opt,name=until_us,json=untilUs,proto3" json:"until_us,omitempty"`
+	// Of this level or worse; not said: of all.
+	Level LogLevel `protobuf:"varint,5,opt,name=level,proto3,enum=synego.v1.LogLevel" json:"level,omitempty"`
+	// Of a request whose id begins so; empty: whichever.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// With this text in the message or a field, case ignored; at most 1 KiB; empty: whichever.
+	Grep string `protobuf:"bytes,7,opt,name=grep,proto3" json:"grep,omitempty"`
+	// Also one line for each exchange that the sidecar carried.
+	Access bool `protobuf:"varint,8,opt,name=access,proto3" json:"access,omitempty"`
+	// Also what the program of the sidecar says of itself.
+	Mesh          bool `protobuf:"varint,9,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinesWanted) Reset() {
+	*x = LinesWanted{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinesWanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinesWanted) ProtoMessage() {}
+
+func (x *LinesWanted) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinesWanted.ProtoReflect.Descriptor instead.
+func (*LinesWanted) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LinesWanted) GetRecent() uint32 {
+	if x != nil {
+		return x.Recent
+	}
+	return 0
+}
+
+func (x *LinesWanted) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *LinesWanted) GetSinceUs() uint64 {
+	if x != nil {
+		return x.SinceUs
+	}
+	return 0
+}
+
+func (x *LinesWanted) GetUntilUs() uint64 {
+	if x != nil {
+		return x.UntilUs
+	}
+	return 0
+}
+
+func (x *LinesWanted) GetLevel() LogLevel {
+	if x != nil {
+		return x.Level
+	}
+	return LogLevel_LOG_LEVEL_UNSPECIFIED
+}
+
+func (x *LinesWanted) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *LinesWanted) GetGrep() string {
+	if x != nil {
+		return x.Grep
+	}
+	return ""
+}
+
+func (x *LinesWanted) GetAccess() bool {
+	if x != nil {
+		return x.Access
+	}
+	return false
+}
+
+func (x *LinesWanted) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
+
+// What is to be written down.
+type LevelWanted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines of this level or worse.
+	Level LogLevel `protobuf:"varint,1,opt,name=level,proto3,enum=synego.v1.LogLevel" json:"level,omitempty"`
+	// For how long; milliseconds, at most 86,400,000; 0: until the program ends.
+	ForMs uint32 `protobuf:"varint,2,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	// Of what the program of the sidecar says of itself, not of its service.
+	Mesh          bool `protobuf:"varint,3,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelWanted) Reset() {
+	*x = LevelWanted{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelWanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelWanted) ProtoMessage() {}
+
+func (x *LevelWanted) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelWanted.ProtoReflect.Descriptor instead.
+func (*LevelWanted) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *LevelWanted) GetLevel() LogLevel {
+	if x != nil {
+		return x.Level
+	}
+	return LogLevel_LOG_LEVEL_UNSPECIFIED
+}
+
+func (x *LevelWanted) GetForMs() uint32 {
+	if x != nil {
+		return x.ForMs
+	}
+	return 0
+}
+
+func (x *LevelWanted) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
 
 // Lines of a process's output.
 type OutputLines struct {
@@ -2826,7 +3099,7 @@ type OutputLines struct {
 
 func (x *OutputLines) Reset() {
 	*x = OutputLines{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +3111,7 @@ func (x *OutputLines) String() string {
 func (*OutputLines) ProtoMessage() {}
 
 func (x *OutputLines) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +3124,7 @@ func (x *OutputLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLines.ProtoReflect.Descriptor instead.
 func (*OutputLines) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OutputLines) GetQuery() uint64 {
@@ -2893,14 +3166,18 @@ type OutputLine struct {
 	// The trace it belongs to, or empty.
 	TraceId string `protobuf:"bytes,7,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// Further fields of a structured line as one JSON object, or empty.
-	FieldsJson    string `protobuf:"bytes,8,opt,name=fields_json,json=fieldsJson,proto3" json:"fields_json,omitempty"`
+	FieldsJson string `protobuf:"bytes,8,opt,name=fields_json,json=fieldsJson,proto3" json:"fields_json,omitempty"`
+	// The thread, where it is known, or empty.
+	Thread string `protobuf:"bytes,9,opt,name=thread,proto3" json:"thread,omitempty"`
+	// Who it is from.
+	Kind          LineKind `protobuf:"varint,10,opt,name=kind,proto3,enum=synego.v1.LineKind" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutputLine) Reset() {
 	*x = OutputLine{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3189,7 @@ func (x *OutputLine) String() string {
 func (*OutputLine) ProtoMessage() {}
 
 func (x *OutputLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3202,7 @@ func (x *OutputLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLine.ProtoReflect.Descriptor instead.
 func (*OutputLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OutputLine) GetUnixUs() uint64 {
@@ -2984,6 +3261,20 @@ func (x *OutputLine) GetFieldsJson() string {
 	return ""
 }
 
+func (x *OutputLine) GetThread() string {
+	if x != nil {
+		return x.Thread
+	}
+	return ""
+}
+
+func (x *OutputLine) GetKind() LineKind {
+	if x != nil {
+		return x.Kind
+	}
+	return LineKind_LINE_KIND_UNSPECIFIED
+}
+
 // One that asks for a certificate.
 type Applicant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2999,7 +3290,7 @@ type Applicant struct {
 
 func (x *Applicant) Reset() {
 	*x = Applicant{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3302,7 @@ func (x *Applicant) String() string {
 func (*Applicant) ProtoMessage() {}
 
 func (x *Applicant) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3315,7 @@ func (x *Applicant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applicant.ProtoReflect.Descriptor instead.
 func (*Applicant) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Applicant) GetService() string {
@@ -3063,7 +3354,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3366,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3379,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EnrolRequest) GetToken() string {
@@ -3123,7 +3414,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3426,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3439,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RenewRequest) GetApplicant() *Applicant {
@@ -3173,7 +3464,7 @@ type Certificates struct {
 
 func (x *Certificates) Reset() {
 	*x = Certificates{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3476,7 @@ func (x *Certificates) String() string {
 func (*Certificates) ProtoMessage() {}
 
 func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3489,7 @@ func (x *Certificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
 func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{33}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Certificates) GetMesh() string {
@@ -3237,7 +3528,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3540,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3553,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{34}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Certificate) GetChain() [][]byte {
@@ -3301,7 +3592,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3604,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3617,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{35}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Trust) GetRoot() [][]byte {
@@ -3377,7 +3668,7 @@ type IdentityReport struct {
 
 func (x *IdentityReport) Reset() {
 	*x = IdentityReport{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3680,7 @@ func (x *IdentityReport) String() string {
 func (*IdentityReport) ProtoMessage() {}
 
 func (x *IdentityReport) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3693,7 @@ func (x *IdentityReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReport.ProtoReflect.Descriptor instead.
 func (*IdentityReport) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{36}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *IdentityReport) GetId() string {
@@ -3483,7 +3774,7 @@ type PeerSeen struct {
 
 func (x *PeerSeen) Reset() {
 	*x = PeerSeen{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	mi := &file_synego_v1_mesh_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3786,7 @@ func (x *PeerSeen) String() string {
 func (*PeerSeen) ProtoMessage() {}
 
 func (x *PeerSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	mi := &file_synego_v1_mesh_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3799,7 @@ func (x *PeerSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSeen.ProtoReflect.Descriptor instead.
 func (*PeerSeen) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{37}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PeerSeen) GetId() string {
@@ -3547,7 +3838,7 @@ type HandshakesRefused struct {
 
 func (x *HandshakesRefused) Reset() {
 	*x = HandshakesRefused{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	mi := &file_synego_v1_mesh_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3850,7 @@ func (x *HandshakesRefused) String() string {
 func (*HandshakesRefused) ProtoMessage() {}
 
 func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	mi := &file_synego_v1_mesh_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3863,7 @@ func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandshakesRefused.ProtoReflect.Descriptor instead.
 func (*HandshakesRefused) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{38}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HandshakesRefused) GetCause() string {
@@ -3815,16 +4106,33 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\bfailures\x18\x01 \x01(\rR\bfailures\x12\x19\n" +
 	"\bfirst_ms\x18\x02 \x01(\rR\afirstMs\x12\x15\n" +
 	"\x06max_ms\x18\x03 \x01(\rR\x05maxMs\x12&\n" +
-	"\x0fat_most_percent\x18\x04 \x01(\rR\ratMostPercent\"s\n" +
+	"\x0fat_most_percent\x18\x04 \x01(\rR\ratMostPercent\"\xd3\x01\n" +
 	"\aCommand\x12%\n" +
 	"\rfollow_output\x18\x01 \x01(\bH\x00R\ffollowOutput\x12%\n" +
-	"\rrecent_output\x18\x02 \x01(\rH\x00R\frecentOutput\x12\x14\n" +
+	"\rrecent_output\x18\x02 \x01(\rH\x00R\frecentOutput\x12.\n" +
+	"\x05lines\x18\x04 \x01(\v2\x16.synego.v1.LinesWantedH\x00R\x05lines\x12.\n" +
+	"\x05level\x18\x05 \x01(\v2\x16.synego.v1.LevelWantedH\x00R\x05level\x12\x14\n" +
 	"\x05query\x18\x03 \x01(\x04R\x05queryB\x04\n" +
-	"\x02is\"j\n" +
+	"\x02is\"\xfd\x01\n" +
+	"\vLinesWanted\x12\x16\n" +
+	"\x06recent\x18\x01 \x01(\rR\x06recent\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x19\n" +
+	"\bsince_us\x18\x03 \x01(\x04R\asinceUs\x12\x19\n" +
+	"\buntil_us\x18\x04 \x01(\x04R\auntilUs\x12)\n" +
+	"\x05level\x18\x05 \x01(\x0e2\x13.synego.v1.LogLevelR\x05level\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04grep\x18\a \x01(\tR\x04grep\x12\x16\n" +
+	"\x06access\x18\b \x01(\bR\x06access\x12\x12\n" +
+	"\x04mesh\x18\t \x01(\bR\x04mesh\"c\n" +
+	"\vLevelWanted\x12)\n" +
+	"\x05level\x18\x01 \x01(\x0e2\x13.synego.v1.LogLevelR\x05level\x12\x15\n" +
+	"\x06for_ms\x18\x02 \x01(\rR\x05forMs\x12\x12\n" +
+	"\x04mesh\x18\x03 \x01(\bR\x04mesh\"j\n" +
 	"\vOutputLines\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\x04R\x05query\x12)\n" +
 	"\x04line\x18\x02 \x03(\v2\x15.synego.v1.OutputLineR\x04line\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xef\x01\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xb0\x02\n" +
 	"\n" +
 	"OutputLine\x12\x17\n" +
 	"\aunix_us\x18\x01 \x01(\x04R\x06unixUs\x12)\n" +
@@ -3836,7 +4144,10 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x19\n" +
 	"\btrace_id\x18\a \x01(\tR\atraceId\x12\x1f\n" +
 	"\vfields_json\x18\b \x01(\tR\n" +
-	"fieldsJson\"W\n" +
+	"fieldsJson\x12\x16\n" +
+	"\x06thread\x18\t \x01(\tR\x06thread\x12'\n" +
+	"\x04kind\x18\n" +
+	" \x01(\x0e2\x13.synego.v1.LineKindR\x04kind\"W\n" +
 	"\tApplicant\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x18\n" +
@@ -3881,7 +4192,12 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\n" +
 	"handshakes\x18\x02 \x01(\x04R\n" +
 	"handshakes\x12\x12\n" +
-	"\x04side\x18\x03 \x01(\tR\x04side2\xb7\x01\n" +
+	"\x04side\x18\x03 \x01(\tR\x04side*e\n" +
+	"\bLineKind\x12\x19\n" +
+	"\x15LINE_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10LINE_KIND_OUTPUT\x10\x01\x12\x14\n" +
+	"\x10LINE_KIND_ACCESS\x10\x02\x12\x12\n" +
+	"\x0eLINE_KIND_MESH\x10\x032\xb7\x01\n" +
 	"\x04Mesh\x129\n" +
 	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01\x129\n" +
 	"\x05Enrol\x12\x17.synego.v1.EnrolRequest\x1a\x17.synego.v1.Certificates\x129\n" +
@@ -3899,124 +4215,132 @@ func file_synego_v1_mesh_proto_rawDescGZIP() []byte {
 	return file_synego_v1_mesh_proto_rawDescData
 }
 
-var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_synego_v1_mesh_proto_goTypes = []any{
-	(Access_Mode)(0),          // 0: synego.v1.Access.Mode
-	(Balance_Kind)(0),         // 1: synego.v1.Balance.Kind
-	(*FromSidecar)(nil),       // 2: synego.v1.FromSidecar
-	(*FromMaster)(nil),        // 3: synego.v1.FromMaster
-	(*Join)(nil),              // 4: synego.v1.Join
-	(*Announced)(nil),         // 5: synego.v1.Announced
-	(*Report)(nil),            // 6: synego.v1.Report
-	(*Denial)(nil),            // 7: synego.v1.Denial
-	(*InstanceLoad)(nil),      // 8: synego.v1.InstanceLoad
-	(*Ejection)(nil),          // 9: synego.v1.Ejection
-	(*CallFigures)(nil),       // 10: synego.v1.CallFigures
-	(*Subscribe)(nil),         // 11: synego.v1.Subscribe
-	(*Taken)(nil),             // 12: synego.v1.Taken
-	(*Joined)(nil),            // 13: synego.v1.Joined
-	(*SidecarSettings)(nil),   // 14: synego.v1.SidecarSettings
-	(*AccessLines)(nil),       // 15: synego.v1.AccessLines
-	(*Access)(nil),            // 16: synego.v1.Access
-	(*AccessRules)(nil),       // 17: synego.v1.AccessRules
-	(*AccessRule)(nil),        // 18: synego.v1.AccessRule
-	(*RouteAccess)(nil),       // 19: synego.v1.RouteAccess
-	(*Health)(nil),            // 20: synego.v1.Health
-	(*Snapshot)(nil),          // 21: synego.v1.Snapshot
-	(*ServiceTable)(nil),      // 22: synego.v1.ServiceTable
-	(*Endpoint)(nil),          // 23: synego.v1.Endpoint
-	(*Delta)(nil),             // 24: synego.v1.Delta
-	(*ServiceDelta)(nil),      // 25: synego.v1.ServiceDelta
-	(*Policy)(nil),            // 26: synego.v1.Policy
-	(*Balance)(nil),           // 27: synego.v1.Balance
-	(*Eject)(nil),             // 28: synego.v1.Eject
-	(*Command)(nil),           // 29: synego.v1.Command
-	(*OutputLines)(nil),       // 30: synego.v1.OutputLines
-	(*OutputLine)(nil),        // 31: synego.v1.OutputLine
-	(*Applicant)(nil),         // 32: synego.v1.Applicant
-	(*EnrolRequest)(nil),      // 33: synego.v1.EnrolRequest
-	(*RenewRequest)(nil),      // 34: synego.v1.RenewRequest
-	(*Certificates)(nil),      // 35: synego.v1.Certificates
-	(*Certificate)(nil),       // 36: synego.v1.Certificate
-	(*Trust)(nil),             // 37: synego.v1.Trust
-	(*IdentityReport)(nil),    // 38: synego.v1.IdentityReport
-	(*PeerSeen)(nil),          // 39: synego.v1.PeerSeen
-	(*HandshakesRefused)(nil), // 40: synego.v1.HandshakesRefused
-	nil,                       // 41: synego.v1.Announced.LabelsEntry
-	(Protocol)(0),             // 42: synego.v1.Protocol
-	(InstanceState)(0),        // 43: synego.v1.InstanceState
-	(*StateCause)(nil),        // 44: synego.v1.StateCause
-	(LogLevel)(0),             // 45: synego.v1.LogLevel
+	(LineKind)(0),             // 0: synego.v1.LineKind
+	(Access_Mode)(0),          // 1: synego.v1.Access.Mode
+	(Balance_Kind)(0),         // 2: synego.v1.Balance.Kind
+	(*FromSidecar)(nil),       // 3: synego.v1.FromSidecar
+	(*FromMaster)(nil),        // 4: synego.v1.FromMaster
+	(*Join)(nil),              // 5: synego.v1.Join
+	(*Announced)(nil),         // 6: synego.v1.Announced
+	(*Report)(nil),            // 7: synego.v1.Report
+	(*Denial)(nil),            // 8: synego.v1.Denial
+	(*InstanceLoad)(nil),      // 9: synego.v1.InstanceLoad
+	(*Ejection)(nil),          // 10: synego.v1.Ejection
+	(*CallFigures)(nil),       // 11: synego.v1.CallFigures
+	(*Subscribe)(nil),         // 12: synego.v1.Subscribe
+	(*Taken)(nil),             // 13: synego.v1.Taken
+	(*Joined)(nil),            // 14: synego.v1.Joined
+	(*SidecarSettings)(nil),   // 15: synego.v1.SidecarSettings
+	(*AccessLines)(nil),       // 16: synego.v1.AccessLines
+	(*Access)(nil),            // 17: synego.v1.Access
+	(*AccessRules)(nil),       // 18: synego.v1.AccessRules
+	(*AccessRule)(nil),        // 19: synego.v1.AccessRule
+	(*RouteAccess)(nil),       // 20: synego.v1.RouteAccess
+	(*Health)(nil),            // 21: synego.v1.Health
+	(*Snapshot)(nil),          // 22: synego.v1.Snapshot
+	(*ServiceTable)(nil),      // 23: synego.v1.ServiceTable
+	(*Endpoint)(nil),          // 24: synego.v1.Endpoint
+	(*Delta)(nil),             // 25: synego.v1.Delta
+	(*ServiceDelta)(nil),      // 26: synego.v1.ServiceDelta
+	(*Policy)(nil),            // 27: synego.v1.Policy
+	(*Balance)(nil),           // 28: synego.v1.Balance
+	(*Eject)(nil),             // 29: synego.v1.Eject
+	(*Command)(nil),           // 30: synego.v1.Command
+	(*LinesWanted)(nil),       // 31: synego.v1.LinesWanted
+	(*LevelWanted)(nil),       // 32: synego.v1.LevelWanted
+	(*OutputLines)(nil),       // 33: synego.v1.OutputLines
+	(*OutputLine)(nil),        // 34: synego.v1.OutputLine
+	(*Applicant)(nil),         // 35: synego.v1.Applicant
+	(*EnrolRequest)(nil),      // 36: synego.v1.EnrolRequest
+	(*RenewRequest)(nil),      // 37: synego.v1.RenewRequest
+	(*Certificates)(nil),      // 38: synego.v1.Certificates
+	(*Certificate)(nil),       // 39: synego.v1.Certificate
+	(*Trust)(nil),             // 40: synego.v1.Trust
+	(*IdentityReport)(nil),    // 41: synego.v1.IdentityReport
+	(*PeerSeen)(nil),          // 42: synego.v1.PeerSeen
+	(*HandshakesRefused)(nil), // 43: synego.v1.HandshakesRefused
+	nil,                       // 44: synego.v1.Announced.LabelsEntry
+	(Protocol)(0),             // 45: synego.v1.Protocol
+	(InstanceState)(0),        // 46: synego.v1.InstanceState
+	(*StateCause)(nil),        // 47: synego.v1.StateCause
+	(LogLevel)(0),             // 48: synego.v1.LogLevel
 }
 var file_synego_v1_mesh_proto_depIdxs = []int32{
-	4,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
-	6,  // 1: synego.v1.FromSidecar.report:type_name -> synego.v1.Report
-	11, // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
-	12, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
-	5,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
-	30, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
-	13, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
-	21, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
-	24, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
-	14, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
-	29, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
-	37, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
-	5,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
-	42, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
-	41, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
-	43, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
-	44, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
-	8,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
-	9,  // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
-	10, // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
-	7,  // 20: synego.v1.Report.denial:type_name -> synego.v1.Denial
-	38, // 21: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
-	44, // 22: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
-	14, // 23: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
-	26, // 24: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
-	20, // 25: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
-	16, // 26: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
-	15, // 27: synego.v1.SidecarSettings.access_lines:type_name -> synego.v1.AccessLines
-	0,  // 28: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
-	17, // 29: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
-	19, // 30: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
-	18, // 31: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
-	18, // 32: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
-	17, // 33: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
-	22, // 34: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
-	42, // 35: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
-	26, // 36: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
-	23, // 37: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
-	16, // 38: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
-	43, // 39: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
-	25, // 40: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
-	42, // 41: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
-	26, // 42: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
-	23, // 43: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
-	16, // 44: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
-	27, // 45: synego.v1.Policy.balance:type_name -> synego.v1.Balance
-	28, // 46: synego.v1.Policy.eject:type_name -> synego.v1.Eject
-	1,  // 47: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
-	31, // 48: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
-	45, // 49: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
-	32, // 50: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
-	32, // 51: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
-	36, // 52: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
-	37, // 53: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
-	39, // 54: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
-	40, // 55: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
-	2,  // 56: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
-	33, // 57: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
-	34, // 58: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
-	3,  // 59: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
-	35, // 60: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
-	35, // 61: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
-	59, // [59:62] is the sub-list for method output_type
-	56, // [56:59] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	5,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
+	7,  // 1: synego.v1.FromSidecar.report:type_name -> synego.v1.Report
+	12, // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
+	13, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
+	6,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
+	33, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
+	14, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
+	22, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
+	25, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
+	15, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
+	30, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
+	40, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
+	6,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
+	45, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
+	44, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
+	46, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
+	47, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
+	9,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
+	10, // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
+	11, // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
+	8,  // 20: synego.v1.Report.denial:type_name -> synego.v1.Denial
+	41, // 21: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
+	47, // 22: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
+	15, // 23: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
+	27, // 24: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
+	21, // 25: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
+	17, // 26: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
+	16, // 27: synego.v1.SidecarSettings.access_lines:type_name -> synego.v1.AccessLines
+	1,  // 28: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
+	18, // 29: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
+	20, // 30: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
+	19, // 31: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
+	19, // 32: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
+	18, // 33: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
+	23, // 34: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
+	45, // 35: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
+	27, // 36: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
+	24, // 37: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
+	17, // 38: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
+	46, // 39: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
+	26, // 40: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
+	45, // 41: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
+	27, // 42: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
+	24, // 43: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
+	17, // 44: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
+	28, // 45: synego.v1.Policy.balance:type_name -> synego.v1.Balance
+	29, // 46: synego.v1.Policy.eject:type_name -> synego.v1.Eject
+	2,  // 47: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
+	31, // 48: synego.v1.Command.lines:type_name -> synego.v1.LinesWanted
+	32, // 49: synego.v1.Command.level:type_name -> synego.v1.LevelWanted
+	48, // 50: synego.v1.LinesWanted.level:type_name -> synego.v1.LogLevel
+	48, // 51: synego.v1.LevelWanted.level:type_name -> synego.v1.LogLevel
+	34, // 52: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
+	48, // 53: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
+	0,  // 54: synego.v1.OutputLine.kind:type_name -> synego.v1.LineKind
+	35, // 55: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
+	35, // 56: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
+	39, // 57: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
+	40, // 58: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
+	42, // 59: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
+	43, // 60: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
+	3,  // 61: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
+	36, // 62: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
+	37, // 63: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
+	4,  // 64: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
+	38, // 65: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
+	38, // 66: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
+	64, // [64:67] is the sub-list for method output_type
+	61, // [61:64] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_mesh_proto_init() }
@@ -4054,14 +4378,16 @@ func file_synego_v1_mesh_proto_init() {
 	file_synego_v1_mesh_proto_msgTypes[27].OneofWrappers = []any{
 		(*Command_FollowOutput)(nil),
 		(*Command_RecentOutput)(nil),
+		(*Command_Lines)(nil),
+		(*Command_Level)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_mesh_proto_rawDesc), len(file_synego_v1_mesh_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   40,
+			NumEnums:      3,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
