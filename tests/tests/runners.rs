@@ -178,7 +178,7 @@ fn systemd_takes_the_units() {
     let place = Place::new();
     let units = place.home.path().join("units");
     let out = units.display().to_string();
-    let written = place.synego(&["systemd", "--out", &out, "--user", "nobody"]);
+    let written = place.synego(&["systemd", "--out", &out, "--user", "daemon"]);
     assert_eq!(written.status.code(), Some(0), "{}", String::from_utf8_lossy(&written.stderr));
     let mut names: Vec<String> =
         fs::read_dir(&units).expect("the units").flatten().map(|file| file.file_name().to_string_lossy().into()).collect();

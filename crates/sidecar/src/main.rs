@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use synego_model::InstanceId;
 use synego_runtime::{Host, HostConfig, tasks};
 use synego_sidecar::args::Args;
-use synego_sidecar::{Shared, Sidecar, SidecarConfig, Workers, WorkersConfig, start};
+use synego_sidecar::{Sidecar, SidecarConfig, Workers, WorkersConfig, start};
 
 fn main() -> ExitCode {
     if let Some(code) = synego_supervise::exec::main() {
@@ -48,24 +47,11 @@ async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode>
     }
     let count = synego_runtime::config::cores();
     let workers = Workers::start(WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() })?;
-    let journal = start::journal(&config)?;
-    let output = start::output(&config, &journal)?;
-    let id = InstanceId::new(&config.instance, &config.node).to_string();
-    let shared = Shared {
-        workers: workers.handle(),
-        metrics: host.metrics(),
-        journal,
-        program: Some((id, host.logs())),
-    };
+    let shared = start::shared(&config, workers.handle(), host)?;
+    let output = start::output(&config, &shared.journal)?;
     let sidecar = Sidecar::bind(config, shared, output).await?;
     tracing::info!(inbound = %sidecar.inbound(), outbound = %sidecar.outbound(), "bound");
-    let mut view = sidecar.view();
-    host.tell_parent(async move {
-        // When the sidecar is gone, its end has begun.
-        if view.wait_for(|view| view.state.takes_requests()).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    });
+    host.tell_parent(start::ready(sidecar.view()));
     let ended = sidecar.serve(host.stop()).await;
     end.stop();
     workers.shutdown().await;

@@ -6,15 +6,19 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
 use synego_control_plane::uplink::MasterAddress;
+use synego_data_plane::WorkersHandle;
 use synego_model::{InstanceId, Role, text};
 use synego_runtime::Host;
 use synego_runtime::config::Setting;
 use synego_runtime::logs::{self, Format, Journal, JournalConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
 use synego_supervise::OutputSink;
+use tokio::sync::watch;
 
 use crate::args::Args;
 use crate::config::{SidecarConfig, with_file};
+use crate::instance::View;
+use crate::sidecar::Shared;
 
 /// The command line, with what `--config FILE` says before it.
 ///
@@ -57,12 +61,30 @@ pub fn log(args: &Args) -> LogConfig {
     }
 }
 
+/// What a sidecar that is a program of its own shares with nobody.
+///
+/// # Errors
+/// When the folder of logs cannot be made.
+pub fn shared(config: &SidecarConfig, workers: WorkersHandle, host: &Host) -> anyhow::Result<Shared> {
+    let id = InstanceId::new(&config.instance, &config.node).to_string();
+    let journal = journal(config)?;
+    Ok(Shared { workers, metrics: host.metrics(), journal, program: Some((id, host.logs())) })
+}
+
+/// Returns once the instance takes requests.
+pub async fn ready(mut view: watch::Receiver<View>) {
+    // When the sidecar is gone, its end has begun.
+    if view.wait_for(|view| view.state.takes_requests()).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Where lines are kept: `logs` beside the last snapshot, for all sidecars of this folder together; without a folder, in
 /// memory alone. What the program says of itself goes there too.
 ///
 /// # Errors
 /// When the folder cannot be made.
-pub fn journal(config: &SidecarConfig) -> anyhow::Result<Journal> {
+fn journal(config: &SidecarConfig) -> anyhow::Result<Journal> {
     let dir = config.state_dir.as_ref().map(|dir| dir.join("logs"));
     let journal = Journal::open(JournalConfig::in_dir(dir.clone()));
     let journal = journal.with_context(|| format!("logs in {}", dir.unwrap_or_default().display()))?;
