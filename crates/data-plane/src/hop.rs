@@ -138,8 +138,7 @@ async fn relay(
     fits?;
     let head = Head::check(&request, body.is_ended())?;
     exchange.checked(&head);
-    let mut fields = std::mem::take(&mut request.fields);
-    drop(request);
+    let mut fields = request.into_fields();
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
     let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
     exchange.taking(intake.clone());

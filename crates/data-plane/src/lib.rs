@@ -47,6 +47,7 @@ pub mod probe;
 mod router;
 mod server;
 mod snapshot;
+mod spare;
 mod tcp;
 mod upstreams;
 mod workers;

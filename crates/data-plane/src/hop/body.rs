@@ -20,6 +20,7 @@ use super::record::Exchange;
 use crate::h1::Fault;
 use crate::message::{Body, Frame, NextFrame};
 use crate::pool::Received;
+use crate::spare::{Shelf, Spare};
 use crate::upstreams::Flight;
 
 /// What a protocol says of its failure.
@@ -45,13 +46,27 @@ pub(crate) enum BodyError {
     Silent(Duration),
 }
 
+thread_local! {
+    static SPARE: Spare<Box<Option<Relayed>>, 64> = const { Spare::new() };
+}
+
 /// The body of an answer.
 pub(crate) struct AnswerBody(Kind);
 
 enum Kind {
     Empty,
     Full(Option<Bytes>),
-    Relayed(Box<Relayed>),
+    /// In a box that may have been used before.
+    Relayed(Box<Option<Relayed>>),
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Kind::Relayed(mut place) = std::mem::replace(&mut self.0, Kind::Empty) {
+            *place = None;
+            SPARE.keep(place);
+        }
+    }
 }
 
 /// An answer that comes from an upstream.
@@ -80,7 +95,9 @@ impl AnswerBody {
     }
 
     pub(crate) fn relayed(body: Relayed) -> Self {
-        Self(Kind::Relayed(Box::new(body)))
+        let mut place = SPARE.take().unwrap_or_default();
+        *place = Some(body);
+        Self(Kind::Relayed(place))
     }
 }
 
@@ -217,7 +234,10 @@ impl AnswerBody {
     /// While the client takes nothing more: the request still flows, and the limits hold. Ready when the answer must end.
     pub(crate) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Kind::Relayed(relayed) if !relayed.ended => relayed.poll_blocked(cx),
+            Kind::Relayed(relayed) => match &mut **relayed {
+                Some(relayed) if !relayed.ended => relayed.poll_blocked(cx),
+                _ => Poll::Pending,
+            },
             _ => Poll::Pending,
         }
     }
@@ -230,7 +250,7 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
-            Kind::Relayed(relayed) => relayed.poll(cx),
+            Kind::Relayed(relayed) => relayed.as_mut().as_mut().map_or(Poll::Ready(None), |relayed| relayed.poll(cx)),
         }
     }
 
@@ -238,7 +258,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(text) => text.is_none(),
-            Kind::Relayed(relayed) => relayed.ended,
+            Kind::Relayed(relayed) => relayed.as_ref().as_ref().is_none_or(|relayed| relayed.ended),
         }
     }
 
@@ -246,7 +266,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Full(text) => Some(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Relayed(relayed) => relayed.upstream.length(),
+            Kind::Relayed(relayed) => relayed.as_ref().as_ref().and_then(|relayed| relayed.upstream.length()),
         }
     }
 }

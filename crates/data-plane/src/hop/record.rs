@@ -283,5 +283,8 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(false);
+        if let Some(head) = self.head.take() {
+            head.give_back();
+        }
     }
 }
