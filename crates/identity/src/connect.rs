@@ -51,7 +51,7 @@ enum How {
     #[default]
     Plain,
     Mutual(Own),
-    Pinned(Fingerprint),
+    Pinned(Vec<Fingerprint>),
 }
 
 impl Connector {
@@ -71,7 +71,13 @@ impl Connector {
     /// The master shows its root with its certificate.
     #[must_use]
     pub fn pinned(root: Fingerprint) -> Self {
-        Self(How::Pinned(root))
+        Self::pinned_to(vec![root])
+    }
+
+    /// The same where any of these roots will do: while a mesh goes over from one to another, both are good.
+    #[must_use]
+    pub fn pinned_to(roots: Vec<Fingerprint>) -> Self {
+        Self(How::Pinned(roots))
     }
 
     /// Whether it makes connections under TLS only.
@@ -122,11 +128,11 @@ impl Connector {
     ) -> Result<Stream, ConnectError> {
         let shown = expected.shown();
         let refuse = |unfit| refuse(own, address, shown.clone(), unfit);
-        let pin = match &self.0 {
-            How::Pinned(pin) => Some(*pin),
-            How::Plain | How::Mutual(_) => None,
+        let pins = match &self.0 {
+            How::Pinned(pins) => pins.clone(),
+            How::Plain | How::Mutual(_) => Vec::new(),
         };
-        let servers = Servers { own: own.cloned(), pin, expected };
+        let servers = Servers { own: own.cloned(), pins, expected };
         let config = settings::client(servers, spoken)
             .map_err(|error| refuse(Unfit { cause: Cause::NotEnrolled, came: None, detail: error.to_string() }))?;
         let _ = stream.set_nodelay(true);
