@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use synego_testkit::daemons::until_answered;
-use synego_testkit::{Daemons, fault, load, wait};
+use synego_testkit::{Daemons, fault, load};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_joins_by_a_token_once_and_comes_back_without() {

@@ -2,7 +2,9 @@
 //! life, and no request fails and nobody ever meets a certificate that has ended.
 //!
 //! Small in the suite. `make soak-identity` runs it at the length of the acceptance: certificates of 60 s, 500 requests a
-//! second, 10 minutes (`SYNEGO_SOAK_LIFE`, `SYNEGO_SOAK_RATE`, `SYNEGO_SOAK_SECONDS`).
+//! second, 10 minutes, masters away for 30 s (`SYNEGO_SOAK_LIFE`, `SYNEGO_SOAK_RATE`, `SYNEGO_SOAK_SECONDS`,
+//! `SYNEGO_SOAK_AWAY`). The small one hastens its rotation, and its masters are away for less: a few seconds are no room for
+//! a slow machine.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -17,6 +19,8 @@ use synego_testkit::{Daemons, load, wait};
 struct Size {
     life: Duration,
     length: Duration,
+    /// How long the masters are away.
+    away: Duration,
     rate: u32,
 }
 
@@ -26,10 +30,16 @@ impl Size {
             |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
         let rate = u32::try_from(number("SYNEGO_SOAK_RATE", 100)).expect("a rate");
         Self {
-            life: Duration::from_secs(number("SYNEGO_SOAK_LIFE", 6)),
-            length: Duration::from_secs(number("SYNEGO_SOAK_SECONDS", 24)),
+            life: Duration::from_secs(number("SYNEGO_SOAK_LIFE", 10)),
+            length: Duration::from_secs(number("SYNEGO_SOAK_SECONDS", 18)),
+            away: Duration::from_secs(number("SYNEGO_SOAK_AWAY", 2)),
             rate,
         }
+    }
+
+    /// Whether a rotation has time to wait until every certificate is renewed by itself.
+    fn is_patient(&self) -> bool {
+        self.length >= self.life * 6
     }
 }
 
@@ -62,16 +72,21 @@ async fn short_lives_a_rotation_and_masters_that_are_away_fail_no_request() {
         tokio::spawn(async move { bursts(&peer, &over).await })
     };
 
-    // By lives and steps, one after the other: what comes next begins when what was before has been seen to end.
-    let serial = mesh.enrolled("users-1").await["serial"].clone();
-    renewed(&mesh, &serial, size.life).await;
-    let _begun = mesh.json(&["ca", "rotate", "-y"]).expect("a rotation");
+    // One after the other: what comes next begins when what was before has been seen to end.
+    let mut rotate = vec!["ca", "rotate", "-y"];
+    if size.is_patient() {
+        let serial = mesh.enrolled("users-1").await["serial"].clone();
+        renewed(&mesh, &serial, size.life).await;
+    } else {
+        rotate.push("--fast");
+    }
+    let _begun = mesh.json(&rotate).expect("a rotation");
     let done = mesh.rotated(size.life * 3).await;
     assert_eq!(done["roots"].as_array().map(Vec::len), Some(1), "{done}");
     eprintln!("the root was rotated {:.0} s after the begin", begun.elapsed().as_secs_f64());
     let serial = mesh.enrolled("users-1").await["serial"].clone();
     mesh.stop_master();
-    tokio::time::sleep(size.life / 2).await;
+    tokio::time::sleep(size.away).await;
     mesh.start_master();
     renewed(&mesh, &serial, size.life).await;
     eprintln!("renewed again {:.0} s after the begin", begun.elapsed().as_secs_f64());
@@ -92,7 +107,7 @@ async fn short_lives_a_rotation_and_masters_that_are_away_fail_no_request() {
         burst_failures.len(),
         made,
     );
-    assert_eq!(report.failures, [], "of {} requests", report.sent);
+    assert_eq!(report.failures.iter().take(3).collect::<Vec<_>>(), Vec::<&(Duration, String)>::new());
     assert_eq!(burst_failures, Vec::<String>::new());
     assert!(looks > 10 && ended == 0, "{ended} of {looks} certificates had ended");
     assert!(made > 20, "handshakes took place: {made}");

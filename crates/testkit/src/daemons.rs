@@ -112,11 +112,17 @@ impl Daemons {
     }
 
     /// The same for whoever ends it before the mesh ends.
+    #[must_use]
+    pub fn sidecar(&self, instance: &str, token: Option<&Path>) -> (Program, Ports) {
+        self.sidecar_with(instance, token, &[])
+    }
+
+    /// The same with further arguments.
     ///
     /// # Panics
     /// When the name is none such as `users-1`.
     #[must_use]
-    pub fn sidecar(&self, instance: &str, token: Option<&Path>) -> (Program, Ports) {
+    pub fn sidecar_with(&self, instance: &str, token: Option<&Path>, more: &[&str]) -> (Program, Ports) {
         let at = Ports { inbound: ports::free(), outbound: ports::free(), admin: ports::free() };
         let (service, _) = instance.split_once('-').expect("name-number");
         let mut args: Vec<String> =
@@ -128,6 +134,7 @@ impl Daemons {
         if let Some(token) = token {
             args.extend(["--token-file".into(), token.display().to_string()]);
         }
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let server = program::root().join("examples/hello/server.js");
         args.extend(["--".into(), "node".into(), server.display().to_string()]);
         let logs = self.home.path().join("logs");

@@ -9,6 +9,7 @@
 
 pub mod daemons;
 pub mod fault;
+pub mod forge;
 pub mod http;
 pub mod load;
 pub mod mesh;

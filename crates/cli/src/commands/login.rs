@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use synego_identity::Cause;
 use synego_wire::pb;
 
 use crate::client::Mesh;
@@ -94,10 +95,15 @@ async fn keep_token(context: &Context, file: &Path) -> Result<u8, Failure> {
         return keep(context, &address, near).await;
     }
     match keep(context, &address, far).await {
-        // The port of the loopback speaks without TLS, unless every interface has it.
-        Err(failure) => keep(context, &address, near).await.map_err(|_| failure),
+        // A port of the loopback alone speaks without TLS. Who speaks TLS and is somebody else is shown no token.
+        Err(failure) if speaks_no_tls(&failure) => keep(context, &address, near).await.map_err(|_| failure),
         kept => kept,
     }
+}
+
+fn speaks_no_tls(failure: &Failure) -> bool {
+    let words = [Cause::Plaintext, Cause::Garbage, Cause::BrokenOff].map(|cause| format!("refused, {cause}:"));
+    failure.cause.iter().any(|line| words.iter().any(|word| line.contains(word.as_str())))
 }
 
 async fn keep_certificate(context: &Context, file: &Path) -> Result<u8, Failure> {
