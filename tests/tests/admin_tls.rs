@@ -124,6 +124,8 @@ async fn beyond_the_loopback_the_admin_api_speaks_tls_1_3_alone_and_to_nobody_un
     }
     let token = bearer(&far.made("reader", &["login", "--role", "read", "--name", "reader"]));
     assert_eq!(far.curl("/metrics", &["-H", &token]).0, 200);
+    assert_eq!(far.curl("/metrics", &["-H", &token, "-H", "host: vm1.example:3002"]).0, 200, "under any name");
+    assert_eq!(far.curl("/metrics", &["-H", &token, "-H", "origin: https://evil.example"]).0, 403);
     let (status, said) = far.call("WhoAmI", &["-H", &token]);
     assert!(status == 200 && said.contains("reader"), "{status}: {said}");
     let (status, said) = far.call("TokenCreate", &["-H", &token]);

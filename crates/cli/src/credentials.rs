@@ -145,8 +145,9 @@ pub(crate) fn forget(address: &str) -> Result<bool, Failure> {
     Ok(had)
 }
 
+/// Nothing is made for whoever only looks.
 fn file() -> Result<PathBuf, Failure> {
-    let base = synego_runtime::config::state_base();
+    let base = synego_runtime::config::state_place();
     base.map(|base| base.join(FILE)).map_err(|error| cannot("find the folder of state", &error))
 }
 
@@ -165,6 +166,7 @@ fn load() -> Result<All, Failure> {
 
 fn store(all: &All) -> Result<PathBuf, Failure> {
     let path = file()?;
+    synego_runtime::config::state_base().map_err(|error| cannot("make the folder of state", &error))?;
     let text = serde_json::to_vec_pretty(all).map_err(|error| Failure::new(error.to_string()))?;
     let next = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = write_new(&next, &text).and_then(|()| std::fs::rename(&next, &path));

@@ -263,7 +263,8 @@ mod tests {
             .spawn()
             .expect("python3 is on the machine");
         let mut told = [0; 7];
-        std::io::Read::read_exact(stranger.stdout.as_mut().expect("its output"), &mut told).expect("it listens");
+        let output = stranger.stdout.as_mut().expect("its output");
+        io::Read::read_exact(output, &mut told).expect("it listens");
         let made = Connector::plain().connect_service(&ServiceAddress::Unix(path), Duration::from_secs(1)).await;
         drop(stranger.stdin.take());
         let _ended = stranger.wait();

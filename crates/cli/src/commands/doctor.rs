@@ -7,12 +7,17 @@ mod mesh;
 mod ports;
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
 use crate::manifest;
-use crate::output::table::{Cell, Column, Table};
-use crate::output::{Answer, Tone, amount};
+use crate::output::paint::Paint;
+use crate::output::{Answer, Cell, Column, Table, Tone, amount, harmless};
+
+/// Columns of a check's name, and of its cause where the help stands behind it.
+const CHECK: usize = 11;
+const CAUSE: usize = 40;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -126,29 +131,42 @@ fn tell(context: &Context, mesh: Option<&str>, findings: &[Finding], only_bad: b
     let answer = Answer::new("doctor", "check").with("summary", summary(findings).into()).items(items);
     let answer = mesh.map_or(answer.clone(), |mesh| answer.of_mesh(mesh, None));
     context.answer(answer, || {
-        let mut table = Table::new(&[
-            Column::stays("OUTCOME"),
-            Column::name("CHECK"),
-            Column::sentence("CAUSE"),
-            Column::sentence("HELP"),
-        ]);
-        for finding in &shown {
-            let outcome = finding.outcome;
-            // A word beside each mark, so that nothing hangs on signs or colours.
-            let word = match context.screen.out_is_terminal {
-                true => format!("{} {}", outcome.mark(), outcome.word()),
-                false => outcome.word().to_owned(),
-            };
-            table.row(vec![
-                Cell::toned(word, outcome.tone()),
-                Cell::new(finding.check),
-                Cell::new(&finding.cause),
-                Cell::new(&finding.help),
-            ]);
-        }
-        let drawn = if table.is_empty() { String::new() } else { context.table_whole(table.headless()) };
+        let drawn = match context.screen.width() {
+            Some(width) => shown.iter().map(|finding| line(finding, width, context.screen.out)).collect(),
+            None => table(context, &shown),
+        };
         format!("{drawn}{}\n", summary(findings))
     });
+}
+
+/// As `  ✗ ports        8080 is taken by pid 911 (apache2)    stop it`; what does not fit goes below. Nothing is cut off: it is
+/// what a person came for.
+fn line(finding: &Finding, width: usize, paint: Paint) -> String {
+    let Finding { check, outcome, cause, help } = finding;
+    let (cause, help) = (harmless(cause), harmless(help));
+    let mark = paint.tone(outcome.tone(), outcome.mark());
+    let front = 4 + CHECK + 2;
+    if help.is_empty() || front + cause.width().max(CAUSE) + 2 + help.width() <= width {
+        let text = if help.is_empty() { cause } else { format!("{cause:<CAUSE$}  {help}") };
+        return format!("  {mark} {check:<CHECK$}  {text}\n");
+    }
+    format!("  {mark} {check:<CHECK$}  {cause}\n{:front$}{help}\n", "")
+}
+
+/// The same for programs and files: a word in the place of the mark, every column as wide as it is.
+fn table(context: &Context, shown: &[&Finding]) -> String {
+    let columns =
+        [Column::stays("OUTCOME"), Column::name("CHECK"), Column::sentence("CAUSE"), Column::sentence("HELP")];
+    let mut table = Table::new(&columns);
+    for finding in shown {
+        table.row(vec![
+            Cell::toned(finding.outcome.word(), finding.outcome.tone()),
+            Cell::new(finding.check),
+            Cell::new(&finding.cause),
+            Cell::new(&finding.help),
+        ]);
+    }
+    if table.is_empty() { String::new() } else { context.table_whole(table.headless()) }
 }
 
 fn item(finding: &Finding) -> Value {
@@ -193,5 +211,18 @@ mod tests {
         let more = [&all[..], &[Finding::skipped("mesh", "none runs")]].concat();
         assert_eq!(summary(&more), "4 checks: 1 passed, 1 warning, 1 failed, 1 skipped");
         assert_eq!(item(&more[3])["help"], Value::Null);
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_goes_below_and_nothing_is_cut() {
+        let finding =
+            Finding::failed("ports", "8080 is taken by pid 911 (apache2)", "stop it, or `gateway: { listen: PORT }`");
+        let wide = line(&finding, 100, Paint::plain());
+        let narrow = line(&finding, 60, Paint::plain());
+        assert_eq!(wide.lines().count(), 1, "{wide}");
+        assert_eq!(narrow.lines().count(), 2, "{narrow}");
+        for text in [wide, narrow] {
+            assert!(text.contains(&finding.cause) && text.contains(&finding.help), "{text}");
+        }
     }
 }

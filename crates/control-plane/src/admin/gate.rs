@@ -175,7 +175,8 @@ pub(super) async fn page(State(shared): State<Arc<Shared>>, request: Request, ne
     let path = request.uri().path().to_owned();
     // Whoever watches over this process learns whether it is there, and no more.
     let is_health = matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
-    let known = match origin(request.uri(), request.headers()) {
+    // Under whichever name: no browser takes the certificate of a master for that of a host.
+    let known = match origin(authority(request.uri(), request.headers()), request.headers()) {
         Ok(()) if is_health => return next.run(request).await,
         Ok(()) => asker(&shared, &from, token(request.headers()), Right::Look, &path).await,
         Err(refused) => Err(refused),
@@ -207,7 +208,12 @@ fn form(from: &Whence, request: &Request) -> Result<(), Refused> {
     let refused = |reason, message: String| Err(Refused::new(reason, message));
     let headers = request.headers();
     if !matches!(from, Whence::User(_)) {
-        origin(request.uri(), headers)?;
+        let authority = authority(request.uri(), headers);
+        if !is_own(authority) {
+            let message = format!("the host `{authority}` is not this API's: name it by its address, or `localhost`");
+            return refused(Reason::Denied, message);
+        }
+        origin(authority, headers)?;
     }
     if request.method() != Method::POST {
         return refused(Reason::MethodNotAllowed, format!("{} asks nothing here: calls are POSTs", request.method()));
@@ -301,14 +307,15 @@ pub(super) fn may_change(asker: Option<&Asker>, method: &str) -> Result<String, 
     }
 }
 
-/// Refuses what another site's page, or a name that it points here, could have made a browser send.
-fn origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
-    let denied = |message: String| Err(Refused::new(Reason::Denied, message));
+/// Under which name this API is asked.
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let said = headers.get(HOST).and_then(|value| value.to_str().ok());
-    let authority = uri.authority().map(|authority| authority.as_str()).or(said).unwrap_or_default();
-    if !is_own(authority) {
-        return denied(format!("the host `{authority}` is not this API's: name it by its address, or `localhost`"));
-    }
+    uri.authority().map(|authority| authority.as_str()).or(said).unwrap_or_default()
+}
+
+/// Refuses what another site's page could have made a browser send.
+fn origin(authority: &str, headers: &HeaderMap) -> Result<(), Refused> {
+    let denied = |message: String| Err(Refused::new(Reason::Denied, message));
     let same = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(authority));
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.to_str().unwrap_or("unreadable");
