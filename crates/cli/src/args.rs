@@ -7,8 +7,8 @@ use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
-    apply, ca, check, completions, down, explain, get, identity, init, login, logs, man, nginx, plan, show, status,
-    token, up,
+    apply, ca, check, completions, doctor, down, explain, get, identity, init, login, logs, man, nginx, plan, show,
+    status, token, up,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -121,6 +121,7 @@ pub(crate) struct Globals {
 pub(crate) enum Command {
     Init(init::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     Show(show::Args),
     /// Print the JSON Schema of the manifest, for editors
     Schema,

@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod ca;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod explain;
 pub(crate) mod get;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
         Command::Init(args) => init::run(&args, context),
         Command::Check(args) => check::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
         Command::Show(args) => show::run(&args, context),
         Command::Schema => schema::run(context),
         Command::Up(args) => up::run(args, context),

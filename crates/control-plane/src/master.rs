@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
-use synego_identity::Digest;
+use synego_identity::{Acceptor, Digest};
 use synego_model::{
     Access, AccessLines, Announcement, CallFigures, Cause, Declaration, Denial, EjectionReport, Engine, InstanceState,
     Snapshot,
 };
 use synego_runtime::clock;
+use synego_runtime::lifecycle::Stop;
 use synego_runtime::telemetry::Metrics;
 use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::pb;
@@ -33,6 +34,7 @@ use crate::credential::CredentialHandle;
 use crate::enrol::Door;
 use crate::health::Health;
 use crate::link::{self, Carrier};
+use crate::lockout::Lockout;
 use crate::metrics::{DoorMetrics, MasterMetrics};
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
@@ -134,6 +136,8 @@ pub(crate) struct Shared {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
     pub(crate) logins: LoginBook,
+    /// Who guessed tokens of the admin API.
+    pub(crate) guesses: Mutex<Lockout>,
     pub(crate) audit: Audit,
     pub(crate) metrics: MasterMetrics,
     pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
@@ -230,6 +234,7 @@ impl MasterControl {
             asks,
             links: Arc::default(),
             logins: config.logins,
+            guesses: Mutex::default(),
             audit: config.audit,
             metrics: MasterMetrics::new(&config.metrics),
             snapshot: watch::Sender::new(Arc::clone(registry.snapshot())),
@@ -278,6 +283,19 @@ impl MasterHandle {
     /// The admin API and `grpc.health.v1`, to be merged into the router of the admin port.
     pub fn admin_router(&self) -> axum::Router {
         crate::admin::router(Arc::clone(&self.shared))
+    }
+
+    /// Serves the admin API, and `pages` beside it, where other machines reach it, until `stop`: under TLS alone, and
+    /// to those who say by a token or an operator's certificate who they are.
+    pub async fn serve_admin_under_tls(
+        &self,
+        listener: tokio::net::TcpListener,
+        acceptor: Acceptor,
+        pages: axum::Router,
+        stop: Stop,
+    ) {
+        let pages = crate::admin::guarded(pages, Arc::clone(&self.shared));
+        crate::admin::serve_under_tls(listener, acceptor, self.admin_router().merge(pages), stop).await;
     }
 
     /// Tells what faces the world from this process.

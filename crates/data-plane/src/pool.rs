@@ -65,6 +65,16 @@ pub(crate) struct Target {
     h2: h2::Group,
 }
 
+impl Target {
+    /// How the instance has refused our certificate since then, if it did.
+    pub(crate) fn refused_since(&self, since: std::time::Instant) -> Option<String> {
+        match &self.address {
+            ServiceAddress::Tcp(address) => self.pool.upgrade()?.connector.refused_since(address, since),
+            ServiceAddress::Unix(_) => None,
+        }
+    }
+}
+
 /// Why a request that was handed to a connection has no answer.
 #[derive(Debug)]
 pub(crate) enum SendError {

@@ -57,6 +57,8 @@ pub struct SidecarConfig {
     pub inbound: SocketAddr,
     /// What peers are told instead of `inbound`; `None`: found out.
     pub advertise: Option<SocketAddr>,
+    /// Where other machines reach the master of this very process; `None`: they do not, or there is none.
+    pub host: Option<IpAddr>,
     /// Where the process reaches others.
     pub outbound: SocketAddr,
     /// Where metrics and health are served; `None`: by the process that holds this sidecar.
@@ -210,6 +212,7 @@ impl SidecarConfig {
                 credential: None,
                 inbound,
                 advertise,
+                host: None,
                 outbound,
                 admin,
                 stop: args.stop,

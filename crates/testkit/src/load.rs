@@ -34,6 +34,12 @@ impl Report {
 
 /// Sends `rate` GETs a second to `url` for `length`; a failure is anything but a 2xx answer read to its end.
 pub async fn gets(url: &str, rate: u32, length: Duration) -> Report {
+    gets_with(url, &[], rate, length).await
+}
+
+/// The same with fields of each request.
+pub async fn gets_with(url: &str, fields: &[(&'static str, &'static str)], rate: u32, length: Duration) -> Report {
+    let fields = fields.to_vec();
     let client = HttpClient::default();
     let start = Instant::now();
     let total = (f64::from(rate) * length.as_secs_f64()) as u32;
@@ -41,9 +47,9 @@ pub async fn gets(url: &str, rate: u32, length: Duration) -> Report {
     for number in 0..total {
         let planned = start + Duration::from_secs_f64(f64::from(number) / f64::from(rate));
         tokio::time::sleep_until(planned.into()).await;
-        let (client, url) = (client.clone(), url.to_owned());
+        let (client, url, fields) = (client.clone(), url.to_owned(), fields.clone());
         open.spawn(async move {
-            let answer = client.get(&url).await;
+            let answer = client.request("GET", &url, &fields, "").await;
             let outcome = match answer {
                 Ok(answer) if answer.status.is_success() => Ok(planned.elapsed()),
                 Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),

@@ -309,6 +309,7 @@ fn config(
         credential: ground.credentials.get(&spec.name).cloned(),
         inbound: SocketAddr::new(everywhere, 0),
         advertise: None,
+        host: ground.far.then(|| manifest.masters.mesh.ip()).filter(|_| !ground.announces),
         outbound: SocketAddr::new(loopback, 0),
         admin: None,
         state_dir: Some(ground.state_dir.clone()),

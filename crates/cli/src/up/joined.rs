@@ -222,7 +222,15 @@ impl pb::admin_server::Admin for Local {
             who: "the user of this process".to_owned(),
             role: pb::AdminRole::Write.into(),
             expires_unix_ms: 0,
+            root: Vec::new(),
         }))
+    }
+
+    async fn issue_operator(
+        &self,
+        _request: Request<pb::IssueOperatorRequest>,
+    ) -> Result<Response<pb::IssuedOperator>, Status> {
+        Err(elsewhere())
     }
 
     async fn issue_login(&self, _request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {

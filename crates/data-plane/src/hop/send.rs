@@ -200,6 +200,12 @@ async fn attempt(
         if deadline::was_its_time(outgoing.deadline.of_stream(), clock::now()) {
             return Err(Miss::lapse(Lapse::Total, whom));
         }
+        if !is_reused
+            && matches!(error, SendError::Unsent | SendError::Reset(_))
+            && let Some(refused) = picked.target.refused_since(began)
+        {
+            return Err(Miss::not_taken(&error, whom, &refused));
+        }
         // A connection that was kept may have died unseen: that says nothing about the instance.
         let died = match error {
             SendError::Unsent => true,

@@ -3008,9 +3008,12 @@ pub struct WhoAmIAnswer {
     /// What it may do.
     #[prost(enumeration = "AdminRole", tag = "3")]
     pub role: i32,
-    /// When its token ends: milliseconds since 1970-01-01 UTC; 0: it has none.
+    /// When its token or certificate ends: milliseconds since 1970-01-01 UTC; 0: it has none.
     #[prost(uint64, tag = "4")]
     pub expires_unix_ms: u64,
+    /// Certificates (DER) of the roots of the mesh, by which its masters are known over TLS.
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    pub root: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// A token that is wanted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3053,6 +3056,9 @@ pub struct LoginView {
     /// When it ends: milliseconds since 1970-01-01 UTC.
     #[prost(uint64, tag = "5")]
     pub expires_unix_ms: u64,
+    /// What is shown: `token` or `certificate`.
+    #[prost(string, tag = "6")]
+    pub kind: ::prost::alloc::string::String,
 }
 /// Nothing to say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3701,6 +3707,35 @@ pub struct InstanceIdentity {
     #[prost(message, optional, tag = "2")]
     pub identity: ::core::option::Option<IdentityReport>,
 }
+/// A certificate that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueOperatorRequest {
+    /// For whom: a name as services have it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it may do: READ or WRITE.
+    #[prost(enumeration = "AdminRole", tag = "2")]
+    pub role: i32,
+    /// Seconds that it is good: 600 to 2,592,000; 0: 86,400, one day.
+    #[prost(uint32, tag = "3")]
+    pub ttl_s: u32,
+    /// PKCS#10 request (DER): proves that its sender holds the key; nothing else of it is taken.
+    #[prost(bytes = "vec", tag = "4")]
+    pub request: ::prost::alloc::vec::Vec<u8>,
+}
+/// A certificate of an operator.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssuedOperator {
+    /// The certificate (DER).
+    #[prost(bytes = "vec", tag = "1")]
+    pub certificate: ::prost::alloc::vec::Vec<u8>,
+    /// Certificates (DER) of the roots of the mesh.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub root: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// What is kept of it.
+    #[prost(message, optional, tag = "3")]
+    pub login: ::core::option::Option<LoginView>,
+}
 /// What one who asks may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4183,6 +4218,28 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Identity"));
             self.inner.unary(req, path, codec).await
         }
+        /// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+        pub async fn issue_operator(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IssueOperatorRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedOperator>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/synego.v1.Admin/IssueOperator",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("synego.v1.Admin", "IssueOperator"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4302,6 +4359,11 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::IdentityRequest>,
         ) -> std::result::Result<tonic::Response<super::IdentityAnswer>, tonic::Status>;
+        /// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+        async fn issue_operator(
+            &self,
+            request: tonic::Request<super::IssueOperatorRequest>,
+        ) -> std::result::Result<tonic::Response<super::IssuedOperator>, tonic::Status>;
     }
     /// Served by a master to people and tools.
     #[derive(Debug)]
@@ -5105,6 +5167,51 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/IssueOperator" => {
+                    #[allow(non_camel_case_types)]
+                    struct IssueOperatorSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::IssueOperatorRequest>
+                    for IssueOperatorSvc<T> {
+                        type Response = super::IssuedOperator;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IssueOperatorRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::issue_operator(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IssueOperatorSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

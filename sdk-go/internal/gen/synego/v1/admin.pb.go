@@ -131,8 +131,10 @@ type WhoAmIAnswer struct {
 	Who string `protobuf:"bytes,2,opt,name=who,proto3" json:"who,omitempty"`
 	// What it may do.
 	Role AdminRole `protobuf:"varint,3,opt,name=role,proto3,enum=synego.v1.AdminRole" json:"role,omitempty"`
-	// When its token ends: milliseconds since 1970-01-01 UTC; 0: it has none.
+	// When its token or certificate ends: milliseconds since 1970-01-01 UTC; 0: it has none.
 	ExpiresUnixMs uint64 `protobuf:"varint,4,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
+	// Certificates (DER) of the roots of the mesh, by which its masters are known over TLS.
+	Root          [][]byte `protobuf:"bytes,5,rep,name=root,proto3" json:"root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +195,13 @@ func (x *WhoAmIAnswer) GetExpiresUnixMs() uint64 {
 		return x.ExpiresUnixMs
 	}
 	return 0
+}
+
+func (x *WhoAmIAnswer) GetRoot() [][]byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
 }
 
 // A token that is wanted.
@@ -327,6 +336,8 @@ type LoginView struct {
 	CreatedUnixMs uint64 `protobuf:"varint,4,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
 	// When it ends: milliseconds since 1970-01-01 UTC.
 	ExpiresUnixMs uint64 `protobuf:"varint,5,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
+	// What is shown: `token` or `certificate`.
+	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +405,13 @@ func (x *LoginView) GetExpiresUnixMs() uint64 {
 		return x.ExpiresUnixMs
 	}
 	return 0
+}
+
+func (x *LoginView) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // Nothing to say.
@@ -3306,30 +3324,169 @@ func (x *InstanceIdentity) GetIdentity() *IdentityReport {
 	return nil
 }
 
+// A certificate that is wanted.
+type IssueOperatorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For whom: a name as services have it.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it may do: READ or WRITE.
+	Role AdminRole `protobuf:"varint,2,opt,name=role,proto3,enum=synego.v1.AdminRole" json:"role,omitempty"`
+	// Seconds that it is good: 600 to 2,592,000; 0: 86,400, one day.
+	TtlS uint32 `protobuf:"varint,3,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	// PKCS#10 request (DER): proves that its sender holds the key; nothing else of it is taken.
+	Request       []byte `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueOperatorRequest) Reset() {
+	*x = IssueOperatorRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueOperatorRequest) ProtoMessage() {}
+
+func (x *IssueOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueOperatorRequest.ProtoReflect.Descriptor instead.
+func (*IssueOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *IssueOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssueOperatorRequest) GetRole() AdminRole {
+	if x != nil {
+		return x.Role
+	}
+	return AdminRole_ADMIN_ROLE_UNSPECIFIED
+}
+
+func (x *IssueOperatorRequest) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
+func (x *IssueOperatorRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// A certificate of an operator.
+type IssuedOperator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The certificate (DER).
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Certificates (DER) of the roots of the mesh.
+	Root [][]byte `protobuf:"bytes,2,rep,name=root,proto3" json:"root,omitempty"`
+	// What is kept of it.
+	Login         *LoginView `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedOperator) Reset() {
+	*x = IssuedOperator{}
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedOperator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedOperator) ProtoMessage() {}
+
+func (x *IssuedOperator) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedOperator.ProtoReflect.Descriptor instead.
+func (*IssuedOperator) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *IssuedOperator) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *IssuedOperator) GetRoot() [][]byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *IssuedOperator) GetLogin() *LoginView {
+	if x != nil {
+		return x.Login
+	}
+	return nil
+}
+
 var File_synego_v1_admin_proto protoreflect.FileDescriptor
 
 const file_synego_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x15synego/v1/admin.proto\x12\tsynego.v1\x1a\x16synego/v1/common.proto\x1a\x14synego/v1/mesh.proto\"\x0f\n" +
-	"\rWhoAmIRequest\"\x86\x01\n" +
+	"\rWhoAmIRequest\"\x9a\x01\n" +
 	"\fWhoAmIAnswer\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x10\n" +
 	"\x03who\x18\x02 \x01(\tR\x03who\x12(\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x14.synego.v1.AdminRoleR\x04role\x12&\n" +
-	"\x0fexpires_unix_ms\x18\x04 \x01(\x04R\rexpiresUnixMs\"f\n" +
+	"\x0fexpires_unix_ms\x18\x04 \x01(\x04R\rexpiresUnixMs\x12\x12\n" +
+	"\x04root\x18\x05 \x03(\fR\x04root\"f\n" +
 	"\x11IssueLoginRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x14.synego.v1.AdminRoleR\x04role\x12\x13\n" +
 	"\x05ttl_s\x18\x03 \x01(\rR\x04ttlS\"O\n" +
 	"\vIssuedLogin\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12*\n" +
-	"\x05login\x18\x02 \x01(\v2\x14.synego.v1.LoginViewR\x05login\"\xa9\x01\n" +
+	"\x05login\x18\x02 \x01(\v2\x14.synego.v1.LoginViewR\x05login\"\xbd\x01\n" +
 	"\tLoginView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x14.synego.v1.AdminRoleR\x04role\x12&\n" +
 	"\x0fcreated_unix_ms\x18\x04 \x01(\x04R\rcreatedUnixMs\x12&\n" +
-	"\x0fexpires_unix_ms\x18\x05 \x01(\x04R\rexpiresUnixMs\"\x13\n" +
+	"\x0fexpires_unix_ms\x18\x05 \x01(\x04R\rexpiresUnixMs\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\"\x13\n" +
 	"\x11ListLoginsRequest\"7\n" +
 	"\tLoginList\x12*\n" +
 	"\x05login\x18\x01 \x03(\v2\x14.synego.v1.LoginViewR\x05login\"$\n" +
@@ -3551,12 +3708,21 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\aunix_ms\x18\x05 \x01(\x04R\x06unixMs\"e\n" +
 	"\x10InstanceIdentity\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x125\n" +
-	"\bidentity\x18\x02 \x01(\v2\x19.synego.v1.IdentityReportR\bidentity*g\n" +
+	"\bidentity\x18\x02 \x01(\v2\x19.synego.v1.IdentityReportR\bidentity\"\x83\x01\n" +
+	"\x14IssueOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x14.synego.v1.AdminRoleR\x04role\x12\x13\n" +
+	"\x05ttl_s\x18\x03 \x01(\rR\x04ttlS\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\fR\arequest\"r\n" +
+	"\x0eIssuedOperator\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x12\n" +
+	"\x04root\x18\x02 \x03(\fR\x04root\x12*\n" +
+	"\x05login\x18\x03 \x01(\v2\x14.synego.v1.LoginViewR\x05login*g\n" +
 	"\tAdminRole\x12\x1a\n" +
 	"\x16ADMIN_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fADMIN_ROLE_LOOK\x10\x01\x12\x13\n" +
 	"\x0fADMIN_ROLE_READ\x10\x02\x12\x14\n" +
-	"\x10ADMIN_ROLE_WRITE\x10\x032\x9d\b\n" +
+	"\x10ADMIN_ROLE_WRITE\x10\x032\xea\b\n" +
 	"\x05Admin\x121\n" +
 	"\x03Get\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView\x125\n" +
 	"\x05Watch\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView0\x01\x128\n" +
@@ -3576,7 +3742,8 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\bCaRotate\x12\x1a.synego.v1.CaRotateRequest\x1a\x11.synego.v1.CaView\x128\n" +
 	"\bCaExport\x12\x1a.synego.v1.CaExportRequest\x1a\x10.synego.v1.CaPem\x12/\n" +
 	"\bCaImport\x12\x10.synego.v1.CaPem\x1a\x11.synego.v1.CaView\x12A\n" +
-	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswerBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswer\x12K\n" +
+	"\rIssueOperator\x12\x1f.synego.v1.IssueOperatorRequest\x1a\x19.synego.v1.IssuedOperatorBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_admin_proto_rawDescOnce sync.Once
@@ -3591,63 +3758,65 @@ func file_synego_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_synego_v1_admin_proto_goTypes = []any{
-	(AdminRole)(0),             // 0: synego.v1.AdminRole
-	(*WhoAmIRequest)(nil),      // 1: synego.v1.WhoAmIRequest
-	(*WhoAmIAnswer)(nil),       // 2: synego.v1.WhoAmIAnswer
-	(*IssueLoginRequest)(nil),  // 3: synego.v1.IssueLoginRequest
-	(*IssuedLogin)(nil),        // 4: synego.v1.IssuedLogin
-	(*LoginView)(nil),          // 5: synego.v1.LoginView
-	(*ListLoginsRequest)(nil),  // 6: synego.v1.ListLoginsRequest
-	(*LoginList)(nil),          // 7: synego.v1.LoginList
-	(*RevokeLoginRequest)(nil), // 8: synego.v1.RevokeLoginRequest
-	(*RevokedLogin)(nil),       // 9: synego.v1.RevokedLogin
-	(*GetRequest)(nil),         // 10: synego.v1.GetRequest
-	(*MeshView)(nil),           // 11: synego.v1.MeshView
-	(*MasterView)(nil),         // 12: synego.v1.MasterView
-	(*ServiceView)(nil),        // 13: synego.v1.ServiceView
-	(*InstanceView)(nil),       // 14: synego.v1.InstanceView
-	(*RouteView)(nil),          // 15: synego.v1.RouteView
-	(*NodeView)(nil),           // 16: synego.v1.NodeView
-	(*GatewayView)(nil),        // 17: synego.v1.GatewayView
-	(*Warning)(nil),            // 18: synego.v1.Warning
-	(*ApplyRequest)(nil),       // 19: synego.v1.ApplyRequest
-	(*ManifestFile)(nil),       // 20: synego.v1.ManifestFile
-	(*ApplyResult)(nil),        // 21: synego.v1.ApplyResult
-	(*Change)(nil),             // 22: synego.v1.Change
-	(*Diagnostic)(nil),         // 23: synego.v1.Diagnostic
-	(*LogsRequest)(nil),        // 24: synego.v1.LogsRequest
-	(*LogsBatch)(nil),          // 25: synego.v1.LogsBatch
-	(*LogsLine)(nil),           // 26: synego.v1.LogsLine
-	(*DownRequest)(nil),        // 27: synego.v1.DownRequest
-	(*DownProgress)(nil),       // 28: synego.v1.DownProgress
-	(*TokenCreateRequest)(nil), // 29: synego.v1.TokenCreateRequest
-	(*TokenCreated)(nil),       // 30: synego.v1.TokenCreated
-	(*TokenListRequest)(nil),   // 31: synego.v1.TokenListRequest
-	(*TokenListAnswer)(nil),    // 32: synego.v1.TokenListAnswer
-	(*TokenRevokeRequest)(nil), // 33: synego.v1.TokenRevokeRequest
-	(*TokenView)(nil),          // 34: synego.v1.TokenView
-	(*CaStatusRequest)(nil),    // 35: synego.v1.CaStatusRequest
-	(*CaRotateRequest)(nil),    // 36: synego.v1.CaRotateRequest
-	(*CaExportRequest)(nil),    // 37: synego.v1.CaExportRequest
-	(*CaPem)(nil),              // 38: synego.v1.CaPem
-	(*CaView)(nil),             // 39: synego.v1.CaView
-	(*RootView)(nil),           // 40: synego.v1.RootView
-	(*WaitingView)(nil),        // 41: synego.v1.WaitingView
-	(*IdentityRequest)(nil),    // 42: synego.v1.IdentityRequest
-	(*IdentityAnswer)(nil),     // 43: synego.v1.IdentityAnswer
-	(*InstanceIdentity)(nil),   // 44: synego.v1.InstanceIdentity
-	nil,                        // 45: synego.v1.InstanceView.LabelsEntry
-	nil,                        // 46: synego.v1.ApplyRequest.VariablesEntry
-	(InstanceState)(0),         // 47: synego.v1.InstanceState
-	(*StateCause)(nil),         // 48: synego.v1.StateCause
-	(Protocol)(0),              // 49: synego.v1.Protocol
-	(*Policy)(nil),             // 50: synego.v1.Policy
-	(*InstanceLoad)(nil),       // 51: synego.v1.InstanceLoad
-	(*Ejection)(nil),           // 52: synego.v1.Ejection
-	(*OutputLine)(nil),         // 53: synego.v1.OutputLine
-	(*IdentityReport)(nil),     // 54: synego.v1.IdentityReport
+	(AdminRole)(0),               // 0: synego.v1.AdminRole
+	(*WhoAmIRequest)(nil),        // 1: synego.v1.WhoAmIRequest
+	(*WhoAmIAnswer)(nil),         // 2: synego.v1.WhoAmIAnswer
+	(*IssueLoginRequest)(nil),    // 3: synego.v1.IssueLoginRequest
+	(*IssuedLogin)(nil),          // 4: synego.v1.IssuedLogin
+	(*LoginView)(nil),            // 5: synego.v1.LoginView
+	(*ListLoginsRequest)(nil),    // 6: synego.v1.ListLoginsRequest
+	(*LoginList)(nil),            // 7: synego.v1.LoginList
+	(*RevokeLoginRequest)(nil),   // 8: synego.v1.RevokeLoginRequest
+	(*RevokedLogin)(nil),         // 9: synego.v1.RevokedLogin
+	(*GetRequest)(nil),           // 10: synego.v1.GetRequest
+	(*MeshView)(nil),             // 11: synego.v1.MeshView
+	(*MasterView)(nil),           // 12: synego.v1.MasterView
+	(*ServiceView)(nil),          // 13: synego.v1.ServiceView
+	(*InstanceView)(nil),         // 14: synego.v1.InstanceView
+	(*RouteView)(nil),            // 15: synego.v1.RouteView
+	(*NodeView)(nil),             // 16: synego.v1.NodeView
+	(*GatewayView)(nil),          // 17: synego.v1.GatewayView
+	(*Warning)(nil),              // 18: synego.v1.Warning
+	(*ApplyRequest)(nil),         // 19: synego.v1.ApplyRequest
+	(*ManifestFile)(nil),         // 20: synego.v1.ManifestFile
+	(*ApplyResult)(nil),          // 21: synego.v1.ApplyResult
+	(*Change)(nil),               // 22: synego.v1.Change
+	(*Diagnostic)(nil),           // 23: synego.v1.Diagnostic
+	(*LogsRequest)(nil),          // 24: synego.v1.LogsRequest
+	(*LogsBatch)(nil),            // 25: synego.v1.LogsBatch
+	(*LogsLine)(nil),             // 26: synego.v1.LogsLine
+	(*DownRequest)(nil),          // 27: synego.v1.DownRequest
+	(*DownProgress)(nil),         // 28: synego.v1.DownProgress
+	(*TokenCreateRequest)(nil),   // 29: synego.v1.TokenCreateRequest
+	(*TokenCreated)(nil),         // 30: synego.v1.TokenCreated
+	(*TokenListRequest)(nil),     // 31: synego.v1.TokenListRequest
+	(*TokenListAnswer)(nil),      // 32: synego.v1.TokenListAnswer
+	(*TokenRevokeRequest)(nil),   // 33: synego.v1.TokenRevokeRequest
+	(*TokenView)(nil),            // 34: synego.v1.TokenView
+	(*CaStatusRequest)(nil),      // 35: synego.v1.CaStatusRequest
+	(*CaRotateRequest)(nil),      // 36: synego.v1.CaRotateRequest
+	(*CaExportRequest)(nil),      // 37: synego.v1.CaExportRequest
+	(*CaPem)(nil),                // 38: synego.v1.CaPem
+	(*CaView)(nil),               // 39: synego.v1.CaView
+	(*RootView)(nil),             // 40: synego.v1.RootView
+	(*WaitingView)(nil),          // 41: synego.v1.WaitingView
+	(*IdentityRequest)(nil),      // 42: synego.v1.IdentityRequest
+	(*IdentityAnswer)(nil),       // 43: synego.v1.IdentityAnswer
+	(*InstanceIdentity)(nil),     // 44: synego.v1.InstanceIdentity
+	(*IssueOperatorRequest)(nil), // 45: synego.v1.IssueOperatorRequest
+	(*IssuedOperator)(nil),       // 46: synego.v1.IssuedOperator
+	nil,                          // 47: synego.v1.InstanceView.LabelsEntry
+	nil,                          // 48: synego.v1.ApplyRequest.VariablesEntry
+	(InstanceState)(0),           // 49: synego.v1.InstanceState
+	(*StateCause)(nil),           // 50: synego.v1.StateCause
+	(Protocol)(0),                // 51: synego.v1.Protocol
+	(*Policy)(nil),               // 52: synego.v1.Policy
+	(*InstanceLoad)(nil),         // 53: synego.v1.InstanceLoad
+	(*Ejection)(nil),             // 54: synego.v1.Ejection
+	(*OutputLine)(nil),           // 55: synego.v1.OutputLine
+	(*IdentityReport)(nil),       // 56: synego.v1.IdentityReport
 }
 var file_synego_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: synego.v1.WhoAmIAnswer.role:type_name -> synego.v1.AdminRole
@@ -3662,71 +3831,75 @@ var file_synego_v1_admin_proto_depIdxs = []int32{
 	16, // 9: synego.v1.MeshView.node:type_name -> synego.v1.NodeView
 	17, // 10: synego.v1.MeshView.gateway:type_name -> synego.v1.GatewayView
 	18, // 11: synego.v1.MeshView.warning:type_name -> synego.v1.Warning
-	47, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
-	48, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
-	49, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
+	49, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
+	50, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
+	51, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
 	14, // 15: synego.v1.ServiceView.instance:type_name -> synego.v1.InstanceView
-	50, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
-	47, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
-	48, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
-	51, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
-	52, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
-	45, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
-	50, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
-	47, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
-	48, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
+	52, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
+	49, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
+	50, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
+	53, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
+	54, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
+	47, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
+	52, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
+	49, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
+	50, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
 	20, // 25: synego.v1.ApplyRequest.file:type_name -> synego.v1.ManifestFile
-	46, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
+	48, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
 	22, // 27: synego.v1.ApplyResult.change:type_name -> synego.v1.Change
 	23, // 28: synego.v1.ApplyResult.diagnostic:type_name -> synego.v1.Diagnostic
 	26, // 29: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
-	53, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
+	55, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
 	34, // 31: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
 	34, // 32: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
 	40, // 33: synego.v1.CaView.root:type_name -> synego.v1.RootView
 	41, // 34: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
 	44, // 35: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
 	40, // 36: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
-	54, // 37: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
-	10, // 38: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
-	10, // 39: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
-	19, // 40: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
-	24, // 41: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
-	27, // 42: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
-	1,  // 43: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
-	3,  // 44: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
-	6,  // 45: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
-	8,  // 46: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
-	29, // 47: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
-	31, // 48: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
-	33, // 49: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
-	35, // 50: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
-	36, // 51: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
-	37, // 52: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
-	38, // 53: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
-	42, // 54: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
-	11, // 55: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
-	11, // 56: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
-	21, // 57: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
-	25, // 58: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
-	28, // 59: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
-	2,  // 60: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
-	4,  // 61: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
-	7,  // 62: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
-	9,  // 63: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
-	30, // 64: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
-	32, // 65: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
-	34, // 66: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
-	39, // 67: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
-	39, // 68: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
-	38, // 69: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
-	39, // 70: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
-	43, // 71: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
-	55, // [55:72] is the sub-list for method output_type
-	38, // [38:55] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	56, // 37: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
+	0,  // 38: synego.v1.IssueOperatorRequest.role:type_name -> synego.v1.AdminRole
+	5,  // 39: synego.v1.IssuedOperator.login:type_name -> synego.v1.LoginView
+	10, // 40: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
+	10, // 41: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
+	19, // 42: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
+	24, // 43: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
+	27, // 44: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
+	1,  // 45: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
+	3,  // 46: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
+	6,  // 47: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
+	8,  // 48: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
+	29, // 49: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
+	31, // 50: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
+	33, // 51: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
+	35, // 52: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
+	36, // 53: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
+	37, // 54: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
+	38, // 55: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
+	42, // 56: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
+	45, // 57: synego.v1.Admin.IssueOperator:input_type -> synego.v1.IssueOperatorRequest
+	11, // 58: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
+	11, // 59: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
+	21, // 60: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
+	25, // 61: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
+	28, // 62: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
+	2,  // 63: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
+	4,  // 64: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
+	7,  // 65: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
+	9,  // 66: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
+	30, // 67: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
+	32, // 68: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
+	34, // 69: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
+	39, // 70: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
+	39, // 71: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
+	38, // 72: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
+	39, // 73: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
+	43, // 74: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
+	46, // 75: synego.v1.Admin.IssueOperator:output_type -> synego.v1.IssuedOperator
+	58, // [58:76] is the sub-list for method output_type
+	40, // [40:58] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_admin_proto_init() }
@@ -3742,7 +3915,7 @@ func file_synego_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_admin_proto_rawDesc), len(file_synego_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

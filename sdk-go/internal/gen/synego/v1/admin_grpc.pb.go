@@ -26,23 +26,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_Get_FullMethodName         = "/synego.v1.Admin/Get"
-	Admin_Watch_FullMethodName       = "/synego.v1.Admin/Watch"
-	Admin_Apply_FullMethodName       = "/synego.v1.Admin/Apply"
-	Admin_Logs_FullMethodName        = "/synego.v1.Admin/Logs"
-	Admin_Down_FullMethodName        = "/synego.v1.Admin/Down"
-	Admin_WhoAmI_FullMethodName      = "/synego.v1.Admin/WhoAmI"
-	Admin_IssueLogin_FullMethodName  = "/synego.v1.Admin/IssueLogin"
-	Admin_ListLogins_FullMethodName  = "/synego.v1.Admin/ListLogins"
-	Admin_RevokeLogin_FullMethodName = "/synego.v1.Admin/RevokeLogin"
-	Admin_TokenCreate_FullMethodName = "/synego.v1.Admin/TokenCreate"
-	Admin_TokenList_FullMethodName   = "/synego.v1.Admin/TokenList"
-	Admin_TokenRevoke_FullMethodName = "/synego.v1.Admin/TokenRevoke"
-	Admin_CaStatus_FullMethodName    = "/synego.v1.Admin/CaStatus"
-	Admin_CaRotate_FullMethodName    = "/synego.v1.Admin/CaRotate"
-	Admin_CaExport_FullMethodName    = "/synego.v1.Admin/CaExport"
-	Admin_CaImport_FullMethodName    = "/synego.v1.Admin/CaImport"
-	Admin_Identity_FullMethodName    = "/synego.v1.Admin/Identity"
+	Admin_Get_FullMethodName           = "/synego.v1.Admin/Get"
+	Admin_Watch_FullMethodName         = "/synego.v1.Admin/Watch"
+	Admin_Apply_FullMethodName         = "/synego.v1.Admin/Apply"
+	Admin_Logs_FullMethodName          = "/synego.v1.Admin/Logs"
+	Admin_Down_FullMethodName          = "/synego.v1.Admin/Down"
+	Admin_WhoAmI_FullMethodName        = "/synego.v1.Admin/WhoAmI"
+	Admin_IssueLogin_FullMethodName    = "/synego.v1.Admin/IssueLogin"
+	Admin_ListLogins_FullMethodName    = "/synego.v1.Admin/ListLogins"
+	Admin_RevokeLogin_FullMethodName   = "/synego.v1.Admin/RevokeLogin"
+	Admin_TokenCreate_FullMethodName   = "/synego.v1.Admin/TokenCreate"
+	Admin_TokenList_FullMethodName     = "/synego.v1.Admin/TokenList"
+	Admin_TokenRevoke_FullMethodName   = "/synego.v1.Admin/TokenRevoke"
+	Admin_CaStatus_FullMethodName      = "/synego.v1.Admin/CaStatus"
+	Admin_CaRotate_FullMethodName      = "/synego.v1.Admin/CaRotate"
+	Admin_CaExport_FullMethodName      = "/synego.v1.Admin/CaExport"
+	Admin_CaImport_FullMethodName      = "/synego.v1.Admin/CaImport"
+	Admin_Identity_FullMethodName      = "/synego.v1.Admin/Identity"
+	Admin_IssueOperator_FullMethodName = "/synego.v1.Admin/IssueOperator"
 )
 
 // AdminClient is the client API for Admin service.
@@ -86,6 +87,8 @@ type AdminClient interface {
 	CaImport(ctx context.Context, in *CaPem, opts ...grpc.CallOption) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error)
+	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+	IssueOperator(ctx context.Context, in *IssueOperatorRequest, opts ...grpc.CallOption) (*IssuedOperator, error)
 }
 
 type adminClient struct {
@@ -293,6 +296,16 @@ func (c *adminClient) Identity(ctx context.Context, in *IdentityRequest, opts ..
 	return out, nil
 }
 
+func (c *adminClient) IssueOperator(ctx context.Context, in *IssueOperatorRequest, opts ...grpc.CallOption) (*IssuedOperator, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssuedOperator)
+	err := c.cc.Invoke(ctx, Admin_IssueOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -334,6 +347,8 @@ type AdminServer interface {
 	CaImport(context.Context, *CaPem) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error)
+	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+	IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -394,6 +409,9 @@ func (UnimplementedAdminServer) CaImport(context.Context, *CaPem) (*CaView, erro
 }
 func (UnimplementedAdminServer) Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Identity not implemented")
+}
+func (UnimplementedAdminServer) IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueOperator not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -701,6 +719,24 @@ func _Admin_Identity_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_IssueOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).IssueOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_IssueOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).IssueOperator(ctx, req.(*IssueOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -763,6 +799,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Identity",
 			Handler:    _Admin_Identity_Handler,
+		},
+		{
+			MethodName: "IssueOperator",
+			Handler:    _Admin_IssueOperator_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
