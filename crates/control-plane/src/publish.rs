@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_model::{Announcement, Declaration, HealthReport, InstanceId, Reason, ServiceName, ServiceTable, Snapshot};
+use synego_model::{
+    Announcement, Declaration, HealthReport, InstanceId, InstanceState, Reason, ServiceName, ServiceTable, Snapshot,
+};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::{clock, tasks};
 use synego_wire::convert::Invalid;
@@ -208,6 +210,12 @@ struct Settled {
 }
 
 impl Settled {
+    /// Whether another instance than `own` is ready.
+    fn has_ready_beside(&self, own: &InstanceId) -> bool {
+        let endpoints = self.table.iter().flat_map(|table| &table.endpoints);
+        endpoints.filter(|endpoint| endpoint.state == InstanceState::Ready).any(|endpoint| endpoint.id != *own)
+    }
+
     /// Whether `other` is the very same, not one like it.
     fn is(&self, other: &Self) -> bool {
         let same_table = match (&self.table, &other.table) {
@@ -298,6 +306,10 @@ impl LinkTask {
                 self.guard.shared.links.deliver(link, lines);
                 return Ok(());
             }
+            Some(Up::Order(step)) => {
+                self.guard.shared.links.stepped(link, step);
+                return Ok(());
+            }
             Some(Up::Join(_)) => return Err(status::refusal(Reason::InvalidMessage, "a second join")),
             // A message of a newer protocol.
             None => return Ok(()),
@@ -342,7 +354,8 @@ impl LinkTask {
         let settled = Settled { declaration, table: now.service(self.announcement.service.as_str()).cloned() };
         // A snapshot wakes every link, and changes the settings of few.
         if !self.settled.as_ref().is_some_and(|former| former.is(&settled)) {
-            let settings = self.guard.shared.settings(&self.announcement.service);
+            let mut settings = self.guard.shared.settings(&self.announcement.service);
+            settings.others_ready = settled.has_ready_beside(&self.announcement.id);
             if settings != self.settings {
                 if !self.send(Down::Settings((&settings).into())) {
                     return;

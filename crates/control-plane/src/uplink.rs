@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::credential::CredentialHandle;
 pub use crate::master::InProcessMaster;
 use crate::metrics::UplinkMetrics;
+use crate::order::Commanded;
 pub use crate::{LogLevel, OutputLine};
 
 /// A fresh value for [`Announcement::incarnation`]: 128 random bits in hex.
@@ -88,6 +89,8 @@ pub struct UplinkConfig {
     pub publish: Arc<dyn Fn(Arc<Snapshot>) + Send + Sync>,
     /// Lines of the process's output, where the sidecar holds it.
     pub output: Option<Arc<dyn OutputSource>>,
+    /// Who obeys what a person orders; `None`: nobody.
+    pub commanded: Option<Arc<dyn Commanded>>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }

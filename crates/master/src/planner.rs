@@ -1,16 +1,16 @@
 //! What a new manifest would change, for the admin API: the manifest crate decides, this file translates.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use synego_control_plane::master::{ApplyAsked, Planned, PlannedChange, Planner, Refusal};
 use synego_manifest::{Effect, FileRole, LoadedFile, Manifest};
 use synego_model::Reason;
+use tokio::sync::watch;
 
 /// Compares manifests with the one in force.
 #[derive(Debug)]
 pub struct ManifestPlanner {
-    current: Mutex<Manifest>,
+    current: watch::Sender<Manifest>,
     cores: u32,
 }
 
@@ -18,7 +18,13 @@ impl ManifestPlanner {
     /// A planner that begins with `current`; `cores`: what `instances: cores` means on this machine.
     #[must_use]
     pub fn new(current: Manifest, cores: u32) -> Self {
-        Self { current: Mutex::new(current), cores }
+        Self { current: watch::Sender::new(current), cores }
+    }
+
+    /// The manifest in force, and every change of it.
+    #[must_use]
+    pub fn manifests(&self) -> watch::Receiver<Manifest> {
+        self.current.subscribe()
     }
 }
 
@@ -35,10 +41,7 @@ impl Planner for ManifestPlanner {
                 token: None,
             };
         };
-        let changes = {
-            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            synego_manifest::plan(&current, &after)
-        };
+        let changes = { synego_manifest::plan(&self.current.borrow(), &after) };
         let blocked: Vec<String> = changes
             .iter()
             .filter(|change| !matches!(change.effect, Effect::Live | Effect::Nothing))
@@ -67,7 +70,7 @@ impl Planner for ManifestPlanner {
 
     fn taken(&self, planned: &Planned) {
         if let Some(manifest) = planned.token.as_ref().and_then(|token| token.downcast_ref::<Manifest>()) {
-            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = manifest.clone();
+            self.current.send_replace(manifest.clone());
         }
     }
 }

@@ -297,6 +297,9 @@ mod tests {
             ("IssueLogin", Right::Write),
             ("RevokeLogin", Right::Write),
             ("CaExport", Right::Write),
+            ("Reload", Right::Write),
+            ("Drain", Right::Write),
+            ("Scale", Right::Write),
             ("SomethingNew", Right::Write),
         ] {
             assert_eq!(Right::needed(method), needed, "{method}");
