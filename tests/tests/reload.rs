@@ -326,6 +326,33 @@ async fn ending_a_mesh_under_load_loses_nothing_that_it_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_changed_manifest_is_applied_by_a_reload_and_by_further_instances() {
+    let home = Home::default();
+    let (mesh, _) = breakable(&home, "instances: 2").await;
+    let load = load(&mesh, rate());
+    load.more(20).await;
+    let before = mesh.pids("subject");
+    let file = mesh.home.path().join("manifest/synego.yaml");
+    let text = std::fs::read_to_string(&file).expect("the manifest");
+    let changed = text.replace("instances: 2", "instances: 3").replace("env: {", "env: { COLOUR: blue,");
+    assert_ne!(changed, text);
+    write(&file, &changed);
+    let plan = mesh.try_json(&["plan"]).expect("a plan");
+    let effects: Vec<&str> =
+        plan["items"].as_array().into_iter().flatten().filter_map(|item| item["effect"].as_str()).collect();
+    assert!(effects.contains(&"roll") && effects.contains(&"scale"), "{plan}");
+    let applied = mesh.synego(&["apply", "-y"]);
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    wait::until("three other processes serve", Duration::from_secs(20), || async {
+        let now = mesh.pids("subject");
+        wait::that(now.len() == 3 && now.iter().all(|one| !before.contains(one)), format!("{before:?} {now:?}"))
+    })
+    .await;
+    load.more(20).await;
+    check(&load.stop().await, 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watched_file_that_changes_reloads_the_service() {
     let home = Home::default();
     let mode = home.path().join("mode");

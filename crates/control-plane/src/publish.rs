@@ -37,6 +37,9 @@ const JOIN_WITHIN: Duration = Duration::from_secs(5);
 const COALESCE: Duration = Duration::from_millis(50);
 /// Messages under way to one sidecar.
 const OUTBOX: usize = 64;
+/// Time between looks whether callers know of a drain, and how long it is looked.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+const DRAIN_WATCHED: Duration = Duration::from_secs(5);
 /// Commands that wait for one link.
 const COMMANDS: usize = 64;
 
@@ -100,7 +103,10 @@ impl pb::mesh_server::Mesh for MeshService {
         let (commands, commanded) = mpsc::channel(COMMANDS);
         let (end, ended) = oneshot::channel();
         let Announcement { id, service, .. } = joining.announcement.clone();
-        self.shared.links.add(link, Linked { id: id.clone(), service: service.clone(), commands, end: Some(end) });
+        self.shared.links.add(
+            link,
+            Linked { id: id.clone(), service: service.clone(), commands, end: Some(end), subscribed: None, taken: 0 },
+        );
         let settings = self.shared.settings(&service);
         let _room = to.try_send(Ok(pb::FromMaster { is: Some(Down::Joined(joined(&self.shared, &settings))) }));
         tracing::info!(instance = %id, address = %joining.announcement.address, "sidecar linked");
@@ -115,6 +121,8 @@ impl pb::mesh_server::Mesh for MeshService {
             settings,
             settled: None,
             subscribed: None,
+            draining: None,
+            has_drained: false,
             sent: None,
             due: None,
             last_sent: None,
@@ -194,7 +202,11 @@ struct LinkTask {
     /// What these follow from; `None`: not known.
     settled: Option<Settled>,
     /// What the sidecar wants to know; `None`: nothing, another master tells it.
-    subscribed: Option<BTreeSet<ServiceName>>,
+    subscribed: Option<Arc<BTreeSet<ServiceName>>>,
+    /// Its instance drains: since when, and the epoch by which callers know.
+    draining: Option<(std::time::Instant, Option<u64>)>,
+    /// Whether it drained at its last report.
+    has_drained: bool,
     /// What it knows; `None`: nothing yet.
     sent: Option<Arc<Snapshot>>,
     /// When the next update may leave.
@@ -260,6 +272,7 @@ impl LinkTask {
                     }
                 }
                 () = sleep_until(due), if due.is_some() => self.send_due(),
+                () = tokio::time::sleep(DRAIN_LOOK), if self.draining.is_some() => self.look_at_drain(),
                 Some(command) = self.commanded.recv(), if self.to.capacity() > 0 => {
                     self.send(Down::Command(command));
                 }
@@ -278,6 +291,10 @@ impl LinkTask {
         let event = match message.is {
             Some(Up::Report(report)) => {
                 let report = HealthReport::try_from(&report).map_err(|invalid| self.refuse(&invalid))?;
+                let drains = report.state == InstanceState::Draining;
+                if drains != std::mem::replace(&mut self.has_drained, drains) {
+                    self.draining = drains.then(|| (clock::now(), None));
+                }
                 Event::Reported(link, report)
             }
             Some(Up::Announced(said)) => {
@@ -296,6 +313,7 @@ impl LinkTask {
                 return Ok(());
             }
             Some(Up::Taken(taken)) => {
+                self.guard.shared.links.taken(link, taken.epoch);
                 if !taken.refused.is_empty() {
                     self.guard.shared.metrics.refused("update");
                     tracing::warn!(instance = %self.guard.id, epoch = taken.epoch, cause = taken.refused, "update refused");
@@ -331,7 +349,8 @@ impl LinkTask {
         }
         let names: Result<BTreeSet<ServiceName>, _> = subscribe.service.iter().map(|name| name.parse()).collect();
         let names = names.map_err(|error| status::refusal(Reason::InvalidMessage, format!("service: {error}")))?;
-        self.subscribed = subscribe.active.then_some(names);
+        self.subscribed = subscribe.active.then(|| Arc::new(names));
+        self.guard.shared.links.subscribed(self.guard.link, self.subscribed.clone());
         // Subscribing asks for everything anew.
         self.sent = None;
         self.due = subscribe.active.then(clock::now);
@@ -364,7 +383,7 @@ impl LinkTask {
             }
             self.settled = Some(settled);
         }
-        let Some(names) = &self.subscribed else { return };
+        let Some(names) = self.subscribed.as_deref() else { return };
         let (kind, message) = match &self.sent {
             None => ("snapshot", Some(Down::Snapshot(table::snapshot(&now, names)))),
             Some(sent) => ("delta", table::delta(sent, &now, names).map(Down::Delta)),
@@ -373,6 +392,24 @@ impl LinkTask {
         if self.send(message) {
             self.guard.shared.metrics.published(kind);
             self.sent = Some(now);
+        }
+    }
+
+    /// Tells the sidecar once all callers have taken up that its instance drains.
+    fn look_at_drain(&mut self) {
+        let Some((since, epoch)) = self.draining else { return };
+        let (service, id) = (&self.announcement.service, &self.announcement.id);
+        let epoch = epoch.or_else(|| {
+            let snapshot = self.snapshot.borrow();
+            let shown = snapshot.service(service.as_str()).and_then(|table| table.endpoint(id));
+            let is_known = shown.is_none_or(|endpoint| !endpoint.state.takes_requests());
+            is_known.then_some(snapshot.epoch().0)
+        });
+        let know = epoch.is_some_and(|epoch| self.guard.shared.links.have_taken(service, epoch));
+        let is_late = clock::now().duration_since(since) > DRAIN_WATCHED;
+        self.draining = (!know && !is_late).then_some((since, epoch));
+        if know {
+            self.send(Down::DrainKnown(true));
         }
     }
 

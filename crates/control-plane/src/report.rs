@@ -291,6 +291,10 @@ impl LinkTask {
                 }
                 return;
             }
+            Some(Down::DrainKnown(_)) => {
+                self.facts.shared.drain_known.send_if_modified(|known| known.insert(index));
+                return;
+            }
             Some(Down::Command(command)) => return self.command(command, to, followed),
             // A second answer, or a message of a newer protocol.
             Some(Down::Joined(_)) | None => return,

@@ -201,7 +201,7 @@ impl Master {
             admin: admin.iter().map(Listener::address).collect::<Result<_, _>>()?,
         };
         let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
-        let planner = ManifestPlanner::new(config.manifest.clone(), cores);
+        let planner = ManifestPlanner::new(config.manifest.clone(), cores, config.is_machine);
         let manifests = planner.manifests();
         let (control, handle) = MasterControl::new(ControlConfig {
             name,

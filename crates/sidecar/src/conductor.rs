@@ -123,6 +123,15 @@ impl Conductor {
                 }
                 return;
             }
+            Ordered::Process(process) => {
+                if let Some(recipe) = &mut self.recipe {
+                    let spec = &mut recipe.spec;
+                    (spec.command, spec.build, spec.cwd) = (process.command, process.build, process.cwd);
+                    (spec.user_env, spec.env_files) = (process.env, process.env_files);
+                    (spec.ready, spec.stop_by) = (process.ready, process.stop_by);
+                }
+                return;
+            }
         };
         match order {
             Order::Reload { .. } => self.reload(how, steps).await,

@@ -6,6 +6,8 @@ use synego_control_plane::order::{Commanded, Order, Outcome, Step};
 use synego_supervise::StopBy;
 use tokio::sync::mpsc;
 
+use crate::config::ProcessConfig;
+
 /// Orders that wait for their turn.
 const WAITING: usize = 16;
 /// Steps of one order that wait for whoever gave it.
@@ -22,6 +24,8 @@ pub(crate) enum Ordered {
     Order { order: Order, how: ReloadHow, steps: Teller },
     /// The deadline of a drain and the signal of an end, from now on.
     Stop(Duration, StopBy),
+    /// How the next generation is run.
+    Process(Box<ProcessConfig>),
 }
 
 /// How a reload goes about it.
@@ -64,6 +68,14 @@ impl Orders {
     pub fn set_stop(&self, within: Duration, by: StopBy) {
         // One that is ending needs it no more.
         let _gone = self.0.try_send(Ordered::Stop(within, by));
+    }
+}
+
+impl Orders {
+    /// How the process is run from its next generation on; [`Order::Reload`] begins it.
+    pub fn set_process(&self, process: ProcessConfig) {
+        // One that is ending needs it no more.
+        let _gone = self.0.try_send(Ordered::Process(Box::new(process)));
     }
 }
 

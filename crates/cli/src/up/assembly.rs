@@ -148,7 +148,8 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         handle.set_machine(node.as_str(), instances.fleet());
     }
     if let Some(manifests) = manifests {
-        tasks::spawn("take-up", Kind::Connection, take_up(instances.fleet(), manifests));
+        let own = Context::new(context.globals.clone());
+        tasks::spawn("take-up", Kind::Connection, take_up(own, instances.fleet(), manifests));
     }
     tasks::spawn("watch", Kind::Connection, super::watch::run(instances.fleet(), host.stop()));
     let local_admin = match &handle {
@@ -210,11 +211,18 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     watched.map(|()| DONE)
 }
 
-/// Has the services of this machine go by what `apply` put in force, as far as it is live.
-async fn take_up(fleet: Arc<Fleet>, mut manifests: watch::Receiver<Manifest>) {
+/// Has the services of this machine go by its own file whenever `apply` put another manifest in force. What was sent to
+/// the master says nothing of what runs here: that is read from the disk of this machine alone.
+async fn take_up(context: Context, fleet: Arc<Fleet>, mut manifests: watch::Receiver<Manifest>) {
+    let context = Arc::new(context);
     while manifests.changed().await.is_ok() {
-        let manifest = manifests.borrow_and_update().clone();
-        fleet.take_up(&manifest);
+        manifests.mark_unchanged();
+        let own = context.clone();
+        let read = tasks::spawn_blocking("take-up", move || crate::manifest::read(&own)).await;
+        match read.map(|read| read.map(|outcome| outcome.manifest)) {
+            Ok(Ok(Some(manifest))) => fleet.take_up(&manifest),
+            _ => tracing::warn!("the file of this machine cannot be read: its services run on as they do"),
+        }
     }
 }
 
@@ -250,6 +258,7 @@ async fn own_master(
         admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
         identity: IdentityConfig::of(&wanted.manifest, state_dir),
         settle: false,
+        is_machine: true,
         store: Some(state_dir.join(STORE)),
         socket: None,
         audit: Some(log_file(&wanted.manifest, "audit")?),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_manifest::Manifest;
+use synego_model::process::ServiceAddress;
 use synego_model::{InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
 use synego_runtime::Stop;
 use synego_runtime::logs::{LineConfig, LineWriter, To};
@@ -213,21 +214,9 @@ fn config(
 ) -> SidecarConfig {
     let spec = &local.spec;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let (address, process) = match &local.target {
-        Target::Run { command, build, port } => {
-            let process = ProcessConfig {
-                command: command.clone(),
-                build: build.clone().filter(|_| !ground.no_build),
-                cwd: local.cwd.clone(),
-                env: local.env.clone(),
-                env_files: local.env_files.clone(),
-                ready: local.ready.clone(),
-                stop_by: StopBy::of(&local.stop.signal).unwrap_or_default(),
-            };
-            let address = port.map(|port| synego_model::process::ServiceAddress::Tcp(SocketAddr::new(loopback, port)));
-            (address, Some(process))
-        }
-        Target::Found(addresses) => (addresses.get(index).and_then(|address| address.parse().ok()), None),
+    let address = match &local.target {
+        Target::Run { port, .. } => port.map(|port| ServiceAddress::Tcp(SocketAddr::new(loopback, port))),
+        Target::Found(addresses) => addresses.get(index).and_then(|address| address.parse().ok()),
     };
     let everywhere = IpAddr::V4(if ground.far { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST });
     SidecarConfig {
@@ -243,7 +232,7 @@ fn config(
         routes: if ground.announces { places(spec) } else { None },
         uses: spec.uses.clone(),
         address,
-        process,
+        process: process(local, ground),
         health: spec.health.clone(),
         masters: ground.masters.clone(),
         mtls: manifest.identity.mtls,
@@ -259,6 +248,20 @@ fn config(
         is_built: false,
         commanded: Some(commanded),
     }
+}
+
+/// How the process of a service is run; `None`: it is found running.
+fn process(local: &LocalService, ground: &Ground) -> Option<ProcessConfig> {
+    let Target::Run { command, build, .. } = &local.target else { return None };
+    Some(ProcessConfig {
+        command: command.clone(),
+        build: build.clone().filter(|_| !ground.no_build),
+        cwd: local.cwd.clone(),
+        env: local.env.clone(),
+        env_files: local.env_files.clone(),
+        ready: local.ready.clone(),
+        stop_by: StopBy::of(&local.stop.signal).unwrap_or_default(),
+    })
 }
 
 /// The places of routes without further conditions: what a sidecar can announce.

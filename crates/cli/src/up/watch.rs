@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use synego_model::{ServiceName, WatchSpec};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, clock};
-use synego_sidecar::order::{Order, Outcome};
 
 use super::instances::Fleet;
 
@@ -60,7 +59,7 @@ pub(crate) async fn run(fleet: Arc<Fleet>, stop: Stop) {
             let is_free = known.is_reloading.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
             if is_quiet && is_free {
                 known.changed = None;
-                let reloading = reload(fleet.clone(), service.clone());
+                let reloading = fleet.reload(service.clone(), "a watched file changed");
                 known.is_reloading = Some(tasks::spawn("watch-reload", Kind::Connection, reloading));
             }
         }
@@ -71,24 +70,6 @@ pub(crate) async fn run(fleet: Arc<Fleet>, stop: Stop) {
             () = stop.stopped() => return,
         }
     }
-}
-
-/// Reloads all instances of a service, in turn.
-async fn reload(fleet: Arc<Fleet>, service: ServiceName) {
-    tracing::info!(%service, "watched files changed: it is reloaded");
-    let round = clock::unix_us();
-    let ids = fleet.ids().into_iter().filter(|(name, _)| *name == service);
-    let all = ids.map(|(name, id)| {
-        let mut steps = fleet.order(&name, &id, Order::Reload { round });
-        async move {
-            while let Some(step) = steps.recv().await {
-                if step.outcome == Outcome::Failed {
-                    tracing::warn!(instance = id, cause = step.message, "the reload after a change failed");
-                }
-            }
-        }
-    });
-    futures_util::future::join_all(all).await;
 }
 
 /// Turns when a file that is watched comes, goes, or is written.

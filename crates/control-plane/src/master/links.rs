@@ -1,6 +1,6 @@
 //! The links that stand: how the rest of a master reaches one of them, and who asked for lines of output.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use synego_model::{InstanceId, ServiceName};
@@ -43,6 +43,10 @@ pub(crate) struct Linked {
     pub(crate) service: ServiceName,
     pub(crate) commands: mpsc::Sender<pb::Command>,
     pub(crate) end: Option<oneshot::Sender<&'static str>>,
+    /// What it is told of; `None`: another master tells it.
+    pub(crate) subscribed: Option<Arc<BTreeSet<ServiceName>>>,
+    /// The last epoch that it has taken up, or refused.
+    pub(crate) taken: u64,
 }
 
 /// Lines of one instance.
@@ -120,6 +124,27 @@ impl Links {
         inner.links.remove(&link);
         // Whoever waits for its steps learns that none follow.
         inner.orders.retain(|_, (from, _)| *from != link);
+    }
+
+    /// Notes what a link is told of from now on.
+    pub(crate) fn subscribed(&self, link: Link, names: Option<Arc<BTreeSet<ServiceName>>>) {
+        if let Some(linked) = self.lock().links.get_mut(&link) {
+            (linked.subscribed, linked.taken) = (names, 0);
+        }
+    }
+
+    /// Notes what a link has taken up.
+    pub(crate) fn taken(&self, link: Link, epoch: u64) {
+        if let Some(linked) = self.lock().links.get_mut(&link) {
+            linked.taken = linked.taken.max(epoch);
+        }
+    }
+
+    /// Whether all who are told of a service have taken up this epoch.
+    pub(crate) fn have_taken(&self, service: &ServiceName, epoch: u64) -> bool {
+        let inner = self.lock();
+        let is_told = |linked: &&Linked| linked.subscribed.as_ref().is_some_and(|names| names.contains(service));
+        inner.links.values().filter(is_told).all(|linked| linked.taken >= epoch)
     }
 
     /// Every instance that has a link, in the order of their ids.

@@ -17,8 +17,10 @@ use crate::instance::{DrainStep, Wishes};
 use crate::orders::Teller;
 use crate::proof::cause;
 
-/// Time in which callers hear of a drain before new requests are refused: a report, a coalesced publication, and slack.
-const ANNOUNCE: Duration = Duration::from_millis(300);
+/// Longest time in which callers may take up a drain before new requests are refused.
+const ANNOUNCE: Duration = Duration::from_secs(2);
+/// Time for requests that were sent just before their callers knew.
+const JUST_SENT: Duration = Duration::from_millis(50);
 /// Time that the end of the process keeps for itself, of the whole drain.
 const LAST_GRACE: Duration = Duration::from_secs(2);
 /// Time for requests that were routed to the former generation just before the switch to be counted there.
@@ -34,8 +36,10 @@ pub(crate) fn last_grace(within: Duration) -> Duration {
 /// Announces that the instance drains, waits, bounded, until its callers know, and refuses what still comes.
 pub(crate) async fn refuse(wishes: &watch::Sender<Wishes>, linked: &UplinkHandle, within: Duration) {
     wishes.send_modify(|wishes| wishes.drain = DrainStep::Announced);
-    linked.report_now();
-    tokio::time::sleep(ANNOUNCE.min(within / 4)).await;
+    if tokio::time::timeout(ANNOUNCE.min(within / 4), linked.announce_drain()).await.is_err() {
+        tracing::warn!("not every caller is known to have heard of the drain");
+    }
+    tokio::time::sleep(JUST_SENT.min(within / 8)).await;
     wishes.send_modify(|wishes| wishes.drain = DrainStep::Refusing);
 }
 

@@ -1686,7 +1686,7 @@ pub mod from_sidecar {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromMaster {
     /// Exactly one is set.
-    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5, 6, 10")]
     pub is: ::core::option::Option<from_master::Is>,
 }
 /// Nested message and enum types in `FromMaster`.
@@ -1712,6 +1712,9 @@ pub mod from_master {
         /// Whom to trust from now on; after `Joined`, and at each change.
         #[prost(message, tag = "6")]
         Trust(super::Trust),
+        /// Every caller whom this master tells has taken up that this instance drains; once for each drain.
+        #[prost(bool, tag = "10")]
+        DrainKnown(bool),
     }
 }
 /// Who this sidecar is and what stands behind it.
@@ -3534,6 +3537,9 @@ pub struct Change {
     /// What it touches, for people.
     #[prost(string, tag = "6")]
     pub touches: ::prost::alloc::string::String,
+    /// Whether `apply` takes it at this mesh.
+    #[prost(bool, tag = "7")]
+    pub applies: bool,
 }
 /// One mistake in a manifest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::lines::show;
 use super::one::One;
 use super::turns::Turns;
-use super::{Gone, Ground, Picture, Ready, config};
+use super::{Gone, Ground, Picture, Ready, config, process};
 use crate::failure::Failure;
 
 /// Steps of one order that wait for whoever gave it.
@@ -53,7 +53,7 @@ pub(super) struct Member {
 /// All services of this machine.
 pub(crate) struct Fleet {
     ground: Ground,
-    manifest: Manifest,
+    manifest: Mutex<Manifest>,
     ready: Arc<watch::Sender<Ready>>,
     pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
     running: Mutex<Vec<Running>>,
@@ -76,7 +76,7 @@ impl Fleet {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             ground,
-            manifest,
+            manifest: Mutex::new(manifest),
             ready: Arc::new(watch::Sender::new(Ready::new())),
             pictures: Arc::new(pictures),
             running: Mutex::new(running),
@@ -105,8 +105,9 @@ impl Fleet {
         let orders = Arc::new(OnceLock::new());
         let local =
             Arc::new(Local { fleet: self.this.clone(), service: service.local.spec.name.clone(), id: id.clone() });
+        let manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let one = One {
-            config: config(&self.manifest, &service.local, index, instance, &self.ground, local),
+            config: config(&manifest, &service.local, index, instance, &self.ground, local),
             id: id.clone(),
             after: service.after.clone(),
             wanted: service.before.clone(),
@@ -147,20 +148,58 @@ impl Fleet {
         running.iter().flat_map(of).collect()
     }
 
-    /// Takes up what a changed manifest says of how services are ended and reloaded.
+    /// Takes up what the changed file of this machine says of the services that run: how they are ended and watched at
+    /// once, how they are run by a reload, how many by starting and ending some. A number that was scaled stays.
     pub(crate) fn take_up(&self, manifest: &Manifest) {
+        let (mut rolled, mut resized) = (Vec::new(), Vec::new());
+        *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = manifest.clone();
         for service in self.lock().iter_mut() {
-            let name = &service.local.spec.name;
-            let Some(now) = manifest.local.iter().find(|local| local.spec.name == *name) else { continue };
+            let name = service.local.spec.name.clone();
+            let Some(now) = manifest.local.iter().find(|local| local.spec.name == name) else { continue };
+            let before = std::mem::replace(&mut service.local, now.clone());
             service.turns.set(now.reload);
-            if now.stop != service.local.stop {
+            let orders: Vec<Orders> =
+                service.members.iter().filter_map(|member| member.orders.get()).cloned().collect();
+            if now.stop != before.stop {
                 let by = StopBy::of(&now.stop.signal).unwrap_or_default();
-                let all = service.members.iter().filter_map(|member| member.orders.get());
-                all.for_each(|orders| orders.set_stop(now.stop.within, by));
+                orders.iter().for_each(|orders| orders.set_stop(now.stop.within, by));
             }
-            service.local.stop = now.stop.clone();
-            service.local.reload = now.reload;
-            service.local.watch.clone_from(&now.watch);
+            let is_run = |local: &LocalService| {
+                let (env, files) = (local.env.clone(), local.env_files.clone());
+                (local.target.clone(), local.cwd.clone(), env, files, local.ready.clone())
+            };
+            if let (Some(process), true) = (process(now, &self.ground), is_run(&before) != is_run(now)) {
+                orders.iter().for_each(|orders| orders.set_process(process.clone()));
+                rolled.push(name.clone());
+            }
+            if now.instances() != before.instances() && service.members.len() == before.instances() {
+                resized.push(name);
+            }
+        }
+        for service in rolled {
+            drop(tasks::spawn("roll", Kind::Connection, self.reload(service, "its manifest changed")));
+        }
+        for service in resized {
+            // Whoever applied sees it in `status`.
+            drop(self.scale(&service, None));
+        }
+    }
+
+    /// Reloads all instances of a service, in turn.
+    pub(crate) fn reload(&self, service: ServiceName, why: &'static str) -> impl Future<Output = ()> + use<> {
+        let round = synego_runtime::clock::unix_us();
+        let ids = self.ids().into_iter().filter(|(name, _)| *name == service);
+        let all: Vec<_> = ids.map(|(name, id)| (self.order(&name, &id, Order::Reload { round }), id)).collect();
+        async move {
+            tracing::info!(%service, why, "it is reloaded");
+            let ends = all.into_iter().map(|(mut steps, id)| async move {
+                while let Some(step) = steps.recv().await {
+                    if step.outcome == Outcome::Failed {
+                        tracing::warn!(instance = id, why, cause = step.message, "the reload failed");
+                    }
+                }
+            });
+            futures_util::future::join_all(ends).await;
         }
     }
 

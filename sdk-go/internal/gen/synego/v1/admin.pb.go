@@ -1858,7 +1858,9 @@ type Change struct {
 	// `live`, `edge`, `socket`, `scale`, `roll`, `self` or `never`.
 	Effect string `protobuf:"bytes,5,opt,name=effect,proto3" json:"effect,omitempty"`
 	// What it touches, for people.
-	Touches       string `protobuf:"bytes,6,opt,name=touches,proto3" json:"touches,omitempty"`
+	Touches string `protobuf:"bytes,6,opt,name=touches,proto3" json:"touches,omitempty"`
+	// Whether `apply` takes it at this mesh.
+	Applies       bool `protobuf:"varint,7,opt,name=applies,proto3" json:"applies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1933,6 +1935,13 @@ func (x *Change) GetTouches() string {
 		return x.Touches
 	}
 	return ""
+}
+
+func (x *Change) GetApplies() bool {
+	if x != nil {
+		return x.Applies
+	}
+	return false
 }
 
 // One mistake in a manifest.
@@ -3873,14 +3882,15 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\x06change\x18\x03 \x03(\v2\x11.synego.v1.ChangeR\x06change\x125\n" +
 	"\n" +
 	"diagnostic\x18\x04 \x03(\v2\x15.synego.v1.DiagnosticR\n" +
-	"diagnostic\"\x94\x01\n" +
+	"diagnostic\"\xae\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
 	"\x06before\x18\x03 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\tR\x05after\x12\x16\n" +
 	"\x06effect\x18\x05 \x01(\tR\x06effect\x12\x18\n" +
-	"\atouches\x18\x06 \x01(\tR\atouches\"\xe2\x01\n" +
+	"\atouches\x18\x06 \x01(\tR\atouches\x12\x18\n" +
+	"\aapplies\x18\a \x01(\bR\aapplies\"\xe2\x01\n" +
 	"\n" +
 	"Diagnostic\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +

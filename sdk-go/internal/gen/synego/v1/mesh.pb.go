@@ -334,6 +334,7 @@ type FromMaster struct {
 	//	*FromMaster_Settings
 	//	*FromMaster_Command
 	//	*FromMaster_Trust
+	//	*FromMaster_DrainKnown
 	Is            isFromMaster_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -430,6 +431,15 @@ func (x *FromMaster) GetTrust() *Trust {
 	return nil
 }
 
+func (x *FromMaster) GetDrainKnown() bool {
+	if x != nil {
+		if x, ok := x.Is.(*FromMaster_DrainKnown); ok {
+			return x.DrainKnown
+		}
+	}
+	return false
+}
+
 type isFromMaster_Is interface {
 	isFromMaster_Is()
 }
@@ -464,6 +474,11 @@ type FromMaster_Trust struct {
 	Trust *Trust `protobuf:"bytes,6,opt,name=trust,proto3,oneof"`
 }
 
+type FromMaster_DrainKnown struct {
+	// Every caller whom this master tells has taken up that this instance drains; once for each drain.
+	DrainKnown bool `protobuf:"varint,10,opt,name=drain_known,json=drainKnown,proto3,oneof"`
+}
+
 func (*FromMaster_Joined) isFromMaster_Is() {}
 
 func (*FromMaster_Snapshot) isFromMaster_Is() {}
@@ -475,6 +490,8 @@ func (*FromMaster_Settings) isFromMaster_Is() {}
 func (*FromMaster_Command) isFromMaster_Is() {}
 
 func (*FromMaster_Trust) isFromMaster_Is() {}
+
+func (*FromMaster_DrainKnown) isFromMaster_Is() {}
 
 // Who this sidecar is and what stands behind it.
 type Join struct {
@@ -4121,7 +4138,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06output\x12,\n" +
 	"\x05order\x18\n" +
 	" \x01(\v2\x14.synego.v1.OrderStepH\x00R\x05orderB\x04\n" +
-	"\x02is\"\xb0\x02\n" +
+	"\x02is\"\xd3\x02\n" +
 	"\n" +
 	"FromMaster\x12+\n" +
 	"\x06joined\x18\x01 \x01(\v2\x11.synego.v1.JoinedH\x00R\x06joined\x121\n" +
@@ -4129,7 +4146,10 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05delta\x18\x03 \x01(\v2\x10.synego.v1.DeltaH\x00R\x05delta\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1a.synego.v1.SidecarSettingsH\x00R\bsettings\x12.\n" +
 	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommand\x12(\n" +
-	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trustB\x04\n" +
+	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trust\x12!\n" +
+	"\vdrain_known\x18\n" +
+	" \x01(\bH\x00R\n" +
+	"drainKnownB\x04\n" +
 	"\x02is\"\x87\x02\n" +
 	"\x04Join\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
@@ -4601,6 +4621,7 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromMaster_Settings)(nil),
 		(*FromMaster_Command)(nil),
 		(*FromMaster_Trust)(nil),
+		(*FromMaster_DrainKnown)(nil),
 	}
 	file_synego_v1_mesh_proto_msgTypes[18].OneofWrappers = []any{
 		(*Health_Http)(nil),
