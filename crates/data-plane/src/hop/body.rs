@@ -16,6 +16,7 @@ use super::answer;
 use super::deadline::{self, Deadline};
 use super::headers;
 use super::intake::Intake;
+use super::leave::Leave;
 use super::record::Exchange;
 use crate::h1::Fault;
 use crate::message::{Body, Frame, NextFrame};
@@ -82,6 +83,8 @@ pub(crate) struct Relayed {
     is_grpc: bool,
     last: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Ends it when the process it comes of does.
+    leave: Option<Leave>,
     ended: bool,
 }
 
@@ -124,10 +127,12 @@ impl Relayed {
         exchange: Exchange,
         bounds: Bounds,
         now: Instant,
+        leave: Option<Leave>,
     ) -> Self {
         let Bounds { silence, ends, is_grpc } = bounds;
+        let (timer, ended) = (None, false);
         let mut relayed =
-            Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer: None, ended: false };
+            Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer, leave, ended };
         if relayed.upstream.is_ended() {
             relayed.finish(true);
         }
@@ -159,6 +164,11 @@ impl Relayed {
             }
             Poll::Pending => {
                 let (reason, limit) = ready!(self.poll_limits(cx));
+                if reason == Reason::Draining && self.leave.as_ref().is_some_and(|leave| leave.is_events) {
+                    // Its client comes back by itself, and is told nothing but that it is over.
+                    self.finish(true);
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(self.break_off(reason, BodyError::Silent(limit))))
             }
         }
@@ -197,6 +207,14 @@ impl Relayed {
                 let reason = if ends.is_some() { Reason::DeadlineExceeded } else { Reason::IdleTimeout };
                 return Poll::Ready((reason, self.silence));
             }
+            let mut look = None;
+            if let Some(leave) = &mut self.leave {
+                if leave.poll(cx, now).is_ready() {
+                    return Poll::Ready((Reason::Draining, self.silence));
+                }
+                look = leave.look(now);
+            }
+            let next = look.map_or(next, |look| look.min(next));
             // An armed timer that is early is left alone: it fires, and this looks again.
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
             if timer.deadline().into_std() > next || timer.is_elapsed() {
@@ -208,7 +226,12 @@ impl Relayed {
 
     fn note(&mut self, frame: &mut Frame) {
         match frame {
-            Frame::Data(data) => self.exchange.sent(data.len()),
+            Frame::Data(data) => {
+                self.exchange.sent(data.len());
+                if let Some(leave) = &mut self.leave {
+                    leave.pass(data);
+                }
+            }
             Frame::Trailers(trailers) => {
                 self.exchange.clear_answer(trailers);
                 if let Some(reason) = headers::reason(trailers) {

@@ -129,7 +129,7 @@ async fn pick(
 ) -> Result<Try, Refusal> {
     let mut began = clock::now();
     match &way.to {
-        To::Own { address, speak, idle_limit } => Ok(Try {
+        To::Own { address, speak, idle_limit, .. } => Ok(Try {
             target: station.pool.target(address, &way.service, *idle_limit),
             speak: *speak,
             connect: OWN_CONNECT,
