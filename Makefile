@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz clean
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -51,6 +51,9 @@ count: ## count the instructions of the steps of both planes, and fail when one 
 
 fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECONDS (60) for each target
 	@scripts/fuzz
+
+soak-identity: ## certificates of 60 s under load for 10 minutes, with a rotation of the root and masters that are away
+	@scripts/soak-identity
 
 clean: ## remove what was built
 	cargo clean

@@ -6,8 +6,11 @@ Every load returns `requests`, `seconds`, `errors`, and where it knows them `p50
 import json
 import random
 import re
+import sys
+from functools import cached_property
 from pathlib import Path
 
+from certificates import Certificates
 from processes import Failed, Rig
 
 HOST = "bench"
@@ -27,6 +30,11 @@ class Loads:
         (self.home / "message").write_bytes(GRPC_MESSAGE)
         (self.home / "upload.lua").write_text(
             f'wrk.method = "POST"\nwrk.body = string.rep("x", {MEBIBYTE})\nwrk.path = "/upload"\n')
+
+    @cached_property
+    def certificates(self) -> Certificates:
+        """Those of this run, made when the first row needs them."""
+        return Certificates(self.rig.home("certificates"))
 
     def h1(self, port: int, seconds: float) -> dict:
         return self.wrk(port, seconds, 64)
@@ -48,6 +56,16 @@ class Loads:
 
     def websocket(self, port: int, seconds: float) -> dict:
         return self.own("websocket", port, seconds, 64, "--size", 1024)
+
+    def handshakes(self, port: int, seconds: float) -> dict:
+        """Full handshakes of mutual TLS, eight at a time."""
+        return self.run("handshakes", [
+            sys.executable, "-B", Path(__file__).with_name("handshakes.py"), "--port", port, "--certificates",
+            self.certificates.folder, "--connections", 8, "--seconds", seconds], seconds)
+
+    def token(self, socket: Path) -> str:
+        """A token by which a sidecar joins the master whose admin socket this is."""
+        return self.rig.run([self.generator, "token", "--admin", socket], 10).strip()
 
     def routes(self, count: int):
         """A load that asks for each of `count` routes in a shuffled order."""
@@ -99,9 +117,12 @@ class Loads:
         return result
 
     def own(self, what: str, port: int, seconds: float, connections: int, *more: object) -> dict:
-        result = json.loads(self.rig.run(
-            [self.generator, what, "--port", port, "--host", HOST, "--connections", connections, "--seconds", seconds,
-             *more], seconds + 20))
+        return self.run(what, [self.generator, what, "--port", port, "--host", HOST, "--connections", connections,
+                               "--seconds", seconds, *more], seconds)
+
+    def run(self, what: str, command: list[object], seconds: float) -> dict:
+        """A generator that prints one line of JSON."""
+        result = json.loads(self.rig.run(command, seconds + 20))
         if result["errors"] and not result["requests"]:
             raise Failed(f"{what}: {result['first_error']}")
         return result

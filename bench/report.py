@@ -18,6 +18,7 @@ LOADED = [("cpu", "CPU µs", 1), ("user", "of it user", 1), ("worker", "of it da
 COLUMNS = {
     "rate": [("p50", "p50 µs", 0), ("p99", "p99 µs", 0), ("p999", "p99.9 µs", 0), ("added", "added p50 µs", 0),
              ("added99", "added p99 µs", 0), ("cpu", "CPU µs", 1), ("errors", "failed", 0)],
+    "handshakes": [("of_core", "a second and core", 0), *LOADED],
     "idle": [("empty", "none, MiB", 1), ("proportional", "of it proportional", 1), ("full", "with them, MiB", 1),
              ("each", "KiB each", 2), ("idle_cpu", "idle CPU ms/s", 1)],
     "syscalls": [("all", "all", 2), ("futex", "futex", 3)],

@@ -69,7 +69,7 @@ def asked(options: argparse.Namespace) -> str:
 def main() -> int:
     options = arguments()
     command = asked(options)
-    for tool in ["wrk", "h2load", "taskset"]:
+    for tool in ["wrk", "h2load", "taskset", "openssl"]:
         if not shutil.which(tool):
             sys.exit(f"bench: {tool} is missing: scripts/setup --bench installs it")
     generator = options.binaries / "bench-load"

@@ -49,6 +49,10 @@ WORKLOADS = {
     "up": Workload("1 MiB uploads, 16 connections", ["direct", *HOPS], load="up", is_own=True),
     "ws": Workload("WebSocket, 1 KiB frames echoed one by one, 64 connections",
                    ["direct", "tcp-copy", "haproxy-tcp", *PROXIES], "websocket", "websocket", True),
+    "mtls": Workload("HTTP/1.1 as `h1`, to the upstream over mutual TLS 1.3",
+                     ["nginx", "haproxy", "envoy", "synego-ingress", "synego-outbound"], "mtls", "h1"),
+    "handshakes": Workload("full handshakes of mutual TLS 1.3, ECDSA P-256, 8 at a time",
+                           ["nginx", "haproxy", "synego-inbound"], "handshake", "handshakes"),
     "idle": Workload(f"memory with no connection and with {IDLE_CONNECTIONS:,} idle keep-alive ones", HOPS),
     "syscalls": Workload("system calls for each request, counted by strace (HTTP/1.1 as `h1`, gRPC as `grpc`)",
                          PROXIES),
@@ -124,6 +128,7 @@ class Bench:
         if row.pid:
             spent = measure.cpu(row.pid).since(before)
             result["cpu"] = spent.all / requests * 1e6
+            result["of_core"] = requests / spent.all if spent.all else 0.0
             result["user"] = spent.user / requests * 1e6
             result["use"] = spent.all / took
             result["peak"] = measure.peak(row.pid)

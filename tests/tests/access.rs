@@ -249,8 +249,7 @@ async fn an_admin_change_over_tcp_needs_a_token_and_each_one_is_written_down() {
     assert_eq!((mode(&socket), mode(socket.parent().expect("a folder"))), (0o600, 0o700));
     let lines = wait::until("all is written down", Duration::from_secs(5), || async {
         let folder = fs::read_dir(mesh.home.path().join("manifest/logs")).map_err(|error| error.to_string())?;
-        let files =
-            folder.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().contains(".audit."));
+        let files = folder.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().contains(".audit."));
         let all: String = files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
         wait::that(all.lines().count() >= 3, all.clone())?;
         Ok(all)

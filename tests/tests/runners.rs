@@ -64,8 +64,8 @@ impl Place {
     async fn both_are_ready(&self) {
         wait::until("both instances are ready", LONG, || async {
             let said = self.synego(&["status", "web", "-o", "json"]);
-            let status: Value = serde_json::from_slice(&said.stdout)
-                .map_err(|_| String::from_utf8_lossy(&said.stderr).into_owned())?;
+            let status: Value =
+                serde_json::from_slice(&said.stdout).map_err(|_| String::from_utf8_lossy(&said.stderr).into_owned())?;
             wait::that(status["items"][0]["ready"] == 2, status.to_string())
         })
         .await;
@@ -180,8 +180,11 @@ fn systemd_takes_the_units() {
     let out = units.display().to_string();
     let written = place.synego(&["systemd", "--out", &out, "--user", "daemon"]);
     assert_eq!(written.status.code(), Some(0), "{}", String::from_utf8_lossy(&written.stderr));
-    let mut names: Vec<String> =
-        fs::read_dir(&units).expect("the units").flatten().map(|file| file.file_name().to_string_lossy().into()).collect();
+    let mut names: Vec<String> = fs::read_dir(&units)
+        .expect("the units")
+        .flatten()
+        .map(|file| file.file_name().to_string_lossy().into())
+        .collect();
     names.sort();
     assert_eq!(names, ["shop-master.service", "shop-web@.service", "shop.target"]);
     let paths: Vec<String> = names.iter().map(|name| units.join(name).display().to_string()).collect();
@@ -213,7 +216,10 @@ fn what_has_no_counterpart_is_said() {
     let said = String::from_utf8_lossy(&systemd.stderr).into_owned();
     assert!(said.contains("services.jobs.build") && !said.contains("services.jobs.after"), "{said}");
     let units = String::from_utf8_lossy(&systemd.stdout).into_owned();
-    assert!(units.contains("After=network-online.target shop-master.service shop-web@1.service shop-web@2.service"), "{units}");
+    assert!(
+        units.contains("After=network-online.target shop-master.service shop-web@1.service shop-web@2.service"),
+        "{units}"
+    );
     assert!(units.contains("EnvironmentFile="), "{units}");
 }
 
@@ -256,7 +262,8 @@ async fn the_units_programs_tell_systemd_when_they_are_ready_and_that_they_live(
     let files: Value = serde_json::from_slice(&said.stdout).expect("JSON");
     let start = |file: &str, socket: &Path| {
         let items = files["items"].as_array().expect("files");
-        let unit = items.iter().find(|item| item["file"] == file).expect("the unit")["text"].as_str().expect("its text");
+        let unit =
+            items.iter().find(|item| item["file"] == file).expect("the unit")["text"].as_str().expect("its text");
         let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
         let mut variables = place.variables.clone();
         variables.insert("NOTIFY_SOCKET".into(), socket.display().to_string());

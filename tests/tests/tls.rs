@@ -1,18 +1,18 @@
 //! Mutual TLS of the real programs: OpenSSL knocks at a sidecar of `synego up`, and the loopback is listened to.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use synego_testkit::daemons::metric;
+use synego_testkit::forge::{Forge, GOOD, Made};
 use synego_testkit::http::HttpClient;
-use synego_testkit::{Mesh, wait};
+use synego_testkit::{Daemons, Mesh, ports, wait};
 
 fn manifest() -> String {
     let server = synego_testkit::program::root().join("examples/hello/server.js");
@@ -30,81 +30,12 @@ fn inbound(mesh: &Mesh, service: &str) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-fn openssl(args: &[&str]) {
-    let output = Command::new("openssl").args(args).stdin(Stdio::null()).output().expect("openssl is on the machine");
-    assert!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// What a certificate shall be like, made by OpenSSL under the root of the mesh.
-struct Made {
-    names: &'static str,
-    from: &'static str,
-    to: &'static str,
-    constraints: &'static str,
-    usage: &'static str,
-}
-
-const GOOD: Made = Made {
-    names: "URI:spiffe://shop/svc/orders",
-    from: "20200101000000Z",
-    to: "20990101000000Z",
-    constraints: "CA:FALSE",
-    usage: "digitalSignature",
-};
-
-/// The root of a mesh in two files, and what is made with it.
-struct Forge {
-    folder: PathBuf,
-}
-
-impl Forge {
-    /// With the root that `synego ca export` gives.
-    fn of(mesh: &Mesh) -> Self {
-        let folder = mesh.home.path().join("state/forge");
-        fs::create_dir(&folder).expect("a folder");
-        let file = folder.join("root.pem").display().to_string();
-        let output = mesh.synego(&["ca", "export", "--out", &file]);
+/// With the root that `synego ca export` gives.
+fn forge(mesh: &Mesh) -> Forge {
+    Forge::with_root(mesh.home.path(), |file| {
+        let output = mesh.synego(&["ca", "export", "--out", file]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Self { folder }
-    }
-
-    /// With a root of its own.
-    fn other(mesh: &Mesh) -> Self {
-        let folder = mesh.home.path().join("state/other");
-        fs::create_dir(&folder).expect("a folder");
-        let [key, root] = ["key", "pem"].map(|kind| folder.join(format!("own.{kind}")).display().to_string());
-        let curve = "ec_paramgen_curve:P-256";
-        let what = ["-x509", "-days", "30", "-subj", "/O=shop/CN=root", "-addext", "keyUsage=keyCertSign"];
-        let how = ["req", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", &key, "-out", &root];
-        openssl(&[&how[..], &what].concat());
-        let text = fs::read_to_string(&root).expect("a root") + &fs::read_to_string(&key).expect("a key");
-        fs::write(folder.join("root.pem"), text).expect("written");
-        Self { folder }
-    }
-
-    fn make(&self, name: &str, made: &Made) -> [String; 2] {
-        let file = |kind: &str| self.folder.join(format!("{name}.{kind}")).display().to_string();
-        let folder = self.folder.display();
-        let config = format!(
-            "[ca]\ndefault_ca=own\n[own]\ndatabase={folder}/{name}.db\nnew_certs_dir={folder}\ndefault_md=sha256\n\
-             policy=any\nunique_subject=no\nrand_serial=yes\n[any]\ncommonName=optional\n[ext]\nsubjectAltName={}\n\
-             basicConstraints=critical,{}\nkeyUsage=critical,{}\nextendedKeyUsage=clientAuth,serverAuth\n",
-            made.names, made.constraints, made.usage
-        );
-        fs::write(file("cnf"), config).expect("written");
-        fs::write(file("db"), "").expect("written");
-        let [key, csr, pem, cnf] = ["key", "csr", "pem", "cnf"].map(file);
-        let curve = "ec_paramgen_curve:P-256";
-        openssl(&[
-            "req", "-new", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-keyout", &key, "-out", &csr, "-subj",
-            "/CN=x",
-        ]);
-        let root = self.folder.join("root.pem").display().to_string();
-        let what =
-            ["ca", "-batch", "-notext", "-config", &cnf, "-extensions", "ext", "-cert", &root, "-keyfile", &root];
-        openssl(&[&what[..], &["-in", &csr, "-out", &pem, "-startdate", made.from, "-enddate", made.to]].concat());
-        [pem, key]
-    }
+    })
 }
 
 /// What `openssl s_client` hears when it asks for `/users` with these arguments.
@@ -149,7 +80,7 @@ async fn until_refused(mesh: &Mesh, what: &str, cause: &str, before: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_refuses_each_bad_peer_by_its_cause_and_answers_none_of_them() {
     let mesh = Mesh::of(&manifest()).await;
-    let (users, forge, other) = (inbound(&mesh, "users"), Forge::of(&mesh), Forge::other(&mesh));
+    let (users, forge, other) = (inbound(&mesh, "users"), forge(&mesh), Forge::of_its_own(mesh.home.path()));
     let good = forge.make("good", &GOOD);
     let answer = knock(users, &["-cert", &good[0], "-key", &good[1]]);
     assert!(answer.contains("HTTP/1.1 200"), "a caller that uses users is answered: {answer}");
@@ -205,13 +136,99 @@ async fn a_sidecar_refuses_each_bad_peer_by_its_cause_and_answers_none_of_them()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_services_certificate_opens_no_admin_api_and_makes_no_master() {
     let mesh = Mesh::of(&manifest()).await;
-    let forge = Forge::of(&mesh);
+    let forge = forge(&mesh);
     let operator = forge.make("role", &Made { names: "URI:spiffe://shop/operator/eve", ..GOOD });
     let door: SocketAddr = format!("127.0.0.1:{}", mesh.variable("SHOP_MESH")).parse().expect("an address");
     let before = refused(&mesh).await.get("wrong_role").copied().unwrap_or(0);
     let heard = knock(door, &["-cert", &operator[0], "-key", &operator[1]]);
     assert!(!heard.contains("HTTP/"), "{heard}");
     until_refused(&mesh, "an operator at the mesh API", "wrong_role", before).await;
+}
+
+/// A session that OpenSSL keeps of a server of its own, by which it sends early data wherever it is told to.
+async fn session(mesh: &Mesh, certificate: &str, key: &str) -> String {
+    let port = ports::free();
+    let file = mesh.home.path().join("state/session.pem").display().to_string();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", &port.to_string(), "-cert", certificate, "-key", key, "-tls1_3", "-quiet"])
+        .args(["-early_data", "-max_early_data", "16384"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl is on the machine");
+    wait::until("OpenSSL's own server", Duration::from_secs(10), || async {
+        TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-tls1_3", "-sess_out", &file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl is on the machine");
+    wait::until("a session", Duration::from_secs(10), || async {
+        let kept = std::fs::read_to_string(&file).unwrap_or_default();
+        wait::that(kept.contains("END SSL SESSION"), "none yet")
+    })
+    .await;
+    for child in [&mut client, &mut server] {
+        drop(child.stdin.take());
+        let _gone = child.kill();
+        let _status = child.wait();
+    }
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_data_is_not_taken_and_nothing_is_resumed() {
+    let mesh = Mesh::of(&manifest()).await;
+    let users = inbound(&mesh, "users");
+    let [certificate, key] = forge(&mesh).make("good", &GOOD);
+    let own = ["-cert", certificate.as_str(), "-key", key.as_str()];
+    let first = knock(users, &own);
+    assert!(first.contains("HTTP/1.1 200") && !first.contains("New Session Ticket"), "{first}");
+    let session = session(&mesh, &certificate, &key).await;
+    let early = mesh.home.path().join("state/early").display().to_string();
+    std::fs::write(&early, "GET /users HTTP/1.1\r\nhost: users\r\n\r\n").expect("written");
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", &users.to_string(), "-tls1_3", "-sess_in", &session, "-early_data", &early])
+        .args(own)
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl is on the machine");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Early data was rejected"), "{said}");
+    assert!(!said.contains("HTTP/1.1") && !said.contains("Reused"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_service_at_the_address_of_one_gets_nothing_of_a_request() {
+    let mut mesh = Daemons::start("3600s");
+    let tokens = [mesh.token(), mesh.token(), mesh.token()];
+    let inventory = mesh.start_sidecar("inventory-1", Some(&tokens[0]));
+    let orders = mesh.start_sidecar("orders-1", Some(&tokens[1]));
+    mesh.enrolled("inventory-1").await;
+    mesh.answers("/inventory").await;
+    // It tells the address of another service as its own.
+    let wrong = format!("127.0.0.1:{}", inventory.inbound);
+    let (liar, _) = mesh.sidecar_with("users-1", Some(&tokens[2]), &["--advertise", &wrong]);
+    mesh.enrolled("users-1").await;
+    let url = format!("http://127.0.0.1:{}/", orders.outbound);
+    let client = HttpClient::default();
+    wait::until("the refusal", Duration::from_secs(20), || async {
+        let answer = client.request("GET", &url, &[("host", "users")], "").await?;
+        let said = format!("{} {}", answer.status, answer.text());
+        wait::that(answer.status.as_u16() == 502 && said.contains("other_service"), said)
+    })
+    .await;
+    let counted = metric(orders.admin, "synego_tls_refused_total").await.expect("metrics");
+    let is_told = |labels: &str| labels.contains("other_service") && labels.contains("connecting");
+    assert!(counted.iter().any(|(labels, count)| is_told(labels) && *count > 0.0), "{counted:?}");
+    let told = mesh.sidecars[1].output();
+    assert!(told.contains("/svc/users") && told.contains("/svc/inventory") && told.contains("other_service"), "{told}");
+    drop(liar);
 }
 
 /// Listens on the loopback until it is told to stop; `None` where this user may not listen.

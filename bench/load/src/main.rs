@@ -7,10 +7,12 @@ mod frames;
 mod rate;
 mod stream;
 mod tally;
+mod token;
 mod upstream;
 mod websocket;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +70,12 @@ enum Command {
         #[arg(long)]
         size: usize,
     },
+    /// Asks a master for a join token and prints it
+    Token {
+        /// The admin socket of the master
+        #[arg(long)]
+        admin: PathBuf,
+    },
     /// Announces services to a master, as their sidecars would, until it is ended
     Announce(announce::Announced),
 }
@@ -111,6 +119,7 @@ fn run(command: Command) -> Outcome<()> {
                 stream::run(&load, streams, size).await.map(|tally| tally.print())
             }
             Command::Websocket { load, size } => websocket::run(&load, size).await.map(|tally| tally.print()),
+            Command::Token { admin } => token::run(&admin).await,
             Command::Announce(announced) => announce::run(announced).await,
         }
     })

@@ -7,8 +7,8 @@ use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
-    apply, ca, check, completions, down, explain, get, identity, init, log_level, login, logs, man, nginx, plan, pm2, show, status,
-    systemd, token, up,
+    apply, ca, check, completions, doctor, down, drain, explain, get, identity, init, log_level, login, logs, man,
+    nginx, plan, pm2, reload, scale, show, status, systemd, token, up,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -121,6 +121,7 @@ pub(crate) struct Globals {
 pub(crate) enum Command {
     Init(init::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     Show(show::Args),
     /// Print the JSON Schema of the manifest, for editors
     Schema,
@@ -135,6 +136,9 @@ pub(crate) enum Command {
     Login(login::Args),
     Plan(plan::Args),
     Apply(apply::Args),
+    Reload(reload::Args),
+    Drain(drain::Args),
+    Scale(scale::Args),
     Identity(identity::Args),
     Token(token::Args),
     Ca(ca::Args),

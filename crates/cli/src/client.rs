@@ -5,7 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use synego_identity::{ConnectError, Connector, Stream};
+use synego_identity::{Alpn, ConnectError, Connector, Stream};
+use synego_model::Role;
 use synego_model::process::ServiceAddress;
 use synego_wire::pb;
 use synego_wire::pb::admin_client::AdminClient;
@@ -17,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 use tower::service_fn;
 
 use crate::context::Context;
-use crate::credentials;
+use crate::credentials::{self, Kept};
 use crate::failure::Failure;
 use crate::mesh::{Address, Target};
 
@@ -26,6 +27,8 @@ use crate::mesh::{Address, Target};
 pub(crate) struct Mesh<'a> {
     context: &'a Context,
     target: Target,
+    /// Who is known there, where somebody logged in.
+    login: Option<Kept>,
     client: AdminClient<InterceptedService<Channel, Bearer>>,
 }
 
@@ -43,12 +46,17 @@ impl Bearer {
         Ok(Self(value))
     }
 
-    /// The one that is kept for `address`.
-    fn of(address: &Address) -> Result<Self, Failure> {
-        match address {
-            Address::Unix(_) => Ok(Self(None)),
-            Address::Tcp(address) => Self::new(credentials::of(address)?.as_deref()),
-        }
+    /// That of a login; one with a certificate has none.
+    fn of(login: Option<&Kept>) -> Result<Self, Failure> {
+        Self::new(login.map(|login| login.token.as_str()).filter(|token| !token.is_empty()))
+    }
+}
+
+/// Who is known at an address.
+fn login_at(address: &Address) -> Result<Option<Kept>, Failure> {
+    match address {
+        Address::Unix(_) => Ok(None),
+        Address::Tcp(address) => credentials::of(address),
     }
 }
 
@@ -78,31 +86,58 @@ impl<'a> Mesh<'a> {
         Self::connect_as(context, target, None).await
     }
 
-    /// Connects to `target` as the one whose `token` this is; `None`: the one that is kept for the address, if any.
+    /// Connects to `target` as the one of this login; `None`: the one that is kept for the address, if any.
     ///
     /// # Errors
     /// When it cannot be reached in time.
-    pub(crate) async fn connect_as(context: &'a Context, target: Target, token: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) async fn connect_as(
+        context: &'a Context,
+        target: Target,
+        login: Option<&Kept>,
+    ) -> Result<Self, Failure> {
         let limit = context.globals.timeout;
-        let bearer = |address: &Address| if token.is_some() { Bearer::new(token) } else { Bearer::of(address) };
-        let error = match open(&target.address, limit).await {
+        let login_of = |address: &Address| if login.is_some() { Ok(login.cloned()) } else { login_at(address) };
+        let own = login_of(&target.address)?;
+        let error = match open(&target.address, own.as_ref(), limit).await {
             Ok(channel) => {
-                let client = AdminClient::with_interceptor(channel, bearer(&target.address)?);
-                return Ok(Self { context, client, target });
+                let client = AdminClient::with_interceptor(channel, Bearer::of(own.as_ref())?);
+                let mut mesh = Self { context, client, target, login: own };
+                // Roots turn: who asks now and then knows the next one before the last one goes.
+                if login.is_none() {
+                    mesh.learn().await?;
+                }
+                return Ok(mesh);
             }
             Err(error) => error,
         };
         for other in &target.others {
-            let Ok(channel) = open(other, limit).await else { continue };
+            let own = login_of(other)?;
+            let Ok(channel) = open(other, own.as_ref(), limit).await else { continue };
             let found = Target { mesh: target.mesh.clone(), address: other.clone(), others: Vec::new() };
-            let client = AdminClient::with_interceptor(channel, bearer(other)?);
-            let mut mesh = Self { context, client, target: found };
+            let client = AdminClient::with_interceptor(channel, Bearer::of(own.as_ref())?);
+            let mut mesh = Self { context, client, target: found, login: own };
             // Another mesh may listen there.
             if mesh.view(&[]).await.is_ok_and(|view| Some(&view.mesh) == target.mesh.as_ref()) {
                 return Ok(mesh);
             }
         }
-        Err(unreachable(&target, &error))
+        Err(unreachable(&target, own.as_ref(), &error))
+    }
+
+    /// Keeps the roots that the mesh has now, where its masters are known by them.
+    async fn learn(&mut self) -> Result<(), Failure> {
+        let (Some(mut login), Address::Tcp(address)) = (self.login.clone(), self.target.address.clone()) else {
+            return Ok(());
+        };
+        if !login.is_under_tls() {
+            return Ok(());
+        }
+        let me = self.who_am_i().await?;
+        if login.learn(&me.root) {
+            credentials::keep(&address, login.clone())?;
+            self.login = Some(login);
+        }
+        Ok(())
     }
 
     /// Where it is connected to.
@@ -176,6 +211,24 @@ impl<'a> Mesh<'a> {
         self.call("Down", request, async move { client.down(request).await.map(tonic::Response::into_inner) }).await
     }
 
+    /// Replaces processes by new generations.
+    pub(crate) async fn reload(&mut self, request: pb::ReloadRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Reload", asked, async move { client.reload(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Takes instances out of service, or puts them back.
+    pub(crate) async fn drain(&mut self, request: pb::DrainRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Drain", asked, async move { client.drain(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Runs another number of instances.
+    pub(crate) async fn scale(&mut self, request: pb::ScaleRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Scale", asked, async move { client.scale(request).await.map(tonic::Response::into_inner) }).await
+    }
+
     /// Who asks.
     pub(crate) async fn who_am_i(&mut self) -> Result<pb::WhoAmIAnswer, Failure> {
         let mut client = self.client.clone();
@@ -241,8 +294,21 @@ impl<'a> Mesh<'a> {
     /// Begins, hastens or gives up a rotation.
     pub(crate) async fn ca_rotate(&mut self, request: pb::CaRotateRequest) -> Result<pb::CaView, Failure> {
         let mut client = self.client.clone();
-        self.call("CaRotate", request, async move { client.ca_rotate(request).await.map(tonic::Response::into_inner) })
-            .await
+        let call = async move { client.ca_rotate(request).await.map(tonic::Response::into_inner) };
+        let view = self.call("CaRotate", request, call).await?;
+        // The next one comes into force soon: whoever began it is not to be locked out by it.
+        self.learn().await.map(|()| view)
+    }
+
+    /// A certificate for an operator.
+    pub(crate) async fn issue_operator(
+        &mut self,
+        request: pb::IssueOperatorRequest,
+    ) -> Result<pb::IssuedOperator, Failure> {
+        let mut client = self.client.clone();
+        let asked = request.clone();
+        let call = async move { client.issue_operator(request).await.map(tonic::Response::into_inner) };
+        self.call("IssueOperator", asked, call).await
     }
 
     /// Certificate and key of the root that issues.
@@ -255,7 +321,9 @@ impl<'a> Mesh<'a> {
     /// Goes over to another root.
     pub(crate) async fn ca_import(&mut self, pem: pb::CaPem) -> Result<pb::CaView, Failure> {
         let mut client = self.client.clone();
-        self.call("CaImport", (), async move { client.ca_import(pem).await.map(tonic::Response::into_inner) }).await
+        let call = async move { client.ca_import(pem).await.map(tonic::Response::into_inner) };
+        let view = self.call("CaImport", (), call).await?;
+        self.learn().await.map(|()| view)
     }
 
     /// Who these instances are, or all.
@@ -344,30 +412,39 @@ pub(crate) enum Applied {
 /// Longest headers taken of an answer: a refused manifest comes with all its diagnostics in them.
 const HEADERS: u32 = 400 * 1024;
 
-async fn open(address: &Address, limit: Duration) -> Result<Channel, io::Error> {
+async fn open(address: &Address, login: Option<&Kept>, limit: Duration) -> Result<Channel, io::Error> {
     // The address is only a name here: the connector decides where to.
     let endpoint = Endpoint::from_static("http://admin.synego").http2_max_header_list_size(HEADERS);
+    let connector = login.map_or_else(|| Ok(Connector::plain()), Kept::connector);
+    let connector = connector.map_err(|failure| io::Error::other(failure.cause.join("; ")))?;
     let address = address.clone();
     let connect = move |_| {
-        let address = address.clone();
-        async move { dial(&address, limit).await.map(TokioIo::new) }
+        let (address, connector) = (address.clone(), connector.clone());
+        async move { dial(&address, &connector, limit).await.map(TokioIo::new) }
     };
     endpoint.connect_with_connector(service_fn(connect)).await.map_err(|error| io_cause(&error))
 }
 
-async fn dial(address: &Address, limit: Duration) -> io::Result<Stream> {
-    let connector = Connector::plain();
+async fn dial(address: &Address, connector: &Connector, limit: Duration) -> io::Result<Stream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let places: Vec<ServiceAddress> = match address {
         Address::Unix(path) => vec![ServiceAddress::Unix(path.clone())],
         Address::Tcp(host) => tokio::net::lookup_host(host).await?.map(ServiceAddress::Tcp).collect(),
     };
     for place in places {
-        match connector.connect_service(&place, limit).await {
+        let connected = match &place {
+            ServiceAddress::Tcp(address) if connector.is_mutual() => {
+                connector.connect(address, &Role::Master, Some(Alpn::Http2), limit).await
+            }
+            // Nothing of ours crosses a network as it is.
+            ServiceAddress::Tcp(address) if !address.ip().is_loopback() => return Err(io::Error::other(NOT_KNOWN)),
+            near => connector.connect_service(near, limit).await,
+        };
+        match connected {
             Ok(stream) => return Ok(stream),
             Err(ConnectError::Refused { source, .. }) => last = source,
             Err(ConnectError::TimedOut { .. }) => last = io::ErrorKind::TimedOut.into(),
-            Err(ConnectError::Handshake(refused)) => last = io::Error::other(refused),
+            Err(ConnectError::Handshake(refused)) => last = io::Error::other(refused.to_string()),
         }
     }
     Err(last)
@@ -386,15 +463,30 @@ fn io_cause(error: &(dyn Error + 'static)) -> io::Error {
     last.unwrap_or_else(|| io::Error::other(error.to_string()))
 }
 
-fn unreachable(target: &Target, error: &io::Error) -> Failure {
+/// Why nobody is asked who is on another machine and not known here.
+const NOT_KNOWN: &str = "it is on another machine, and nothing is kept here by which it would be known";
+
+fn unreachable(target: &Target, login: Option<&Kept>, error: &io::Error) -> Failure {
     let address = &target.address;
+    let text = error.to_string();
+    let failure = Failure::new(format!("cannot reach {target}"));
+    if text == NOT_KNOWN {
+        return failure.cause(format!("{address}: {text}")).help(format!(
+            "make a token where the master runs, `synego login --out FILE`, and keep it here: `synego login --admin \
+             {address} --token-file FILE`"
+        ));
+    }
+    if login.is_some_and(Kept::is_under_tls) && error.kind() == io::ErrorKind::Other {
+        return failure.cause(text).help(format!(
+            "if its root was rotated meanwhile, log in anew: `synego login --admin {address} --token-file FILE`, or \
+             `--certificate FILE`"
+        ));
+    }
     let cause = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!("nothing listens at {address}"),
         io::ErrorKind::PermissionDenied => format!("{address} belongs to another user"),
         io::ErrorKind::TimedOut => format!("{address} took no connection in time"),
         _ => format!("{address}: {error}"),
     };
-    Failure::new(format!("cannot reach {target}"))
-        .cause(cause)
-        .help("start it with `synego up`, or name a running one: `--admin HOST:3002`")
+    failure.cause(cause).help("start it with `synego up`, or name a running one: `--admin HOST:3002`")
 }

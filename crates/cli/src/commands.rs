@@ -4,7 +4,9 @@ pub(crate) mod apply;
 pub(crate) mod ca;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod identity;
@@ -16,9 +18,12 @@ pub(crate) mod man;
 pub(crate) mod nginx;
 pub(crate) mod plan;
 pub(crate) mod pm2;
+pub(crate) mod reload;
+pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+mod steps;
 pub(crate) mod systemd;
 pub(crate) mod token;
 pub(crate) mod up;
@@ -37,6 +42,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
         Command::Init(args) => init::run(&args, context),
         Command::Check(args) => check::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
         Command::Show(args) => show::run(&args, context),
         Command::Schema => schema::run(context),
         Command::Up(args) => up::run(args, context),
@@ -49,6 +55,9 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Apply(args) => apply::run(&args, context),
+        Command::Reload(args) => reload::run(&args, context),
+        Command::Drain(args) => drain::run(&args, context),
+        Command::Scale(args) => scale::run(&args, context),
         Command::Identity(args) => identity::run(&args, context),
         Command::Token(args) => token::run(&args, context),
         Command::Ca(args) => ca::run(&args, context),

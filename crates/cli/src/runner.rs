@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use synego_manifest::Manifest;
-use synego_model::process::ReadyBy;
-use synego_model::{Engine, LocalService, Probe, Protocol, Target};
+use synego_model::process::{ReadyBy, ReloadSpec, StopSpec};
+use synego_model::{Engine, LocalService, Probe, Protocol, Target, text};
 
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
@@ -162,7 +162,7 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
     } else {
         flag("mtls", "off".to_owned());
     }
-    flag("stop", format!("{}s", DRAIN.as_secs()));
+    flag("stop", text::duration(local.stop.within));
     let of = |name: String, args: Vec<String>, command: Vec<String>, instances| Program {
         name,
         program: beside("synego-sidecar"),
@@ -177,7 +177,7 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
             .chain(local.after.iter().map(ToString::to_string))
             .collect(),
         ready_within: local.ready.within + SLACK,
-        stop_within: DRAIN + SLACK,
+        stop_within: local.stop.within + SLACK,
     };
     match &local.target {
         Target::Run { command, port, .. } => {
@@ -192,7 +192,8 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
             .enumerate()
             .map(|(index, address)| {
                 let number = index + 1;
-                let own = ["--instance".to_owned(), format!("{name}-{number}"), "--address".to_owned(), address.clone()];
+                let own =
+                    ["--instance".to_owned(), format!("{name}-{number}"), "--address".to_owned(), address.clone()];
                 let args = args.iter().cloned().chain(own).collect();
                 let name = if addresses.len() == 1 { name.clone() } else { format!("{name}-{number}") };
                 of(name, args, Vec::new(), 1)
@@ -203,7 +204,8 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
 
 /// What the manifest says of a service and a sidecar of its own does not do.
 fn said(local: &LocalService, can: Can, notes: &mut Vec<Note>) {
-    let mut note = |key: &str, why: String| notes.push(Note { key: format!("services.{}.{key}", local.spec.name), why });
+    let mut note =
+        |key: &str, why: String| notes.push(Note { key: format!("services.{}.{key}", local.spec.name), why });
     if let Target::Run { build: Some(build), .. } = &local.target {
         note("build", format!("{} starts what is there: run `{build}` before", can.name));
     }
@@ -211,14 +213,32 @@ fn said(local: &LocalService, can: Can, notes: &mut Vec<Note>) {
         note("env_file", format!("{} reads none: put its variables into the environment it is started from", can.name));
     }
     if !local.after.is_empty() && !can.order {
-        note("after", format!("{} starts all at once: a call waits, or gets 503, until its service is ready", can.name));
+        note(
+            "after",
+            format!("{} starts all at once: a call waits, or gets 503, until its service is ready", can.name),
+        );
     }
     if let Some(by) = &local.ready.by {
         let probe = local.spec.health.as_ref().map(|health| &health.probe);
         let of_health = matches!((by, probe), (ReadyBy::Probe(one), Some(other)) if one == other);
         if !of_health && *by != ReadyBy::Port {
-            note("ready", "such a sidecar takes a service for ready by its `health` over HTTP, else by its port".to_owned());
+            note(
+                "ready",
+                "such a sidecar takes a service for ready by its `health` over HTTP, else by its port".to_owned(),
+            );
         }
+    }
+    if local.stop.signal != StopSpec::default().signal {
+        note("stop.signal", format!("such a sidecar ends its service by TERM, not by {}", local.stop.signal));
+    }
+    if local.watch.is_some() {
+        note("watch", "files are watched by `synego up` alone: say `synego reload` when they changed".to_owned());
+    }
+    if local.reload != ReloadSpec::default() {
+        note(
+            "reload",
+            format!("each sidecar replaces its own process, new before old; of several {} decides", can.name),
+        );
     }
     if let Some(Probe::Exec(_)) = local.spec.health.as_ref().map(|health| &health.probe) {
         note("health", "a probe by command runs under `synego up` alone: its process and port are watched".to_owned());
@@ -227,7 +247,8 @@ fn said(local: &LocalService, can: Can, notes: &mut Vec<Note>) {
 
 /// What faces the world is no part of a master that is a program of its own.
 fn gateway(manifest: &Manifest, can: Can, notes: &mut Vec<Note>) {
-    let is_said = manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
+    let is_said =
+        manifest.effective().iter().any(|value| value.key.starts_with("gateway.") && value.origin != "default");
     if !is_said {
         return;
     }
@@ -284,7 +305,8 @@ pub(crate) fn answer(
     });
     let enrolling = plan.enrolling();
     if let Some((service, instance)) = enrolling.first() {
-        let more = if enrolling.len() > 1 { format!(", and so for {} more", enrolling.len() - 1) } else { String::new() };
+        let more =
+            if enrolling.len() > 1 { format!(", and so for {} more", enrolling.len() - 1) } else { String::new() };
         context.screen.note(&format!(
             "each sidecar joins by a token the first time, once the master runs: \
              `synego token create --service {service} --out {TOKENS}/{instance}`{more}"

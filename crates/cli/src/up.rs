@@ -17,5 +17,6 @@ mod lock;
 mod pen;
 mod ready;
 mod terminal;
+mod watch;
 
 pub(crate) use instances::DRAIN;

@@ -30,7 +30,10 @@ fn ask(place: &Place, path: &str) -> String {
 fn messages(place: &Place, arguments: &[&str]) -> Vec<String> {
     let said = place.run(&[&["logs", "-o", "json"], arguments].concat()).expect_code(0).json();
     let items = said["items"].as_array().expect("items").iter();
-    items.filter(|line| line["kind"] == "output").map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
+    items
+        .filter(|line| line["kind"] == "output")
+        .map(|line| line["message"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
@@ -64,7 +67,11 @@ fn since_goes_back_into_files_beyond_what_is_at_hand() {
     assert_eq!((&lines[0]["fields"]["hop"], &lines[1]["fields"]["hop"]), (&"ingress".into(), &"inbound".into()));
     assert_eq!((&lines[2]["thread"], &lines[2]["service"]), (&"main".into(), &"users".into()));
     let said = place.run(&["logs", "--request", "never-seen"]).expect_code(0);
-    assert!(said.out.is_empty() && said.err.contains("no line of a request `never-seen` in the last hour"), "{}", said.err);
+    assert!(
+        said.out.is_empty() && said.err.contains("no line of a request `never-seen` in the last hour"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod audit;
 mod down;
 mod gate;
 pub(crate) mod identity;
+pub(crate) mod lifecycle;
 mod logins;
 mod logs;
+mod port;
 mod view;
 
 use std::pin::Pin;
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status};
 
 pub use audit::Audit;
 pub use logins::LoginBook;
+pub(crate) use port::serve_under_tls;
 
 pub use apply::{ApplyAsked, ManifestText, NoPlanner, Planned, PlannedChange, Planner, Refusal};
 pub use down::{DownAsked, DownOutcome, DownStep};
@@ -45,6 +48,12 @@ pub(crate) fn router(shared: Arc<Shared>) -> axum::Router {
         .max_encoding_message_size(MAX_MESSAGE);
     // Without tonic's fallback: on a port of several APIs an unknown path is a plain 404.
     Routes::new(server).prepare().into_axum_router().reset_fallback().route_layer(gate).merge(health)
+}
+
+/// The pages that a process has beside its APIs, for a port that other machines reach: without saying who asks nobody sees
+/// more of them than whether the process is there.
+pub(crate) fn guarded(pages: axum::Router, shared: Arc<Shared>) -> axum::Router {
+    pages.route_layer(axum::middleware::from_fn_with_state(shared, gate::page))
 }
 
 struct AdminService {
@@ -99,11 +108,13 @@ impl pb::admin_server::Admin for AdminService {
             who: asker.who.clone(),
             role: pb::AdminRole::from(asker.right).into(),
             expires_unix_ms: asker.expires_unix_ms,
+            root: self.shared.door.as_ref().map(|door| door.authority.trust().root).unwrap_or_default(),
         }))
     }
 
     async fn issue_login(&self, request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
-        self.shared.logins.issue(&request.into_inner()).await.map(Response::new)
+        let root = self.shared.door.as_ref().and_then(|door| door.authority.issuer().ok());
+        self.shared.logins.issue(&request.into_inner(), root).await.map(Response::new)
     }
 
     async fn list_logins(&self, _: Request<pb::ListLoginsRequest>) -> Result<Response<pb::LoginList>, Status> {
@@ -157,6 +168,32 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn identity(&self, request: Request<pb::IdentityRequest>) -> Result<Response<pb::IdentityAnswer>, Status> {
         identity::identity(&self.shared, &request.into_inner().instance).await.map(Response::new)
+    }
+
+    async fn issue_operator(
+        &self,
+        request: Request<pb::IssueOperatorRequest>,
+    ) -> Result<Response<pb::IssuedOperator>, Status> {
+        let door = identity::door(&self.shared)?;
+        self.shared.logins.issue_operator(&door.authority, &request.into_inner()).await.map(Response::new)
+    }
+
+    type ReloadStream = Answers<pb::LifecycleStep>;
+
+    async fn reload(&self, request: Request<pb::ReloadRequest>) -> Result<Response<Self::ReloadStream>, Status> {
+        lifecycle::reload(&self.shared, request.into_inner()).map(Response::new)
+    }
+
+    type DrainStream = Answers<pb::LifecycleStep>;
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        lifecycle::drain(&self.shared, request.into_inner()).map(Response::new)
+    }
+
+    type ScaleStream = Answers<pb::LifecycleStep>;
+
+    async fn scale(&self, request: Request<pb::ScaleRequest>) -> Result<Response<Self::ScaleStream>, Status> {
+        lifecycle::scale(&self.shared, request.into_inner()).map(Response::new)
     }
 }
 

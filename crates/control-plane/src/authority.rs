@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use synego_identity::{Authority, AuthorityError, Fingerprint, IssueError, SealingKey};
+use synego_identity::{Authority, AuthorityError, Fingerprint, IssueError, Issued, SealingKey};
 use synego_model::{Identity, MeshName, Role};
 use synego_runtime::clock;
 use synego_wire::pb;
@@ -208,6 +208,15 @@ impl AuthorityHandle {
     /// [`CaError::Broken`].
     pub fn issuer(&self) -> Result<Fingerprint, CaError> {
         Ok(self.in_force().issuer()?.root().fingerprint)
+    }
+
+    /// A certificate for an operator's key, for so long. No rotation waits for operators: they come and go, and get
+    /// another one when their root has gone.
+    ///
+    /// # Errors
+    /// [`CaError::Issue`] when the request is refused.
+    pub(crate) fn issue_operator(&self, request: &[u8], id: &Identity, life: Duration) -> Result<Issued, CaError> {
+        Ok(self.in_force().issuer()?.issue(request, id, life, now())?)
     }
 
     /// Issues a certificate for the key of `request`, once it is written down for whom.

@@ -1,6 +1,6 @@
 //! The certificate of one part of the mesh: taken from the disk, enrolled for, and renewed before it ends.
 //!
-//! [`open`] returns once there is a certificate; [`Keeper::run`] renews it at half of its life (± 10 %) and follows the
+//! [`open`] returns once there is a certificate; [`Keeper::run`] renews it a little before half of its life and follows the
 //! roots that masters tell. What uses the certificate holds the [`Own`], into which each new one is installed: nothing
 //! is rebuilt for it.
 //!

@@ -92,18 +92,19 @@ impl Door {
             let message = format!("applicant: has {} entries, expected 1 to {MAX_APPLICANTS}", asked.applicant.len());
             return Err(invalid(message));
         }
+        // Before anything costly: whoever has no token is to get no signature looked at.
+        let token = match JoinToken::parse(&asked.token) {
+            Ok(token) => self.tokens.known(token.hash()).await.map(|()| token),
+            Err(_) => Err(TokenRefusal::Unknown),
+        };
+        let token = token.map_err(|refusal| self.token_refused(source, &refusal))?;
         let mut joiners = Vec::with_capacity(asked.applicant.len());
         for applicant in &asked.applicant {
             let (service, key) = read(applicant)?;
             joiners.push(Joiner { service, holder: applicant.holder.clone(), key });
         }
-        let refusal = match JoinToken::parse(&asked.token) {
-            Ok(token) => self.tokens.redeem(token.hash(), &joiners, clock::unix_ms()).await.err(),
-            Err(_) => Some(TokenRefusal::Unknown),
-        };
-        if let Some(refusal) = refusal {
-            return Err(self.token_refused(source, &refusal));
-        }
+        let redeemed = self.tokens.redeem(token.hash(), &joiners, clock::unix_ms()).await;
+        redeemed.map_err(|refusal| self.token_refused(source, &refusal))?;
         let mut certificates = Vec::with_capacity(joiners.len());
         for (joiner, applicant) in joiners.iter().zip(&asked.applicant) {
             certificates.push(self.issue(&joiner.service, applicant, false).await?);
@@ -197,7 +198,7 @@ fn invalid(message: String) -> Status {
 }
 
 /// Time that no clock setting turns back, for windows of failures.
-fn monotonic_ms() -> u64 {
+pub(crate) fn monotonic_ms() -> u64 {
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     let began = *BEGAN.get_or_init(clock::now);
     u64::try_from(clock::now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX)
@@ -284,8 +285,9 @@ mod tests {
     async fn certificate_request_that_asks_for_a_name_gets_the_name_of_the_token_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let door = door(&folder).await;
+        let good = token(&door).await;
         for holder in ["", "@", "users@", "@vm1", "users-1", "users-1@vm1/x", "../x@vm1", "Users@vm1"] {
-            let asked = pb::EnrolRequest { applicant: vec![applicant("users", holder)], ..asking("x") };
+            let asked = pb::EnrolRequest { applicant: vec![applicant("users", holder)], ..asking(&good) };
             let refused = door.enrol(&from("10.0.0.9:1", None), asked).await.expect_err(holder);
             assert_eq!(status::reason(&refused), Some(Reason::InvalidMessage), "{holder}");
         }

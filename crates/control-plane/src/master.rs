@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngCore as _;
-use synego_identity::Digest;
+use synego_identity::{Acceptor, Digest};
 use synego_model::{
     Access, AccessLines, Announcement, CallFigures, Cause, Declaration, Denial, EjectionReport, Engine, InstanceState,
     Snapshot,
 };
 use synego_runtime::clock;
+use synego_runtime::lifecycle::Stop;
 use synego_runtime::telemetry::Metrics;
 use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::pb;
@@ -32,9 +33,11 @@ use crate::authority::AuthorityHandle;
 use crate::credential::CredentialHandle;
 use crate::enrol::Door;
 use crate::health::Health;
-use crate::link::{self, Carrier};
 use crate::lines::OutputSource;
+use crate::link::{self, Carrier};
+use crate::lockout::Lockout;
 use crate::metrics::{DoorMetrics, MasterMetrics};
+use crate::order::Commanded;
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
 
@@ -125,6 +128,9 @@ pub(crate) enum Ask {
     Identities(oneshot::Sender<Vec<Known>>),
 }
 
+/// A machine, by name, and who obeys orders there.
+pub(crate) type Machine = (String, Arc<dyn Commanded>);
+
 /// What the parts of a master's control plane share.
 pub(crate) struct Shared {
     pub(crate) name: String,
@@ -137,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) links: Arc<Links>,
     pub(crate) logins: LoginBook,
+    /// Who guessed tokens of the admin API.
+    pub(crate) guesses: Mutex<Lockout>,
     pub(crate) audit: Audit,
     pub(crate) lines: Option<Arc<dyn OutputSource>>,
     pub(crate) metrics: MasterMetrics,
@@ -153,6 +161,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) downs: mpsc::Sender<DownAsked>,
     downs_taken: Mutex<Option<mpsc::Receiver<DownAsked>>>,
+    /// Who obeys for the machine that this master shares its process with.
+    machine: Mutex<Option<Machine>>,
     carriers: mpsc::Sender<Carrier>,
     next_link: AtomicU64,
 }
@@ -165,6 +175,11 @@ impl Shared {
     /// Whether someone listens for the wish to end everything.
     pub(crate) fn may_go_down(&self) -> bool {
         self.downs_taken.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// The machine that this master shares its process with.
+    pub(crate) fn machine(&self) -> Option<Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// By which what is declared now is told from what was before.
@@ -234,6 +249,7 @@ impl MasterControl {
             asks,
             links: Arc::default(),
             logins: config.logins,
+            guesses: Mutex::default(),
             audit: config.audit,
             lines: config.lines,
             metrics: MasterMetrics::new(&config.metrics),
@@ -247,6 +263,7 @@ impl MasterControl {
             health: Health::new(),
             downs,
             downs_taken: Mutex::new(Some(downs_taken)),
+            machine: Mutex::new(None),
             carriers,
             next_link: AtomicU64::new(1),
         });
@@ -283,6 +300,19 @@ impl MasterHandle {
     /// The admin API and `grpc.health.v1`, to be merged into the router of the admin port.
     pub fn admin_router(&self) -> axum::Router {
         crate::admin::router(Arc::clone(&self.shared))
+    }
+
+    /// Serves the admin API, and `pages` beside it, where other machines reach it, until `stop`: under TLS alone, and
+    /// to those who say by a token or an operator's certificate who they are.
+    pub async fn serve_admin_under_tls(
+        &self,
+        listener: tokio::net::TcpListener,
+        acceptor: Acceptor,
+        pages: axum::Router,
+        stop: Stop,
+    ) {
+        let pages = crate::admin::guarded(pages, Arc::clone(&self.shared));
+        crate::admin::serve_under_tls(listener, acceptor, self.admin_router().merge(pages), stop).await;
     }
 
     /// Tells what faces the world from this process.
@@ -329,6 +359,11 @@ impl MasterHandle {
     #[must_use]
     pub fn declaration(&self) -> Arc<Declaration> {
         Arc::clone(&self.shared.declared.borrow().declaration)
+    }
+
+    /// Says who obeys orders for the machine that this master shares its process with, also while no sidecar runs there.
+    pub fn set_machine(&self, node: &str, machine: Arc<dyn Commanded>) {
+        *self.shared.machine.lock().unwrap_or_else(PoisonError::into_inner) = Some((node.to_owned(), machine));
     }
 
     /// Wishes to end everything that this process runs. `None` once it was taken; never taken: the wish is refused.

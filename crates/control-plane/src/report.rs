@@ -19,9 +19,10 @@ use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use crate::{LinesWanted, OutputLine};
 use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
+use crate::order::{self, Outcome, Step};
 use crate::uplink::{MasterAddress, Shared, UplinkConfig};
+use crate::{LinesWanted, OutputLine};
 
 /// Time for the answer to a join.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
@@ -290,6 +291,10 @@ impl LinkTask {
                 }
                 return;
             }
+            Some(Down::DrainKnown(_)) => {
+                self.facts.shared.drain_known.send_if_modified(|known| known.insert(index));
+                return;
+            }
             Some(Down::Command(command)) => return self.command(command, to, followed),
             // A second answer, or a message of a newer protocol.
             Some(Down::Joined(_)) | None => return,
@@ -309,6 +314,7 @@ impl LinkTask {
                 source.iter().for_each(|source| source.set_level(wanted.into()));
                 return;
             }
+            Some(Order::Order(order)) => return self.obey(&order, query, to),
             None => return,
         };
         // Following begins first, so that no line falls between the two; the asker takes off what came twice.
@@ -330,6 +336,27 @@ impl LinkTask {
                 send_recent(lines, query, to).await;
             });
         }
+    }
+}
+
+impl LinkTask {
+    /// Has an order obeyed, and its steps told.
+    fn obey(&self, order: &pb::Order, query: u64, to: &mpsc::Sender<pb::FromSidecar>) {
+        let refused = |why: &str| {
+            let step = Step::of(Outcome::Failed, why).to_wire(query);
+            let _full_or_gone = to.try_send(wrapped(Up::Order(step)));
+        };
+        let Some(commanded) = &self.facts.config.commanded else { return refused("this sidecar takes no orders") };
+        let Some(order) = order::Order::of_wire(order) else { return refused("this order is not understood here") };
+        tracing::info!(master = %self.facts.master, ?order, "ordered");
+        let (mut steps, to) = (commanded.obey(order), to.clone());
+        tasks::spawn("uplink-order", tasks::Kind::Connection, async move {
+            while let Some(step) = steps.recv().await {
+                if send(&to, Up::Order(step.to_wire(query))).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }
 

@@ -138,6 +138,12 @@ impl TokenBook {
         Ok(Some(token))
     }
 
+    /// Whether there is a token of this hash, whatever became of it.
+    pub(crate) async fn known(&self, hash: TokenHash) -> Result<(), TokenRefusal> {
+        let entry = self.store.get(&key(&hash.id())).await?.ok_or(TokenRefusal::Unknown)?;
+        read(&entry).filter(|token| hash.equals(&token.hash)).map(|_| ()).ok_or(TokenRefusal::Unknown)
+    }
+
     /// Uses a token for these: once it returns, nobody else can. The same ones with the same keys may ask again while
     /// the token lives: they have not got the answer.
     pub(crate) async fn redeem(

@@ -168,6 +168,7 @@ impl Planner for Milliseconds {
             after: format!("{timeout}ms"),
             effect: "live".into(),
             touches: "users".into(),
+            applies: true,
         };
         let refusal = (timeout == 1).then(|| Refusal { reason: Reason::NotLive, message: "1 is never live".into() });
         let spec = ServiceSpec { policy: Arc::new(policy), ..spec("users", &[]) };
@@ -350,11 +351,8 @@ async fn a_level_is_told_to_every_instance_of_a_service_and_to_no_other() {
         let options = Options { output: Some(Arc::clone(output) as Arc<dyn OutputSource>), ..Options::default() };
         Sidecar::start_with(announcement(id), vec![master.tcp()], options)
     };
-    let sidecars = [
-        start("users-1@vm1", &outputs[0]),
-        start("users-2@vm1", &outputs[1]),
-        start("orders-1@vm1", &outputs[2]),
-    ];
+    let sidecars =
+        [start("users-1@vm1", &outputs[0]), start("users-2@vm1", &outputs[1]), start("orders-1@vm1", &outputs[2])];
     master.until_ready("users", 2).await;
     master.until_ready("orders", 1).await;
     let ask = |target: &str, level: pb::LogLevel, for_ms| pb::SetLogLevelRequest {

@@ -65,6 +65,16 @@ pub(crate) struct Target {
     h2: h2::Group,
 }
 
+impl Target {
+    /// How the instance has refused our certificate since then, if it did.
+    pub(crate) fn refused_since(&self, since: std::time::Instant) -> Option<String> {
+        match &self.address {
+            ServiceAddress::Tcp(address) => self.pool.upgrade()?.connector.refused_since(address, since),
+            ServiceAddress::Unix(_) => None,
+        }
+    }
+}
+
 /// Why a request that was handed to a connection has no answer.
 #[derive(Debug)]
 pub(crate) enum SendError {
@@ -82,7 +92,7 @@ pub(crate) enum SendError {
 
 /// A connection ready for one request.
 pub(crate) enum Ready {
-    Http1(Conn, Rc<Target>),
+    Http1(Box<Conn>, Rc<Target>),
     Http2(h2::Ready),
 }
 
@@ -202,7 +212,7 @@ impl Target {
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(crate) fn put(&self, conn: Conn) {
+    pub(crate) fn put(&self, conn: Box<Conn>) {
         if self.h1.put(conn, clock::now()) {
             self.note_idle();
         }

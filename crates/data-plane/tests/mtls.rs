@@ -284,6 +284,30 @@ async fn a_connection_to_one_service_is_never_used_for_another_that_took_its_add
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_certificate_is_refused_is_told_so_and_by_whom() {
+    let mesh = Mesh::mutual();
+    let users = mesh.instance("users", Service::echo().await).await;
+    open(&users);
+    mesh.route("/", "users");
+    // Somebody of the mesh, who has no business at an inbound.
+    let connector = mesh.connector(Role::Operator(name("eve")));
+    let ingress = mesh.ingress_with(|config| config.connector = connector).local_addr();
+    for is_http2 in [false, true] {
+        let ask = request(Method::GET, "users", "/").body(full("")).expect("a request");
+        let got = match is_http2 {
+            false => send(ingress, ask).await,
+            true => Client2::to(ingress).await.send(ask).await.expect("an answer"),
+        };
+        assert_eq!((got.status, got.header("x-synego-reason")), (502, "connect_failed"), "{}", got.body);
+        for part in ["handshake to", "refused_by_peer", "svc/users"] {
+            assert!(got.body.contains(part), "`{part}` in {}", got.body);
+        }
+    }
+    assert_eq!(users.service.requests(), 0);
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_inbound_answers_no_one_who_does_not_prove_who_it_is() {
     let mesh = Mesh::mutual();
     let users = mesh.instance("users", Service::echo().await).await;

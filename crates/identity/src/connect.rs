@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 use synego_model::process::ServiceAddress;
 use synego_model::{Identity, Role};
@@ -51,7 +53,7 @@ enum How {
     #[default]
     Plain,
     Mutual(Own),
-    Pinned(Fingerprint),
+    Pinned(Vec<Fingerprint>),
 }
 
 impl Connector {
@@ -71,7 +73,13 @@ impl Connector {
     /// The master shows its root with its certificate.
     #[must_use]
     pub fn pinned(root: Fingerprint) -> Self {
-        Self(How::Pinned(root))
+        Self::pinned_to(vec![root])
+    }
+
+    /// The same where any of these roots will do: while a mesh goes over from one to another, both are good.
+    #[must_use]
+    pub fn pinned_to(roots: Vec<Fingerprint>) -> Self {
+        Self(How::Pinned(roots))
     }
 
     /// Whether it makes connections under TLS only.
@@ -122,11 +130,11 @@ impl Connector {
     ) -> Result<Stream, ConnectError> {
         let shown = expected.shown();
         let refuse = |unfit| refuse(own, address, shown.clone(), unfit);
-        let pin = match &self.0 {
-            How::Pinned(pin) => Some(*pin),
-            How::Plain | How::Mutual(_) => None,
+        let pins = match &self.0 {
+            How::Pinned(pins) => pins.clone(),
+            How::Plain | How::Mutual(_) => Vec::new(),
         };
-        let servers = Servers { own: own.cloned(), pin, expected };
+        let servers = Servers { own: own.cloned(), pins, expected };
         let config = settings::client(servers, spoken)
             .map_err(|error| refuse(Unfit { cause: Cause::NotEnrolled, came: None, detail: error.to_string() }))?;
         let _ = stream.set_nodelay(true);
@@ -143,18 +151,47 @@ impl Connector {
         }
     }
 
+    /// How whoever is at this address has refused our certificate since then, if it did. In TLS 1.3 the other side
+    /// judges it when our handshake is done already, so that it is the first read that fails.
+    #[must_use]
+    pub fn refused_since(&self, address: &SocketAddr, since: Instant) -> Option<String> {
+        match &self.0 {
+            How::Mutual(own) => own.refused_by(address, since),
+            How::Plain | How::Pinned(_) => None,
+        }
+    }
+
     /// A connection to one's own service, on this machine and never by TLS, within `limit`.
     ///
+    /// Whoever listens at a Unix socket must be this user, root, or the one to whom its folder belongs: in a folder for
+    /// all, another user could have been there first.
+    ///
     /// # Errors
-    /// [`ConnectError`]: refused, no such socket, or not in time.
+    /// [`ConnectError`]: refused, no such socket, of somebody else, or not in time.
     pub async fn connect_service(&self, address: &ServiceAddress, limit: Duration) -> Result<Stream, ConnectError> {
         match address {
             ServiceAddress::Tcp(address) => within(limit, address, TcpStream::connect(address)).await.map(Stream::from),
             ServiceAddress::Unix(path) => {
-                within(limit, &path.display(), UnixStream::connect(path)).await.map(Stream::from)
+                let stream = within(limit, &path.display(), UnixStream::connect(path)).await?;
+                let refused = |source| ConnectError::Refused { address: path.display().to_string(), source };
+                its_own(&stream, path).map_err(refused)?;
+                Ok(stream.into())
             }
         }
     }
+}
+
+/// # Errors
+/// When a stranger listens there.
+fn its_own(stream: &UnixStream, path: &Path) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let (own, root) = (rustix::process::geteuid().as_raw(), 0);
+    let folder = || path.parent().and_then(|folder| std::fs::metadata(folder).ok()).map(|folder| folder.uid());
+    if uid == own || uid == root || folder() == Some(uid) {
+        return Ok(());
+    }
+    let message = format!("the user {uid} listens there, who is neither this one ({own}) nor the owner of its folder");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// Counts a refusal and tells it in the log.
@@ -204,5 +241,34 @@ mod tests {
             tokio::join!(listener.accept(), connector.connect_service(&address, Duration::from_secs(1)));
         std::fs::remove_dir_all(&dir).expect("removed");
         assert!(taken.is_ok() && made.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_listens_at_the_socket_of_a_service_gets_nothing() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not tested here: only root can be another user");
+            return;
+        }
+        // In a folder for all, as `/tmp` is one.
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(folder.path(), open).expect("opened");
+        let path = folder.path().join("service.sock");
+        let script = "import os,socket,sys; os.setuid(65534); s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
+                      s.listen(); print('listens', flush=True); sys.stdin.read()";
+        let mut stranger = std::process::Command::new("python3")
+            .args(["-c", script, &path.display().to_string()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3 is on the machine");
+        let mut told = [0; 7];
+        let output = stranger.stdout.as_mut().expect("its output");
+        io::Read::read_exact(output, &mut told).expect("it listens");
+        let made = Connector::plain().connect_service(&ServiceAddress::Unix(path), Duration::from_secs(1)).await;
+        drop(stranger.stdin.take());
+        let _ended = stranger.wait();
+        let refused = made.expect_err("a stranger").to_string();
+        assert!(refused.contains("the user 65534 listens there"), "{refused}");
     }
 }

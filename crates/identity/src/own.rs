@@ -1,8 +1,10 @@
 //! Who one part of the mesh is and whom it trusts: changed at any moment, in force from the next handshake on.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::RootCertStore;
@@ -10,6 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use synego_model::Identity;
+use synego_runtime::clock;
 use tokio::sync::watch;
 
 use crate::keys::{Fingerprint, PrivateKey};
@@ -20,6 +23,8 @@ use crate::tally::{PeerSeen, Tally};
 
 /// Certificates of a chain, and roots, that are taken at most.
 const MOST: usize = 16;
+/// Of how many refusals the text is kept.
+const MOST_REFUSERS: usize = 32;
 
 /// A certificate with what belongs to it.
 #[derive(Debug, Clone)]
@@ -95,6 +100,8 @@ struct Inner {
     trust: ArcSwap<Trust>,
     changes: watch::Sender<u64>,
     tally: Tally,
+    /// Who refused us last, when, and how it was told; the newest first.
+    refusers: Mutex<VecDeque<(SocketAddr, Instant, String)>>,
 }
 
 /// What this part shows of itself.
@@ -133,6 +140,7 @@ impl Own {
             trust: ArcSwap::from_pointee(Trust::nobody()),
             changes: watch::Sender::new(0),
             tally: Tally::default(),
+            refusers: Mutex::default(),
         }))
     }
 
@@ -266,5 +274,17 @@ impl Own {
     /// A handshake was refused: counted, and told in the log.
     pub(crate) fn refused(&self, refused: &Refused) {
         self.0.tally.refused(&self.0.identity, refused);
+        if refused.cause == Cause::RefusedByPeer {
+            let mut refusers = self.0.refusers.lock().unwrap_or_else(PoisonError::into_inner);
+            refusers.truncate(MOST_REFUSERS - 1);
+            refusers.push_front((refused.address, clock::now(), refused.to_string()));
+        }
+    }
+
+    /// How whoever is at this address refused us since then, if it did.
+    pub(crate) fn refused_by(&self, address: &SocketAddr, since: Instant) -> Option<String> {
+        let refusers = self.0.refusers.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = refusers.iter().find(|(refuser, when, _)| refuser == address && *when >= since);
+        found.map(|(_, _, text)| text.clone())
     }
 }

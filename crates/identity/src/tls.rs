@@ -9,6 +9,7 @@ mod session;
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,7 +65,16 @@ pub struct TlsStream {
     has_closed: bool,
     has_failed: bool,
     /// Of a client, until the other side has shown by its first bytes that it takes our certificate.
-    unheard: Option<Box<(Own, String)>>,
+    unheard: Option<Box<Unheard>>,
+}
+
+/// Who is told when the other side turns out to refuse us.
+struct Unheard {
+    own: Own,
+    /// Whom it expects there.
+    expected: String,
+    /// Where; a connection that broke does not know it any more.
+    address: SocketAddr,
 }
 
 /// Why there was no handshake.
@@ -99,10 +109,11 @@ impl TlsStream {
         config: ClientConfig,
         own: Option<(Own, String)>,
     ) -> Result<Self, Fault> {
-        let name = ServerName::IpAddress(io.peer_addr().map_err(Fault::Io)?.ip().into());
+        let address = io.peer_addr().map_err(Fault::Io)?;
+        let name = ServerName::IpAddress(address.ip().into());
         let session = Session::client(config, name).map_err(|error| Fault::Tls(error, Vec::new()))?;
         let mut stream = Self::new(io, session).handshake().await?;
-        stream.unheard = own.map(Box::new);
+        stream.unheard = own.map(|(own, expected)| Box::new(Unheard { own, expected, address }));
         Ok(stream)
     }
 
@@ -202,8 +213,7 @@ impl TlsStream {
         let Some(first) = self.unheard.take().filter(|_| unfit.cause == Cause::RefusedByPeer) else {
             return io::Error::new(io::ErrorKind::InvalidData, unfit.detail);
         };
-        let (own, expected) = *first;
-        let address = self.io.peer_addr().unwrap_or_else(|_| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
+        let Unheard { own, expected, address } = *first;
         let came = self.peer.as_ref().map(ToString::to_string);
         let detail = unfit.detail;
         let refused = Refused { cause: unfit.cause, side: Side::Connecting, address, expected, came, detail };
@@ -211,12 +221,40 @@ impl TlsStream {
         io::Error::new(io::ErrorKind::ConnectionRefused, refused)
     }
 
+    /// The error for whoever writes. One who refused us has said so before it went away: that is still to be read.
+    fn broken(&mut self, error: io::Error) -> io::Error {
+        if self.unheard.is_none() {
+            return error;
+        }
+        let mut last = [0; 1024];
+        let read = rustix::net::recv(&self.io, &mut last[..], rustix::net::RecvFlags::DONTWAIT);
+        let read = read.map_or(0, |(read, _)| read);
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.extend_from_slice(last.get(..read).unwrap_or_default());
+        let plain = &mut self.plain;
+        let taken = self.session.take_in(&mut kept, &mut |data| plain.extend_from_slice(data), &mut self.out);
+        match taken {
+            // An answer that came before the end can still be read.
+            Ok((used, has_ended)) => {
+                kept.drain(..used);
+                self.kept = kept;
+                self.has_ended |= has_ended;
+                error
+            }
+            Err(told) => {
+                self.has_failed = true;
+                self.told(&told)
+            }
+        }
+    }
+
     /// Sends what waits.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(waits) = self.out.get(self.sent..).filter(|waits| !waits.is_empty()) {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, waits))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => self.sent += sent,
+            match ready!(Pin::new(&mut self.io).poll_write(cx, waits)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(sent) => self.sent += sent,
+                Err(error) => return Poll::Ready(Err(self.broken(error))),
             }
         }
         self.sent = 0;
@@ -245,9 +283,10 @@ impl TlsStream {
             self.session.seal(data, &mut self.kept, &mut take, sealed).map_err(|error| self.told(&error))?;
             let mut sent = 0;
             while let Some(waits) = sealed.get(sent..).filter(|waits| !waits.is_empty()) {
-                match Pin::new(&mut self.io).poll_write(cx, waits)? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(some) => sent += some,
+                match Pin::new(&mut self.io).poll_write(cx, waits) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(some)) => sent += some,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(error))),
                     Poll::Pending => {
                         self.out.extend_from_slice(waits);
                         self.promised = data.len();

@@ -146,13 +146,13 @@ pub(crate) fn path_of_server(
     verify_server_cert_signed_by_trust_anchor(&parsed, roots, others, now, algorithms)
 }
 
-/// The one of these certificates whose key is the pinned one, as a root.
+/// The one of these certificates whose key is a pinned one, as a root.
 ///
 /// # Errors
 /// When it is not among them.
-pub(crate) fn pinned_root(others: &[CertificateDer<'_>], pin: &Fingerprint) -> Result<RootCertStore, Error> {
+pub(crate) fn pinned_root(others: &[CertificateDer<'_>], pins: &[Fingerprint]) -> Result<RootCertStore, Error> {
     let is_pinned = |der: &&CertificateDer<'_>| {
-        Presented::read(der).is_ok_and(|read| read.is_authority && Fingerprint::of(&read.public_key) == *pin)
+        Presented::read(der).is_ok_and(|read| read.is_authority && pins.contains(&Fingerprint::of(&read.public_key)))
     };
     let root = others.iter().find(is_pinned).ok_or(CertificateError::UnknownIssuer)?;
     let mut roots = RootCertStore::empty();

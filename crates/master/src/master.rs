@@ -17,12 +17,14 @@ use synego_data_plane::{
     snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
+use synego_manifest::Manifest;
 use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::{AccessLog, Journal};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
+use tokio::sync::watch;
 
 use crate::config::MasterConfig;
 use crate::identity;
@@ -41,6 +43,8 @@ pub struct Master {
     control: MasterControl,
     mesh: Option<TcpListener>,
     admin: Vec<Listener>,
+    /// Where other machines reach the admin API.
+    far_admin: Vec<tokio::net::TcpListener>,
     ingress: Ingress,
     servers: Vec<Server>,
     waiting: Option<SocketAddr>,
@@ -51,6 +55,7 @@ pub struct Master {
     host: Host,
     addresses: Addresses,
     keeper: Option<Keeper>,
+    manifests: watch::Receiver<Manifest>,
 }
 
 struct Addresses {
@@ -113,17 +118,21 @@ async fn open_store(file: Option<PathBuf>) -> anyhow::Result<Option<Arc<RedbStor
     Ok(Some(Arc::new(opened.await??)))
 }
 
-/// A token must not cross a network as it is.
-fn within_the_machine(address: &BindAddr) -> anyhow::Result<()> {
+/// Whether other machines reach the admin API at `address`. A token must not cross a network as it is: without
+/// certificates there is no TLS, and it stays on this machine.
+fn is_far(address: &BindAddr, has_certificate: bool) -> anyhow::Result<bool> {
     match address {
-        BindAddr::Tcp(address) if !address.ip().is_loopback() => anyhow::bail!(
-            "the admin API at {address} would take tokens over the network without TLS: keep it on the loopback, \
-             `masters: {{ admin: {} }}`, and reach it from elsewhere by `ssh -L {}:127.0.0.1:{} HOST`",
-            address.port(),
-            address.port(),
-            address.port()
-        ),
-        _ => Ok(()),
+        BindAddr::Tcp(address) if !address.ip().is_loopback() => {
+            let port = address.port();
+            anyhow::ensure!(
+                has_certificate,
+                "the admin API at {address} would take tokens over the network without TLS, since `identity: {{ mtls: off \
+                 }}` leaves this mesh without certificates: keep it on the loopback, `masters: {{ admin: {port} }}`, and \
+                 reach it from elsewhere by `ssh -L {port}:127.0.0.1:{port} HOST`"
+            );
+            Ok(true)
+        }
+        _ => Ok(false),
     }
 }
 
@@ -181,10 +190,13 @@ impl Master {
             Some(address) => Some(synego_identity::listen(address).with_context(|| format!("mesh API {address}"))?),
             None => None,
         };
-        let mut admin = Vec::new();
+        let (mut admin, mut far_admin) = (Vec::new(), Vec::new());
         for address in &config.admin {
-            within_the_machine(address)?;
-            admin.push(admin::bind(address).await.with_context(|| format!("admin API {address}"))?);
+            let is_far = is_far(address, keeper.is_some())?;
+            match admin::bind(address).await.with_context(|| format!("admin API {address}"))? {
+                Listener::Tcp(listener) if is_far => far_admin.push(listener),
+                near => admin.push(near),
+            }
         }
         if let Some(socket) = &config.socket {
             // Two masters of one mesh may run here: the first one has the socket.
@@ -197,10 +209,14 @@ impl Master {
             ingress: own,
             public,
             mesh: mesh.as_ref().map(TcpListener::local_addr).transpose()?,
-            admin: admin.iter().map(Listener::address).collect::<Result<_, _>>()?,
+            admin: (admin.iter().map(Listener::address))
+                .chain(far_admin.iter().map(|listener| listener.local_addr().map(BindAddr::Tcp)))
+                .collect::<Result<_, _>>()?,
         };
         let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
         let lines = JournalLines { journal, access_of: Some(name.clone()), program: Some((program, host.logs())) };
+        let planner = ManifestPlanner::new(config.manifest.clone(), cores, config.is_machine);
+        let manifests = planner.manifests();
         let (control, handle) = MasterControl::new(ControlConfig {
             name,
             declaration: config.manifest.declaration.clone(),
@@ -214,7 +230,7 @@ impl Master {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 started_unix_ms: clock::unix_ms(),
             },
-            planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            planner: Arc::new(planner),
             logins: store.map_or_else(LoginBook::default, |store| LoginBook::new(store)),
             audit: config.audit.map(Audit::to).unwrap_or_default(),
             authority,
@@ -227,6 +243,7 @@ impl Master {
             control,
             mesh,
             admin,
+            far_admin,
             ingress,
             servers,
             waiting: waits.then_some(own),
@@ -237,6 +254,7 @@ impl Master {
             host: host.clone(),
             addresses,
             keeper,
+            manifests,
         })
     }
 
@@ -244,6 +262,12 @@ impl Master {
     #[must_use]
     pub fn handle(&self) -> MasterHandle {
         self.handle.clone()
+    }
+
+    /// The manifest in force, and every change of it by `apply`.
+    #[must_use]
+    pub fn manifests(&self) -> watch::Receiver<Manifest> {
+        self.manifests.clone()
     }
 
     /// The way to this master for sidecars of the same process.
@@ -312,7 +336,17 @@ impl Master {
             let (handle, workers) = (self.handle.clone(), self.ingress.workers.clone());
             async move { handle.follow_access_lines(|lines| workers.log_lines(lines)).await }
         });
-        let router = self.handle.admin_router().merge(admin::router(self.host.metrics(), self.readiness.clone()));
+        let pages = admin::router(self.host.metrics(), self.readiness.clone());
+        if let Some(keeper) = &self.keeper {
+            for listener in self.far_admin {
+                let (handle, own) = (self.handle.clone(), keeper.handle().own());
+                let (pages, life) = (pages.clone(), life.clone());
+                tasks::spawn("admin-far", Kind::Critical, async move {
+                    handle.serve_admin_under_tls(listener, Acceptor::mutual(own, Admit::Operators), pages, life).await;
+                });
+            }
+        }
+        let router = self.handle.admin_router().merge(pages);
         let api = tasks::spawn("admin", Kind::Critical, {
             let life = life.clone();
             async move { admin::serve(self.admin, router, life).await }

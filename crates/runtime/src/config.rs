@@ -65,7 +65,15 @@ pub fn state_dir(mesh: &str) -> io::Result<PathBuf> {
 /// # Errors
 /// As of [`state_dir`].
 pub fn state_base() -> io::Result<PathBuf> {
-    let base = match (env("SYNEGO_STATE_DIR"), env("XDG_STATE_HOME"), env("HOME")) {
+    private_dir(&state_place()?)
+}
+
+/// Where [`state_base`] is; nothing is made or checked.
+///
+/// # Errors
+/// When a person has no home.
+pub fn state_place() -> io::Result<PathBuf> {
+    Ok(match (env("SYNEGO_STATE_DIR"), env("XDG_STATE_HOME"), env("HOME")) {
         (Some(dir), ..) => PathBuf::from(dir),
         _ if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/synego"),
         (None, Some(dir), _) => Path::new(&dir).join("synego"),
@@ -73,8 +81,7 @@ pub fn state_base() -> io::Result<PathBuf> {
         (None, None, None) => {
             return Err(io::Error::new(io::ErrorKind::NotFound, "neither HOME nor XDG_STATE_HOME is set"));
         }
-    };
-    private_dir(&base)
+    })
 }
 
 /// Makes a folder that only this user can enter (0700) if it is not there, and returns it.
@@ -91,6 +98,12 @@ pub fn private_dir(dir: &Path) -> io::Result<PathBuf> {
         ));
     }
     if found.permissions().mode() & 0o077 != 0 {
+        // Whoever names `/tmp` or `/etc` does not want it closed to everybody else.
+        let is_shared = found.permissions().mode() & 0o1000 != 0 || dir.canonicalize()?.components().count() <= 2;
+        if is_shared {
+            let message = format!("{} is for all of this machine: name a folder below it", dir.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(|error| named(&error, dir))?;
     }
     Ok(dir.to_owned())
@@ -136,6 +149,12 @@ pub fn raise_file_limit() -> u64 {
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The most open files that this process may have.
+#[must_use]
+pub fn file_limit() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// One setting in force, for `--check`.

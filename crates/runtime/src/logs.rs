@@ -115,7 +115,8 @@ pub fn init(config: &LogConfig) -> Result<LogHandle, String> {
     let writer = writer.for_the_process();
     let (filter, reload) = reload::Layer::new(filter);
     let level = Arc::new(Mutex::new(config.level.clone()));
-    let handle = HANDLE.get_or_init(|| LogHandle { filter: reload, writer: writer.clone(), level, turn: Arc::default() });
+    let handle =
+        HANDLE.get_or_init(|| LogHandle { filter: reload, writer: writer.clone(), level, turn: Arc::default() });
     let subscriber = Registry::default().with(filter).with(event::EventLayer::new(config.format, writer));
     // A test may have set its own subscriber before us: then that one stays.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {

@@ -127,7 +127,10 @@ mod tests {
         let own = std::process::id().to_string();
         let socket = ("NOTIFY_SOCKET", path.as_str());
         assert_eq!(of(&[socket, ("WATCHDOG_USEC", "3000000")]).watchdog, Some(Duration::from_secs(3)));
-        assert_eq!(of(&[socket, ("WATCHDOG_USEC", "9"), ("WATCHDOG_PID", &own)]).watchdog, Some(Duration::from_micros(9)));
+        assert_eq!(
+            of(&[socket, ("WATCHDOG_USEC", "9"), ("WATCHDOG_PID", &own)]).watchdog,
+            Some(Duration::from_micros(9))
+        );
         assert_eq!(of(&[socket, ("WATCHDOG_USEC", "9"), ("WATCHDOG_PID", "1")]).watchdog, None);
         assert_eq!(of(&[socket, ("WATCHDOG_USEC", "0")]).watchdog, None);
         assert_eq!(of(&[("WATCHDOG_USEC", "9")]).watchdog, None, "nobody listens");

@@ -97,7 +97,11 @@ fn term_stops_and_the_program_ends_with_its_own_code() {
     assert!(line.contains(r#""message":"up","fields":{"target":"host","port":7}}"#), "{line}");
     signal(&child, Signal::TERM);
     let rest = rest(child, log);
-    assert!(rest.contains(r#""message":"stopping","fields":{"target":"synego_runtime::host","signal":"TERM"}"#) && rest.contains("status(0)"), "{rest}");
+    assert!(
+        rest.contains(r#""message":"stopping","fields":{"target":"synego_runtime::host","signal":"TERM"}"#)
+            && rest.contains("status(0)"),
+        "{rest}"
+    );
 }
 
 #[test]
@@ -105,7 +109,8 @@ fn a_critical_task_that_panics_stops_the_program_with_70() {
     let (child, log) = start("critical");
     let rest = rest(child, log);
     assert!(
-        rest.contains(r#""message":"task panicked""#) && rest.contains(r#""task":"heart","kind":"Critical","cause":"broken heart""#),
+        rest.contains(r#""message":"task panicked""#)
+            && rest.contains(r#""task":"heart","kind":"Critical","cause":"broken heart""#),
         "{rest}"
     );
     assert!(rest.contains(r#""message":"panicked","fields":"#) && rest.contains("status(70)"), "{rest}");

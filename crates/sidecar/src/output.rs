@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use synego_control_plane::attach::AttachHandle;
-use synego_control_plane::lines::{FOLLOWER_QUEUE, JournalLines, OutputSource, Printed, last_of_each, level, takes, told_level};
+use synego_control_plane::lines::{
+    FOLLOWER_QUEUE, JournalLines, OutputSource, Printed, last_of_each, level, takes, told_level,
+};
 use synego_control_plane::uplink::{LogLevel, OutputLine};
 use synego_control_plane::{LevelWanted, LineKind, LinesWanted};
 use synego_runtime::tasks::{self, Kind};

@@ -206,7 +206,9 @@ impl OutputSink {
 fn weight_of(line: &OutputLine) -> usize {
     let texts = [&line.message, &line.thread, &line.request_id, &line.trace_id, &line.fields_json];
     // Besides the letters: the line itself, its count, and what an allocator adds to each text that is not empty.
-    size_of::<OutputLine>() + 32 + texts.iter().filter(|text| !text.is_empty()).map(|text| text.len() + 16).sum::<usize>()
+    size_of::<OutputLine>()
+        + 32
+        + texts.iter().filter(|text| !text.is_empty()).map(|text| text.len() + 16).sum::<usize>()
 }
 
 #[cfg(test)]

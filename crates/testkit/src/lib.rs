@@ -7,7 +7,9 @@
 //! port was free a moment before. What cannot be done panics with the reason: a test that cannot go on has failed.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail with the reason")]
 
+pub mod daemons;
 pub mod fault;
+pub mod forge;
 pub mod http;
 pub mod load;
 pub mod mesh;
@@ -16,5 +18,6 @@ pub mod program;
 pub mod socket;
 pub mod wait;
 
+pub use daemons::Daemons;
 pub use mesh::Mesh;
 pub use program::Program;

@@ -1,17 +1,19 @@
-//! `synego ca`: the certificate authority of the mesh, and the rotation of its root.
+//! `synego ca`: the certificate authority of the mesh, the rotation of its root, and certificates of operators.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use synego_identity::PrivateKey;
 use synego_model::text;
 use synego_wire::pb;
 
 use crate::client::Mesh;
 use crate::context::Context;
+use crate::credentials;
 use crate::failure::{DONE, FAILED, Failure};
 use crate::output::live::Live;
-use crate::output::time::{age, rfc3339};
+use crate::output::time::{age, parse_duration, rfc3339};
 use crate::output::{Answer, Tone, amount};
 use crate::secret_file;
 
@@ -29,9 +31,10 @@ Examples:
   synego ca rotate --fast       renews every certificate at once: done within seconds while all are linked
   synego ca rotate --abort      back to the old root
   synego ca export --out ca.pem a backup: certificate and key
-  synego ca import ca.pem       goes over to that root";
+  synego ca import ca.pem       goes over to that root
+  synego ca operator alice --role read --out alice.pem   a certificate for a person, for `synego login --certificate`";
 
-/// Show or change the certificate authority: status, rotate, export, import
+/// Show or change the certificate authority: status, rotate, export, import, operator
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -64,6 +67,21 @@ enum Act {
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         pem: PathBuf,
     },
+    /// Make a certificate by which a person or tool is known to the admin API from other machines
+    Operator {
+        /// For whom; another certificate of the same name may from then on what this one may
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What it is for: read, or write
+        #[arg(long, value_name = "ROLE", default_value = "write", value_parser = ["read", "write"])]
+        role: String,
+        /// How long it is good: 10m to 30d
+        #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_duration)]
+        ttl: Duration,
+        /// The new file (0600) of certificate, key and roots, PEM
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        out: PathBuf,
+    },
 }
 
 /// Runs it.
@@ -85,6 +103,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
             Act::Rotate { fast, abort } => rotate(context, &mut mesh, *fast, *abort).await,
             Act::Export { out } => export(context, &mut mesh, out.as_deref()).await,
             Act::Import { pem } => import(context, &mut mesh, pem).await,
+            Act::Operator { name, role, ttl, out } => operator(context, &mut mesh, name, role, *ttl, out).await,
         }
     })
 }
@@ -124,7 +143,7 @@ async fn follow(context: &Context, mesh: &mut Mesh<'_>, mut view: pb::CaView) ->
     Ok(DONE)
 }
 
-async fn export(context: &Context, mesh: &mut Mesh<'_>, out: Option<&std::path::Path>) -> Result<u8, Failure> {
+async fn export(context: &Context, mesh: &mut Mesh<'_>, out: Option<&Path>) -> Result<u8, Failure> {
     if let Some(file) = out {
         secret_file::is_free(file)?;
     }
@@ -147,7 +166,7 @@ async fn export(context: &Context, mesh: &mut Mesh<'_>, out: Option<&std::path::
     Ok(DONE)
 }
 
-async fn import(context: &Context, mesh: &mut Mesh<'_>, file: &std::path::Path) -> Result<u8, Failure> {
+async fn import(context: &Context, mesh: &mut Mesh<'_>, file: &Path) -> Result<u8, Failure> {
     let text = secret_file::read(file)?;
     let before = mesh.ca_status().await?;
     let touches = format!(
@@ -158,6 +177,42 @@ async fn import(context: &Context, mesh: &mut Mesh<'_>, file: &std::path::Path) 
     context.ask(&touches, &format!("import a root into the mesh `{}`", before.mesh))?;
     let view = mesh.ca_import(pb::CaPem { certificate: text.clone(), key: text }).await?;
     follow(context, mesh, view).await
+}
+
+/// The key is made here, and nothing but its public half leaves this program.
+async fn operator(
+    context: &Context,
+    mesh: &mut Mesh<'_>,
+    name: &str,
+    role: &str,
+    ttl: Duration,
+    out: &Path,
+) -> Result<u8, Failure> {
+    secret_file::is_free(out)?;
+    let made = |error: synego_identity::KeyError| Failure::new("cannot make a key").cause(error.to_string());
+    let key = PrivateKey::generate().map_err(made)?;
+    let request = key.request().map_err(made)?;
+    let admin_role = if role == "read" { pb::AdminRole::Read } else { pb::AdminRole::Write };
+    let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1);
+    let asked = pb::IssueOperatorRequest { name: name.to_owned(), role: admin_role.into(), ttl_s, request };
+    let issued = mesh.issue_operator(asked).await?;
+    let login = issued.login.unwrap_or_default();
+    secret_file::write(out, credentials::operator_pem(&issued.certificate, &key, &issued.root).as_bytes())?;
+    let until = context.clock.at(login.expires_unix_ms, context.now());
+    context.screen.note(&format!(
+        "{role} of {} until {until}; keep it: `synego login --admin HOST:PORT --certificate {}`",
+        login.name,
+        out.display()
+    ));
+    let item = json!({
+        "operator": name,
+        "role": role,
+        "id": login.id,
+        "expires_at": rfc3339(login.expires_unix_ms),
+        "file": out.display().to_string(),
+    });
+    context.answer(Answer::new("ca_operator", "operator").items(vec![item]), || format!("{}\n", out.display()));
+    Ok(DONE)
 }
 
 fn is_stuck(view: &pb::CaView) -> bool {

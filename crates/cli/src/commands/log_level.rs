@@ -39,9 +39,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     let for_ms = match args.within {
         None => 0,
-        Some(within) => u32::try_from(within.as_millis()).ok().filter(|ms| (1..=86_400_000).contains(ms)).ok_or_else(
-            || Failure::misuse(format!("`--for` is {}, expected 1ms to 24h", age(within))).help("leave it out for ever"),
-        )?,
+        Some(within) => {
+            u32::try_from(within.as_millis()).ok().filter(|ms| (1..=86_400_000).contains(ms)).ok_or_else(|| {
+                Failure::misuse(format!("`--for` is {}, expected 1ms to 24h", age(within)))
+                    .help("leave it out for ever")
+            })?
+        }
     };
     context.block_on(async {
         let mut mesh = Mesh::find(context).await?;
@@ -55,7 +58,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         let until = (told.until_unix_ms > 0).then(|| rfc3339(told.until_unix_ms));
         let item = |id: &String| json!({ "instance": id, "level": args.level.word(), "until": until });
         let answer = Answer::new("log_level", "instance").items(told.told.iter().map(item).collect());
-        let within = args.within.map_or_else(|| "until it starts anew".to_owned(), |within| format!("for {}", age(within)));
+        let within =
+            args.within.map_or_else(|| "until it starts anew".to_owned(), |within| format!("for {}", age(within)));
         context.answer(answer, || {
             let lines = told.told.iter().map(|id| format!("{id} writes {} and worse, {within}\n", args.level.word()));
             lines.collect()

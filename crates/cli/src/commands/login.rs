@@ -1,10 +1,12 @@
-//! `synego login`: tokens for the admin API over TCP, made where its socket is and kept where they are used.
+//! `synego login`: tokens for the admin API over TCP, made where its socket is and kept where they are used; certificates of
+//! operators are kept likewise.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use synego_identity::Cause;
 use synego_wire::pb;
 
 use crate::client::Mesh;
@@ -19,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   synego login --role read --name ci --out ci.token           on the master's machine: make a token
   synego login --admin 127.0.0.1:3002 --token-file ci.token   keep it here for this address
+  synego login --admin vm1:3002 --certificate alice.pem       the same with the certificate of an operator
   synego login --list                                         who has one
   synego login --revoke 5f0c2a9e17b3                          make one worthless";
 
@@ -27,15 +30,18 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Keep the token of this file (`-`: stdin) for the address of `--admin`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "revoke", "forget", "out"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "revoke", "forget", "out", "certificate"])]
     token_file: Option<PathBuf>,
-    /// Forget the token that is kept for the address of `--admin`
+    /// Keep the operator's certificate of this file (`synego ca operator`) for the address of `--admin`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "revoke", "forget", "out"])]
+    certificate: Option<PathBuf>,
+    /// Forget what is kept for the address of `--admin`
     #[arg(long, conflicts_with_all = ["list", "revoke", "out"])]
     forget: bool,
-    /// List the tokens that are good
+    /// List the tokens and certificates that are good
     #[arg(long, conflicts_with_all = ["revoke", "out"])]
     list: bool,
-    /// Make the token of this id worthless
+    /// Make the token or certificate of this id worthless
     #[arg(long, value_name = "ID", conflicts_with = "out")]
     revoke: Option<String>,
     /// What a new token is for: read, or write
@@ -58,11 +64,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         return forget(context);
     }
     context.block_on(async {
-        match (&args.token_file, &args.revoke) {
-            (Some(file), _) => keep(context, file).await,
-            (None, Some(id)) => revoke(context, id).await,
-            (None, None) if args.list => list(context).await,
-            (None, None) => issue(context, args).await,
+        match (&args.token_file, &args.certificate, &args.revoke) {
+            (Some(file), _, _) => keep_token(context, file).await,
+            (None, Some(file), _) => keep_certificate(context, file).await,
+            (None, None, Some(id)) => revoke(context, id).await,
+            (None, None, None) if args.list => list(context).await,
+            (None, None, None) => issue(context, args).await,
         }
     })
 }
@@ -77,14 +84,45 @@ fn address(context: &Context) -> Result<String, Failure> {
     }
 }
 
-async fn keep(context: &Context, file: &Path) -> Result<u8, Failure> {
+async fn keep_token(context: &Context, file: &Path) -> Result<u8, Failure> {
     let address = address(context)?;
     let token = read(file)?;
-    let token = token.trim();
+    let token = token.trim().to_owned();
+    let roots: Vec<String> = credentials::root_of(&token).into_iter().collect();
+    let near = Kept { token: token.clone(), ..Kept::default() };
+    let far = Kept { token, roots, ..Kept::default() };
+    if !far.is_under_tls() {
+        return keep(context, &address, near).await;
+    }
+    match keep(context, &address, far).await {
+        // A port of the loopback alone speaks without TLS. Who speaks TLS and is somebody else is shown no token.
+        Err(failure) if speaks_no_tls(&failure) => keep(context, &address, near).await.map_err(|_| failure),
+        kept => kept,
+    }
+}
+
+fn speaks_no_tls(failure: &Failure) -> bool {
+    let words = [Cause::Plaintext, Cause::Garbage, Cause::BrokenOff].map(|cause| format!("refused, {cause}:"));
+    failure.cause.iter().any(|line| words.iter().any(|word| line.contains(word.as_str())))
+}
+
+async fn keep_certificate(context: &Context, file: &Path) -> Result<u8, Failure> {
+    let address = address(context)?;
+    let operator = read(file)?;
+    keep(context, &address, Kept { operator, ..Kept::default() }).await
+}
+
+/// Keeps a login, once it is known to be good.
+async fn keep(context: &Context, address: &str, mut login: Kept) -> Result<u8, Failure> {
+    login.connector()?;
     let target = mesh::find(context)?;
-    let mut mesh = Mesh::connect_as(context, target, Some(token)).await?;
+    let mut mesh = Mesh::connect_as(context, target, Some(&login)).await?;
     let me = mesh.who_am_i().await?;
-    let path = credentials::keep(&address, Kept { mesh: me.mesh.clone(), token: token.to_owned() })?;
+    login.mesh.clone_from(&me.mesh);
+    if login.is_under_tls() {
+        login.learn(&me.root);
+    }
+    let path = credentials::keep(address, login)?;
     context.screen.note(&format!("kept in {}", path.display()));
     let item = json!({
         "login": me.who,
@@ -102,7 +140,7 @@ async fn keep(context: &Context, file: &Path) -> Result<u8, Failure> {
 fn read(file: &Path) -> Result<String, Failure> {
     if file == Path::new("-") {
         let mut text = String::new();
-        let read = std::io::stdin().lock().take(4096).read_to_string(&mut text);
+        let read = std::io::stdin().lock().take(65_536).read_to_string(&mut text);
         return read.map(|_| text).map_err(|error| Failure::new("cannot read stdin").cause(error.to_string()));
     }
     credentials::read_secret(file).map_err(|error| credentials::unreadable(file, &error))
@@ -112,7 +150,7 @@ fn forget(context: &Context) -> Result<u8, Failure> {
     let address = address(context)?;
     let had = credentials::forget(&address)?;
     context.answer(Answer::new("login", "login").items(Vec::new()), || {
-        if had { format!("forgotten: {address}\n") } else { format!("no token was kept for {address}\n") }
+        if had { format!("forgotten: {address}\n") } else { format!("nothing was kept for {address}\n") }
     });
     Ok(DONE)
 }
@@ -165,7 +203,7 @@ async fn list(context: &Context) -> Result<u8, Failure> {
                 Cell::new(until),
             ]);
         }
-        if table.is_empty() { "no token is good\n".to_owned() } else { context.table(table) }
+        if table.is_empty() { "no token or certificate is good\n".to_owned() } else { context.table(table) }
     });
     Ok(DONE)
 }
@@ -184,6 +222,7 @@ fn view(login: &pb::LoginView) -> Value {
         "login": login.name,
         "role": role_word(login.role()),
         "id": login.id,
+        "kind": login.kind,
         "created_at": rfc3339(login.created_unix_ms),
         "expires_at": rfc3339(login.expires_unix_ms),
     })

@@ -338,10 +338,8 @@ mod tests {
 
     #[test]
     fn exchanges_come_when_asked_for_and_of_the_mesh_its_warnings() {
-        let of_kind = |kind: pb::LineKind, level: pb::LogLevel| pb::OutputLine {
-            kind: kind.into(),
-            ..line(level, 1, "m", "r")
-        };
+        let of_kind =
+            |kind: pb::LineKind, level: pb::LogLevel| pb::OutputLine { kind: kind.into(), ..line(level, 1, "m", "r") };
         let usual = Filter { output: true, ..Filter::default() };
         let all = Filter { access: true, mesh: true, ..usual.clone() };
         let mesh_alone = Filter { mesh: true, ..Filter::default() };

@@ -32,7 +32,8 @@ fn app(program: &Program) -> String {
     put("name", program.name.clone().into());
     put("script", program.program.clone().into());
     put("interpreter", "none".into());
-    let command = if program.command.is_empty() { Vec::new() } else { [&["--".to_owned()], &program.command[..]].concat() };
+    let command =
+        if program.command.is_empty() { Vec::new() } else { [&["--".to_owned()], &program.command[..]].concat() };
     put("args", [&program.args[..], &command].concat().into());
     put("cwd", program.cwd.display().to_string().into());
     // A sidecar is no module of Node.js. PM2 reloads two processes of one name one after the other, of more two at a time.

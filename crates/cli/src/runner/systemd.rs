@@ -118,7 +118,9 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     line(format_args!("RestartSec=200ms"));
     line(format_args!("# 64: the command line or the manifest is refused. Trying again does not help."));
     line(format_args!("RestartPreventExitStatus=64"));
-    line(format_args!("# TERM goes to the program alone, which drains and then ends its service; then systemd ends what is left."));
+    line(format_args!(
+        "# TERM goes to the program alone, which drains and then ends its service; then systemd ends what is left."
+    ));
     line(format_args!("KillMode=mixed"));
     line(format_args!("TimeoutStopSec={}s", program.stop_within.as_secs()));
     line(format_args!("LimitNOFILE=65536"));

@@ -204,7 +204,12 @@ impl<'a> Console<'a> {
         if self.above.len() > MOST_ABOVE {
             // The terminal is slower than the services: what is not shown is in the files.
             let keep = self.above.len() - MOST_ABOVE / 2;
-            let at = self.above.bytes().skip(keep).position(|byte| byte == b'\n').map_or(self.above.len(), |at| keep + at + 1);
+            let at = self
+                .above
+                .bytes()
+                .skip(keep)
+                .position(|byte| byte == b'\n')
+                .map_or(self.above.len(), |at| keep + at + 1);
             self.above.drain(..at);
         }
     }

@@ -229,7 +229,13 @@ fn finish(context: &Context, view: &pb::MeshView, progress: Progress) {
 
 async fn last_lines(mesh: &mut Mesh<'_>, late: &Late) -> Vec<String> {
     let instance = if late.instance.is_empty() { Vec::new() } else { vec![late.instance.clone()] };
-    let request = pb::LogsRequest { service: vec![late.service.clone()], instance, recent: LAST as u32, follow: false, ..pb::LogsRequest::default() };
+    let request = pb::LogsRequest {
+        service: vec![late.service.clone()],
+        instance,
+        recent: LAST as u32,
+        follow: false,
+        ..pb::LogsRequest::default()
+    };
     let Ok(mut batches) = mesh.logs(request).await else { return Vec::new() };
     let mut lines: Vec<pb::OutputLine> = Vec::new();
     while let Some(Ok(batch)) = batches.next().await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use synego_manifest::Manifest;
 use synego_master::{GatewayStatus, Notice};
 use synego_model::gateway::{Listen, ListenProtocol};
-use synego_model::{NodeName, AccessLines, Engine, InstanceState};
+use synego_model::{AccessLines, Engine, InstanceState, NodeName};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
 use synego_runtime::logs::LineWriter;
 use synego_supervise::OutputSink;

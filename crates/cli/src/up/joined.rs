@@ -12,8 +12,8 @@ use synego_model::{LocalService, NodeName, ServiceName};
 use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
+use synego_sidecar::order::{MAX_DRAIN, MAX_INSTANCES, Order, Step};
 use synego_sidecar::{CredentialHandle, JournalLines, Output, OutputSource};
-use synego_supervise::OutputSink;
 use synego_wire::convert::output::LinesWanted;
 use synego_wire::pb::{self, InstanceState};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::instances::{DRAIN, Ground, Instances, Picture};
+use super::instances::{DRAIN, Fleet, Ground, Instances, Picture};
 use crate::failure::Failure;
 use crate::mesh::SOCKET;
 
@@ -68,7 +68,7 @@ pub(crate) async fn serve(
         node: ground.node.clone(),
         services: manifest.local.clone(),
         pictures: instances.pictures(),
-        sinks: Arc::new(instances.sinks()),
+        fleet: instances.fleet(),
         own,
         credentials: ground.credentials.clone(),
         asks,
@@ -90,7 +90,7 @@ struct Local {
     node: NodeName,
     services: Vec<LocalService>,
     pictures: watch::Receiver<BTreeMap<String, Picture>>,
-    sinks: Arc<BTreeMap<String, OutputSink>>,
+    fleet: Arc<Fleet>,
     /// What this process says of itself.
     own: JournalLines,
     credentials: BTreeMap<ServiceName, CredentialHandle>,
@@ -98,6 +98,27 @@ struct Local {
 }
 
 impl Local {
+    /// The instances that are named.
+    fn meant(&self, services: &[String], instances: &[String]) -> Result<Vec<(ServiceName, String)>, Status> {
+        let is = |(service, id): &(ServiceName, String)| {
+            let short = id.split('@').next().unwrap_or_default();
+            let named = instances.iter().any(|name| name == id || name == short);
+            let all = services.is_empty() && instances.is_empty();
+            all || named || services.iter().any(|name| name == service.as_str())
+        };
+        let found: Vec<_> = self.fleet.ids().into_iter().filter(is).collect();
+        if found.is_empty() { Err(Status::not_found("nothing of it runs on this machine")) } else { Ok(found) }
+    }
+
+    /// Orders the same of each, and tells the steps of all.
+    fn ordered(&self, meant: Vec<(ServiceName, String)>, order: &Order) -> Answers<pb::LifecycleStep> {
+        let all = meant.into_iter().map(|(service, id)| {
+            let steps = self.fleet.order(&service, &id, order.clone());
+            stepped(id, steps)
+        });
+        Box::pin(stream::select_all(all))
+    }
+
     fn view(&self, only: &[String]) -> pb::MeshView {
         view(&self.mesh, &self.node, &self.services, &self.pictures.borrow(), only)
     }
@@ -225,7 +246,15 @@ impl pb::admin_server::Admin for Local {
             who: "the user of this process".to_owned(),
             role: pb::AdminRole::Write.into(),
             expires_unix_ms: 0,
+            root: Vec::new(),
         }))
+    }
+
+    async fn issue_operator(
+        &self,
+        _request: Request<pb::IssueOperatorRequest>,
+    ) -> Result<Response<pb::IssuedOperator>, Status> {
+        Err(elsewhere())
     }
 
     async fn issue_login(&self, _request: Request<pb::IssueLoginRequest>) -> Result<Response<pb::IssuedLogin>, Status> {
@@ -251,8 +280,7 @@ impl pb::admin_server::Admin for Local {
             self.pictures.borrow().iter().map(|(id, picture)| (id.clone(), picture.service.to_string())).collect();
         let takes = |id: &str, service: &String| {
             let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name.as_str()));
-            (request.service.is_empty() || request.service.contains(service))
-                && (request.instance.is_empty() || named)
+            (request.service.is_empty() || request.service.contains(service)) && (request.instance.is_empty() || named)
         };
         let wanted = LinesWanted::from(pb::LinesWanted {
             recent: request.recent.min(MOST_LINES),
@@ -266,16 +294,20 @@ impl pb::admin_server::Admin for Local {
             mesh: request.mesh,
         });
         let mut sources: Vec<Source> = Vec::new();
-        for (id, sink) in self.sinks.iter() {
-            let service = service_of(id, &services);
-            if takes(id, &service) {
+        for (id, sink) in self.fleet.sinks() {
+            let service = service_of(&id, &services);
+            if takes(&id, &service) {
                 let journal = JournalLines { access_of: Some(id.clone()), program: None, ..self.own.clone() };
-                let lines = Box::new(Output::new(id.clone(), sink.clone(), journal));
-                sources.push(Source { instance: id.clone(), service, lines });
+                let lines = Box::new(Output::new(id.clone(), sink, journal));
+                sources.push(Source { instance: id, service, lines });
             }
         }
         if request.mesh && request.service.is_empty() && request.instance.is_empty() {
-            sources.push(Source { instance: "mesh".to_owned(), service: String::new(), lines: Box::new(self.own.clone()) });
+            sources.push(Source {
+                instance: "mesh".to_owned(),
+                service: String::new(),
+                lines: Box::new(self.own.clone()),
+            });
         }
         Ok(Response::new(lines(sources, wanted)))
     }
@@ -334,6 +366,40 @@ impl pb::admin_server::Admin for Local {
         Err(elsewhere())
     }
 
+    type ReloadStream = Answers<pb::LifecycleStep>;
+
+    async fn reload(&self, request: Request<pb::ReloadRequest>) -> Result<Response<Self::ReloadStream>, Status> {
+        let request = request.into_inner();
+        let meant = self.meant(&request.service, &request.instance)?;
+        // One wish after the other: their times differ.
+        let round = synego_runtime::clock::unix_us();
+        Ok(Response::new(self.ordered(meant, &Order::Reload { round })))
+    }
+
+    type DrainStream = Answers<pb::LifecycleStep>;
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let request = request.into_inner();
+        let meant = self.meant(&request.service, &request.instance)?;
+        let within = Duration::from_millis(request.within_ms.into()).min(MAX_DRAIN);
+        let order = match request.undo {
+            true => Order::Undrain,
+            false => Order::Drain { within: (!within.is_zero()).then_some(within) },
+        };
+        Ok(Response::new(self.ordered(meant, &order)))
+    }
+
+    type ScaleStream = Answers<pb::LifecycleStep>;
+
+    async fn scale(&self, request: Request<pb::ScaleRequest>) -> Result<Response<Self::ScaleStream>, Status> {
+        let request = request.into_inner();
+        let service: ServiceName =
+            request.service.parse().map_err(|error| Status::invalid_argument(format!("service: {error}")))?;
+        let instances = (!request.as_in_file).then_some(request.instances.min(MAX_INSTANCES));
+        let steps = self.fleet.scale(&service, instances);
+        Ok(Response::new(stepped(format!("{service}@{}", self.node), steps)))
+    }
+
     type DownStream = Answers<pb::DownProgress>;
 
     async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
@@ -349,6 +415,14 @@ impl pb::admin_server::Admin for Local {
         });
         Ok(Response::new(Box::pin(progress)))
     }
+}
+
+/// The steps of one order, as people are told.
+fn stepped(name: String, steps: mpsc::Receiver<Step>) -> Answers<pb::LifecycleStep> {
+    Box::pin(stream::unfold((steps, name), |(mut steps, name)| async move {
+        let step = steps.recv().await?.told(&name);
+        Some((Ok(step), (steps, name)))
+    }))
 }
 
 fn elsewhere() -> Status {

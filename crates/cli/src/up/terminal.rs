@@ -90,6 +90,9 @@ impl Region {
         let clear = if up.is_empty() { String::new() } else { format!("{up}\u{1b}[J") };
         let body: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         let strokes = [Stroke::Err(clear), Stroke::Out(above.to_owned()), Stroke::Err(body)];
-        strokes.into_iter().filter(|stroke| !matches!(stroke, Stroke::Out(text) | Stroke::Err(text) if text.is_empty())).collect()
+        strokes
+            .into_iter()
+            .filter(|stroke| !matches!(stroke, Stroke::Out(text) | Stroke::Err(text) if text.is_empty()))
+            .collect()
     }
 }

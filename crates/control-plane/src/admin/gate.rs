@@ -2,23 +2,26 @@
 //!
 //! On the Unix socket the user of the process (and root) may do everything: the socket lets nobody else in. Over TCP a page
 //! in a browser of this machine could ask too, so a call must be of a form that no page can send on its own, and from
-//! no other origin; and a token says who asks. Without one a process of the same machine may look at the mesh, which is
-//! what `/metrics` shows anyway, and no more.
+//! no other origin; and a token, or under TLS an operator's certificate, says who asks. Without either a process of the
+//! same machine may look at the mesh, which is what `/metrics` shows anyway, and no more; from elsewhere nobody may.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use synego_model::Reason;
+use synego_identity::Peer;
+use synego_model::{Reason, Role};
 use synego_runtime::admin::ApiPeer;
 use synego_wire::{pb, status};
 
+use super::logins::Login;
+use crate::enrol::monotonic_ms;
 use crate::master::Shared;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -67,13 +70,61 @@ impl From<Right> for pb::AdminRole {
     }
 }
 
+/// Where a call comes from.
+#[derive(Debug, Clone)]
+enum Whence {
+    /// A user of this machine, at the Unix socket.
+    User(u32),
+    /// Somebody at a port without TLS, which only this machine has.
+    Near(SocketAddr),
+    /// Somebody at a port under TLS.
+    Under(Peer),
+    /// Nobody said: a mistake of the program.
+    Unknown,
+}
+
+impl Whence {
+    fn of(extensions: &Extensions) -> Self {
+        if let Some(UnderTls(peer)) = extensions.get::<UnderTls>() {
+            return Self::Under(peer.clone());
+        }
+        match extensions.get::<ApiPeer>() {
+            Some(ApiPeer::User(uid)) => Self::User(*uid),
+            Some(ApiPeer::Net(address)) => Self::Near(*address),
+            None => Self::Unknown,
+        }
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        match self {
+            Self::Near(address) => Some(address.ip()),
+            Self::Under(peer) => Some(peer.address.ip()),
+            Self::User(_) | Self::Unknown => None,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::User(uid) => format!("user {uid}"),
+            Self::Near(address) => address.to_string(),
+            Self::Under(Peer { address, id: Some(id) }) => format!("{id} at {address}"),
+            Self::Under(peer) => peer.address.to_string(),
+            Self::Unknown => "unknown".to_owned(),
+        }
+    }
+}
+
+/// Who connected to a port under TLS; in the extensions of each request there.
+#[derive(Debug, Clone)]
+pub(super) struct UnderTls(pub(super) Peer);
+
 /// Who asks; in the extensions of each request that passed.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
-    /// In words: the name of a token, or the user.
+    /// In words: the name of a token, an operator, or the user.
     pub(crate) who: String,
     pub(crate) right: Right,
-    /// When its token ends; 0: it has none.
+    /// When its token or certificate ends; 0: it has none.
     pub(crate) expires_unix_ms: u64,
 }
 
@@ -81,28 +132,32 @@ pub(crate) struct Asker {
 struct Refused {
     reason: Reason,
     message: String,
+    /// After how many seconds the same may be answered otherwise.
+    retry_after_s: Option<u64>,
+}
+
+impl Refused {
+    fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, retry_after_s: None }
+    }
 }
 
 /// Lets a call pass to its method, or refuses it; what changes something is written down.
 pub(super) async fn pass(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ApiPeer>().copied();
+    let from = Whence::of(request.extensions());
     let path = request.uri().path().to_owned();
     let method = path.rsplit('/').next().unwrap_or_default();
-    let known = match form(peer, &request) {
-        Ok(token) => asker(&shared, peer, token, method).await,
+    let needed = Right::needed(method);
+    let known = match form(&from, &request) {
+        Ok(()) => asker(&shared, &from, token(request.headers()), needed, method).await,
         Err(refused) => Err(refused),
     };
     let asker = match known {
         Ok(asker) => asker,
-        Err(refused) => {
-            shared.metrics.refused("admin");
-            let from = peer.map_or_else(|| "unknown".to_owned(), shown);
-            tracing::warn!(from, method, reason = refused.reason.word(), cause = refused.message, "admin call refused");
-            return answer(&refused, request.headers());
-        }
+        Err(refused) => return refuse(&shared, &from, method, &refused, request.headers()),
     };
     // An apply is written down by itself, since only it knows whether it changes anything.
-    let is_change = Right::needed(method) == Right::Write;
+    let is_change = needed == Right::Write;
     let before = is_change.then(|| shared.digest());
     let who = asker.who.clone();
     request.extensions_mut().insert(asker);
@@ -114,6 +169,31 @@ pub(super) async fn pass(State(shared): State<Arc<Shared>>, mut request: Request
     answer
 }
 
+/// Lets those see the pages of a port under TLS who may see anything there: from other machines these are not for all.
+pub(super) async fn page(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let from = Whence::of(request.extensions());
+    let path = request.uri().path().to_owned();
+    // Whoever watches over this process learns whether it is there, and no more.
+    let is_health = matches!(path.as_str(), "/livez" | "/readyz" | "/healthz");
+    // Under whichever name: no browser takes the certificate of a master for that of a host.
+    let known = match origin(authority(request.uri(), request.headers()), request.headers()) {
+        Ok(()) if is_health => return next.run(request).await,
+        Ok(()) => asker(&shared, &from, token(request.headers()), Right::Look, &path).await,
+        Err(refused) => Err(refused),
+    };
+    match known {
+        Ok(_) => next.run(request).await,
+        Err(refused) => refuse(&shared, &from, &path, &refused, request.headers()),
+    }
+}
+
+fn refuse(shared: &Shared, from: &Whence, what: &str, refused: &Refused, asked: &HeaderMap) -> Response {
+    shared.metrics.refused("admin");
+    let from = from.shown();
+    tracing::warn!(from, method = what, reason = refused.reason.word(), cause = refused.message, "admin call refused");
+    answer(refused, asked)
+}
+
 /// The word for what came of a call, from the head of its answer.
 fn outcome(headers: &HeaderMap) -> String {
     let code = headers.get("grpc-status").and_then(|value| value.to_str().ok()?.parse::<i32>().ok());
@@ -123,12 +203,17 @@ fn outcome(headers: &HeaderMap) -> String {
     }
 }
 
-/// Refuses what is not a call, or not from here; gives the token that came with it.
-fn form(peer: Option<ApiPeer>, request: &Request) -> Result<Option<String>, Refused> {
-    let refused = |reason, message: String| Err(Refused { reason, message });
+/// Refuses what is not a call, or not from here.
+fn form(from: &Whence, request: &Request) -> Result<(), Refused> {
+    let refused = |reason, message: String| Err(Refused::new(reason, message));
     let headers = request.headers();
-    if !matches!(peer, Some(ApiPeer::User(_))) {
-        origin(request.uri(), headers)?;
+    if !matches!(from, Whence::User(_)) {
+        let authority = authority(request.uri(), headers);
+        if !is_own(authority) {
+            let message = format!("the host `{authority}` is not this API's: name it by its address, or `localhost`");
+            return refused(Reason::Denied, message);
+        }
+        origin(authority, headers)?;
     }
     if request.method() != Method::POST {
         return refused(Reason::MethodNotAllowed, format!("{} asks nothing here: calls are POSTs", request.method()));
@@ -141,24 +226,57 @@ fn form(peer: Option<ApiPeer>, request: &Request) -> Result<Option<String>, Refu
             format!("the body is said to be {kind}: calls are `application/grpc`"),
         );
     }
-    Ok(token(headers).map(ToOwned::to_owned))
+    Ok(())
 }
 
-async fn asker(shared: &Shared, peer: Option<ApiPeer>, token: Option<String>, method: &str) -> Result<Asker, Refused> {
-    let refused = |message: &str| Err(Refused { reason: Reason::Unauthenticated, message: message.into() });
-    let asker = match (peer, token) {
-        (Some(ApiPeer::User(uid)), _) => Asker { who: format!("user {uid}"), right: Right::Write, expires_unix_ms: 0 },
-        (_, Some(token)) => match shared.logins.find(&token).await {
-            Some(login) => Asker { who: login.name, right: login.right, expires_unix_ms: login.expires_unix_ms },
-            None => return refused("the token is not good: unknown, revoked or expired"),
+async fn asker(
+    shared: &Shared,
+    from: &Whence,
+    token: Option<&str>,
+    needed: Right,
+    method: &str,
+) -> Result<Asker, Refused> {
+    let refused = |message: String| Err(Refused::new(Reason::Unauthenticated, message));
+    let asker = match (from, token) {
+        (Whence::User(uid), _) => Asker { who: format!("user {uid}"), right: Right::Write, expires_unix_ms: 0 },
+        (Whence::Under(Peer { id: Some(id), .. }), _) => match (&id.role, shared.logins.operator(id).await) {
+            (Role::Operator(_), Some(login)) => login.into(),
+            _ => return refused(format!("{id} is no operator that is known here: unknown, revoked or expired")),
         },
-        (Some(ApiPeer::Net(address)), None) if address.ip().is_loopback() => {
+        (_, Some(token)) => of_token(shared, from, token).await?.into(),
+        (Whence::Near(address), None) if address.ip().is_loopback() => {
             Asker { who: "anyone of this machine".into(), right: Right::Look, expires_unix_ms: 0 }
         }
-        _ => return refused("a token says who asks: `synego login`"),
+        _ => return refused("a token or an operator's certificate says who asks: `synego login`".into()),
     };
-    let needed = Right::needed(method);
     if asker.right >= needed { Ok(asker) } else { Err(lacks(&asker, needed, method)) }
+}
+
+/// Whose token this is. Who guesses is not listened to for a while.
+async fn of_token(shared: &Shared, from: &Whence, token: &str) -> Result<Login, Refused> {
+    let source = from.source();
+    let lockout = || shared.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Err(left_ms)) = source.map(|source| lockout().check(source, monotonic_ms())) {
+        let seconds = left_ms.div_ceil(1000);
+        let message = format!("too many wrong tokens: try again in {seconds} s");
+        return Err(Refused { retry_after_s: Some(seconds), ..Refused::new(Reason::RateLimited, message) });
+    }
+    match shared.logins.find(token).await {
+        Some(login) => Ok(login),
+        None => {
+            if let Some(source) = source {
+                lockout().failed(source, monotonic_ms());
+            }
+            let message = "the token is not good: unknown, revoked or expired";
+            Err(Refused::new(Reason::Unauthenticated, message.into()))
+        }
+    }
+}
+
+impl From<Login> for Asker {
+    fn from(login: Login) -> Self {
+        Self { who: login.name, right: login.right, expires_unix_ms: login.expires_unix_ms }
+    }
 }
 
 /// The refusal of one who may do less than a call needs.
@@ -167,10 +285,10 @@ fn lacks(asker: &Asker, needed: Right, method: &str) -> Refused {
         let message = format!(
             "{method} over TCP needs a token: `synego login`, or ask at the Unix socket of the master's own machine"
         );
-        return Refused { reason: Reason::Unauthenticated, message };
+        return Refused::new(Reason::Unauthenticated, message);
     }
     let (right, needed) = (asker.right.word(), needed.word());
-    Refused { reason: Reason::Denied, message: format!("{} may `{right}`, {method} needs `{needed}`", asker.who) }
+    Refused::new(Reason::Denied, format!("{} may `{right}`, {method} needs `{needed}`", asker.who))
 }
 
 /// Whether one who passed may also change something.
@@ -189,14 +307,15 @@ pub(super) fn may_change(asker: Option<&Asker>, method: &str) -> Result<String, 
     }
 }
 
-/// Refuses what another site's page, or a name that it points here, could have made a browser send.
-fn origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
-    let denied = |message: String| Err(Refused { reason: Reason::Denied, message });
+/// Under which name this API is asked.
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let said = headers.get(HOST).and_then(|value| value.to_str().ok());
-    let authority = uri.authority().map(|authority| authority.as_str()).or(said).unwrap_or_default();
-    if !is_own(authority) {
-        return denied(format!("the host `{authority}` is not this API's: name it by its address, or `localhost`"));
-    }
+    uri.authority().map(|authority| authority.as_str()).or(said).unwrap_or_default()
+}
+
+/// Refuses what another site's page could have made a browser send.
+fn origin(authority: &str, headers: &HeaderMap) -> Result<(), Refused> {
+    let denied = |message: String| Err(Refused::new(Reason::Denied, message));
     let same = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(authority));
     for origin in headers.get_all(ORIGIN) {
         let origin = origin.to_str().unwrap_or("unreadable");
@@ -232,13 +351,6 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn shown(peer: ApiPeer) -> String {
-    match peer {
-        ApiPeer::User(uid) => format!("user {uid}"),
-        ApiPeer::Net(address) => address.to_string(),
-    }
-}
-
 #[derive(Serialize)]
 struct Said<'a> {
     code: u16,
@@ -248,7 +360,7 @@ struct Said<'a> {
 
 /// In the caller's own form: a status of HTTP, and that of gRPC beside it.
 fn answer(refused: &Refused, asked: &HeaderMap) -> Response {
-    let Refused { reason, message } = refused;
+    let Refused { reason, message, retry_after_s } = refused;
     let is_grpc = asked.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_grpc);
     let mut answer: Response = if is_grpc {
         status::refusal(*reason, message.clone()).into_http()
@@ -261,6 +373,9 @@ fn answer(refused: &Refused, asked: &HeaderMap) -> Response {
     *answer.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::FORBIDDEN);
     let headers = answer.headers_mut();
     headers.insert("x-synego-reason", HeaderValue::from_static(reason.word()));
+    if let Some(seconds) = retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+    }
     match reason {
         Reason::MethodNotAllowed => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
         Reason::Unauthenticated => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
@@ -296,7 +411,11 @@ mod tests {
             ("Down", Right::Write),
             ("IssueLogin", Right::Write),
             ("RevokeLogin", Right::Write),
+            ("IssueOperator", Right::Write),
             ("CaExport", Right::Write),
+            ("Reload", Right::Write),
+            ("Drain", Right::Write),
+            ("Scale", Right::Write),
             ("SomethingNew", Right::Write),
         ] {
             assert_eq!(Right::needed(method), needed, "{method}");

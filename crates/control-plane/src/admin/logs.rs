@@ -101,9 +101,7 @@ impl Own {
             LineKind::Mesh => (MESH.to_owned(), String::new(), line),
             LineKind::Access | LineKind::Output => (self.name.clone(), INGRESS.to_owned(), line),
         });
-        named
-            .map(|(instance, service, line)| pb::LogsLine { instance, service, line: Some(line.into()) })
-            .collect()
+        named.map(|(instance, service, line)| pb::LogsLine { instance, service, line: Some(line.into()) }).collect()
     }
 
     /// Whether it is about what was asked for.

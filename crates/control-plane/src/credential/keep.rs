@@ -18,6 +18,9 @@ use crate::uplink::MasterAddress;
 
 /// Longest sleep at a time: the wall clock may be set meanwhile.
 const NAP: Duration = Duration::from_secs(30);
+/// At which part of its life a certificate is renewed: at half of it, less up to a tenth, so that masters may be away for
+/// half a life with time left to come back.
+const RENEWED_AT: std::ops::Range<f64> = 0.45..0.48;
 /// Over which time those renew that were asked to do so at once.
 const AT_ONCE_MS: u64 = 2_000;
 
@@ -64,7 +67,7 @@ impl Keeper {
         let failed = |error: synego_identity::InstallError| CredentialError::Refused(error.to_string());
         own.trust(&self.held.roots).map_err(failed)?;
         own.install(&self.held.credential).map_err(failed)?;
-        self.part = rand::rng().random_range(0.45..0.55);
+        self.part = rand::rng().random_range(RENEWED_AT);
         self.metrics.ends(self.held.not_after_unix_ms);
         self.handle.set_renewal(Renewal { at_unix_ms: self.due(), error: String::new() });
         Ok(())
@@ -102,7 +105,8 @@ impl Keeper {
                 match renewed {
                     Ok(()) => {
                         wait = BACKOFF.0;
-                        at = self.due();
+                        // One that is over as soon as it came (clocks that differ) is not asked for without end.
+                        at = self.due().max(clock::unix_ms() + millis(BACKOFF.0));
                     }
                     Err(cause) => {
                         self.failed(cause, now);
@@ -150,7 +154,7 @@ impl Keeper {
     /// The longest wait between two attempts: short lives leave less time.
     fn patience(&self) -> Duration {
         let life = self.held.not_after_unix_ms.saturating_sub(self.held.since_unix_ms);
-        Duration::from_millis((life / 40).max(250))
+        Duration::from_millis((life / 100).max(250))
     }
 
     async fn renew(&mut self) -> Result<(), String> {
@@ -199,6 +203,8 @@ impl Keeper {
     async fn take(&mut self, given: pb::Certificates, key: PrivateKey) -> Result<(), String> {
         let told = given.trust.clone();
         let (mesh, held) = received(given, key, &self.config).map_err(|error| error.to_string())?;
+        // Tried before it replaces anything, here or on the disk: what is refused leaves what is in force.
+        fits(&held, self.handle.identity()).map_err(|error| format!("what the master gave is refused: {error}"))?;
         save(&self.config, &mesh, &held).await.map_err(|error| error.to_string())?;
         self.held = held;
         self.install().map_err(|error| error.to_string())?;
@@ -223,6 +229,13 @@ impl Keeper {
         }
         self.handle.set_renewal(Renewal { at_unix_ms: now, error: cause });
     }
+}
+
+/// Whether a certificate, its key and the roots go together, and are those of `identity`.
+fn fits(held: &Held, identity: Identity) -> Result<(), synego_identity::InstallError> {
+    let trial = Own::new(identity);
+    trial.trust(&held.roots)?;
+    trial.install(&held.credential)
 }
 
 async fn turned(watched: &mut Option<tokio::sync::watch::Receiver<std::sync::Arc<crate::authority::InForce>>>) {

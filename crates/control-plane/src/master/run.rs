@@ -188,7 +188,12 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
             return;
         }
     };
+    let places = Arc::new(tokio::sync::Semaphore::new(Profile::mesh().connections));
     loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = stop.stopped() => return,
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.stopped() => return,
@@ -203,7 +208,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, router: axum::Router,
         };
         let (acceptor, router, drain, stop) = (acceptor.clone(), router.clone(), drain.clone(), stop.clone());
         tasks::spawn("mesh-connection", tasks::Kind::Connection, async move {
-            let _guard = drain.guard();
+            let _guard = (place, drain.guard());
             match acceptor.accept(stream).await {
                 Ok((stream, peer)) => {
                     let router = router.layer(Extension(Caller::Peer(peer)));

@@ -245,6 +245,7 @@ impl Sidecar {
             publish: Arc::new(move |snapshot| {
                 publish.send_replace(snapshot);
             }),
+            commanded: None,
             output: options.output,
             metrics: Metrics::new("test"),
         });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use synego_runtime::clock;
 use synego_runtime::logs::Level;
 
-use super::trace::{Trace, hex};
+use super::trace::{Trace, hex16, hex32};
 
 /// What a line mostly takes.
 const ROOM: usize = 768;
@@ -87,13 +87,6 @@ macro_rules! member {
             milliseconds(value, &mut $out);
         }
     };
-    ($out:ident, $key:literal, hex $value:expr) => {
-        if let Some(value) = $value {
-            $out.push_str(concat!(",\"", $key, "\":\""));
-            hexadecimal(&value.to_be_bytes(), &mut $out);
-            $out.push('"');
-        }
-    };
 }
 
 impl Line<'_> {
@@ -109,7 +102,8 @@ impl Line<'_> {
         out.push_str("\",\"kind\":\"access\",");
         out.push_str(self.writer);
         member!(out, "request_id", text self.request_id);
-        member!(out, "trace_id", hex self.trace.map(|trace| trace.trace_id));
+        let (trace_id, span_id) = self.trace.map(|trace| (hex32(trace.trace_id), hex16(trace.span_id))).unzip();
+        member!(out, "trace_id", safe trace_id.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()));
         out.push_str(",\"message\":\"");
         out.push_str(self.method.unwrap_or(self.protocol));
         out.push(' ');
@@ -136,7 +130,7 @@ impl Line<'_> {
         member!(out, "duration_ms", time Some(self.duration));
         member!(out, "upstream_ms", time self.upstream);
         member!(out, "tries", number Some(self.tries));
-        member!(out, "span_id", hex self.trace.map(|trace| trace.span_id));
+        member!(out, "span_id", safe span_id.as_ref().and_then(|digits| std::str::from_utf8(digits).ok()));
         member!(out, "caller", text self.caller);
         member!(out, "protocol", safe Some(self.protocol));
         member!(out, "grpc_status", number self.grpc_status);
@@ -162,13 +156,6 @@ fn milliseconds(duration: Duration, out: &mut String) {
     digits(us / 1000, 1, out);
     out.push('.');
     digits(us % 1000, 3, out);
-}
-
-fn hexadecimal(bytes: &[u8], out: &mut String) {
-    let mut digits = [b'0'; 32];
-    let digits = digits.get_mut(..2 * bytes.len()).unwrap_or_default();
-    hex(bytes, digits);
-    out.push_str(std::str::from_utf8(digits).unwrap_or_default());
 }
 
 /// A number with so many digits at least.
@@ -256,7 +243,10 @@ mod tests {
         let odd = "a \"b\" \\ \n ä";
         let text = Line { detail: Some(odd), path: Some(odd), request_id: Some(odd), ..line() }.json();
         let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!((&said["fields"]["detail"], &said["fields"]["path"], &said["request_id"]), (&odd.into(), &odd.into(), &odd.into()));
+        assert_eq!(
+            (&said["fields"]["detail"], &said["fields"]["path"], &said["request_id"]),
+            (&odd.into(), &odd.into(), &odd.into())
+        );
         assert_eq!(said["message"], format!("GET {odd} 200"));
         assert!(!text.contains('\n'), "a line is one");
     }

@@ -1,10 +1,12 @@
 //! Whether a request may be tried again: what became of the try, and what a repeat would do.
 
 use synego_balance::Failure;
+use synego_identity::Refused;
 use synego_model::Reason;
 
 use super::answer::Refusal;
 use super::deadline::Lapse;
+use crate::h1;
 use crate::pool::SendError;
 
 /// What became of a request that has no answer.
@@ -56,6 +58,22 @@ impl Miss {
             }
         };
         Self { refusal: Refusal::new(reason, format!("{message}, to {service}")), failure, fate }
+    }
+
+    /// The other side did not take our certificate, and ended the connection for it.
+    pub(crate) fn not_taken(error: &SendError, whom: &impl std::fmt::Display, refused: &str) -> Self {
+        // Where it is known of this very connection, nothing of the request was looked at.
+        let is_certain = match error {
+            SendError::Unsent => true,
+            SendError::Reset(cause) => match cause.downcast_ref::<h1::Error>() {
+                Some(h1::Error::Io(error)) => error.get_ref().is_some_and(|inner| inner.is::<Refused>()),
+                _ => false,
+            },
+            _ => false,
+        };
+        let fate = if is_certain { Fate::NotProcessed } else { Fate::Unknown };
+        let refusal = Refusal::new(Reason::ConnectFailed, format!("cannot reach {whom}: {refused}"));
+        Self { refusal, failure: Failure::Connect, fate }
     }
 
     pub(crate) fn send(error: &SendError, whom: &impl std::fmt::Display) -> Self {

@@ -38,18 +38,19 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
     }
 }
 
-/// Tokens of people must not cross a network as they are.
+/// Tokens of people must not cross a network as they are, and without certificates there is no TLS.
 fn admin(whole: &Whole<'_>, problems: &mut Problems) {
     let Some(node) = whole.tree.at(&["masters", "admin"]) else { return };
     let Some(address) = node.text().and_then(|text| socket(text, LOOPBACK)) else { return };
-    if address.ip().is_loopback() {
+    let is_off = whole.tree.at(&["identity", "mtls"]).and_then(Node::text) == Some("off");
+    if address.ip().is_loopback() || !is_off {
         return;
     }
     let port = address.port();
-    let problem =
-        Problem::new("bad_address", format!("the admin API at {address} could be reached from other machines"))
-            .expected("expected a port, or an address of the loopback")
-            .help(format!("write `admin: {port}`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"));
+    let message = format!("the admin API at {address} could be reached from other machines, and without TLS");
+    let problem = Problem::new("bad_address", message)
+        .expected("expected a port, or an address of the loopback, where `identity: { mtls: off }`")
+        .help(format!("write `admin: {port}`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"));
     problems.error(node.span, problem);
 }
 

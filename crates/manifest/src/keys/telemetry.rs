@@ -27,7 +27,7 @@ static LOGS: Section = Section::of(
             "json",
             Live,
             "format: text",
-            "how a line is written",
+            "how a line is written to standard error; files are JSON",
         ),
         key(
             "keep",

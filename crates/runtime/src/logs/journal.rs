@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
+use super::Level;
 use super::files::DailyFile;
 use super::line::{Line, LineWriter, Sink};
 use super::read::{self, Wanted};
 use super::record::{Entry, Kind};
 use super::upkeep::{Upkeep, be_humble};
-use super::Level;
 use crate::{clock, config, tasks};
 
 /// How long files are kept by default.

@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Level;
 use super::files::{DailyFile, PART};
 use super::journal::Days;
 use super::record::{Kind, Record};
-use super::Level;
 use crate::{clock, config, tasks};
 
 /// Lines that may wait for the disk; further ones are dropped and counted.

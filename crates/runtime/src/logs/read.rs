@@ -7,9 +7,9 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use memchr::memmem;
 
+use super::Level;
 use super::files::{FileName, list};
 use super::record::{Entry, Kind};
-use super::Level;
 use crate::clock;
 
 /// The longest line that is looked at; a longer one is no line of ours. Bytes.

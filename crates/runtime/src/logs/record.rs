@@ -200,20 +200,44 @@ mod tests {
             r#"{"time":"2026-03-01T09:05:00.042007Z","level":"warn","service":"users","instance":"users-1@vm1","pid":7,"thread":"main","stream":"stdout","request_id":"r1","trace_id":"t1","message":"slow \"query\"\n","fields":{"ms":12}}"#
         );
         let entry = Entry::parse(&line).unwrap();
-        assert_eq!((entry.unix_us, entry.level, entry.kind, entry.pid), (1_772_355_900_042_007, Level::Warn, Kind::Output, 7));
+        assert_eq!(
+            (entry.unix_us, entry.level, entry.kind, entry.pid),
+            (1_772_355_900_042_007, Level::Warn, Kind::Output, 7)
+        );
         assert_eq!((entry.message.as_str(), entry.fields.as_str()), ("slow \"query\"\n", r#"{"ms":12}"#));
         assert_eq!((entry.thread.as_str(), entry.stream.as_str()), ("main", "stdout"));
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let bare = Record { service: "", instance: "", pid: 0, thread: "", stream: "", request_id: "", trace_id: "", fields: "", kind: Kind::Mesh, ..record() };
-        assert_eq!(bare.json(), r#"{"time":"2026-03-01T09:05:00.042007Z","level":"warn","kind":"mesh","message":"slow \"query\"\n"}"#);
+        let bare = Record {
+            service: "",
+            instance: "",
+            pid: 0,
+            thread: "",
+            stream: "",
+            request_id: "",
+            trace_id: "",
+            fields: "",
+            kind: Kind::Mesh,
+            ..record()
+        };
+        assert_eq!(
+            bare.json(),
+            r#"{"time":"2026-03-01T09:05:00.042007Z","level":"warn","kind":"mesh","message":"slow \"query\"\n"}"#
+        );
     }
 
     #[test]
     fn what_is_no_line_of_this_form_is_passed_over() {
-        for text in ["", "{", r#"{"message":"half"#, "[]", r#"{"time":"soon","level":"info"}"#, r#"{"time":"2026-03-01T09:05:00Z"}"#] {
+        for text in [
+            "",
+            "{",
+            r#"{"message":"half"#,
+            "[]",
+            r#"{"time":"soon","level":"info"}"#,
+            r#"{"time":"2026-03-01T09:05:00Z"}"#,
+        ] {
             assert_eq!(Entry::parse(text), None, "{text}");
         }
     }

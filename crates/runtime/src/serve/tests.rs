@@ -103,6 +103,40 @@ async fn a_unix_socket_is_private_replaces_a_dead_one_and_is_removed() -> Outcom
 }
 
 #[tokio::test]
+async fn a_unix_socket_lets_no_other_user_in_even_where_its_file_is_open() -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tested here: only root can be another user");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("s.sock");
+    let listener = bind(&BindAddr::Unix(path.clone())).await?;
+    // As if somebody had opened both by mistake.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+    let (stopper, stop) = Stopper::new();
+    let router = Router::new().route("/", get(|| async { "here" }));
+    let server = tasks::spawn("test", tasks::Kind::Connection, serve(vec![listener], router, Profile::admin(), stop));
+    let script = "import os,socket,sys; os.setuid(int(sys.argv[2])); s=socket.socket(socket.AF_UNIX); \
+                  s.connect(sys.argv[1]); s.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n')\n\
+                  try: print(s.recv(4096))\n\
+                  except ConnectionError: print('closed')";
+    let ask = |uid: &str| {
+        let mut asking = std::process::Command::new("python3");
+        asking.args(["-c", script, &path.display().to_string(), uid]);
+        tasks::spawn_blocking("ask", move || asking.output())
+    };
+    let own = ask("0").await??;
+    assert!(String::from_utf8_lossy(&own.stdout).contains("200 OK"), "{own:?}");
+    let other = ask("65534").await??;
+    let heard = String::from_utf8_lossy(&other.stdout).into_owned();
+    assert!(!heard.contains("HTTP") && !heard.is_empty(), "{other:?}");
+    stopper.stop();
+    server.await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_request_in_flight_finishes_after_the_stop() -> Outcome {
     let (listener, address) = tcp().await?;
     let (stopper, stop) = Stopper::new();

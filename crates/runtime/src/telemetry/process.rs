@@ -26,7 +26,10 @@ impl ProcessCollector {
             threads: gauge("synego_process_threads", "Threads of this process."),
             panics: counter("synego_task_panics_total", "Panics in tasks and threads since the start."),
             restarts: counter("synego_task_restarts_total", "Tasks begun again after a failure since the start."),
-            dropped: counter("synego_log_lines_dropped_total", "Log lines dropped: a queue was full, a disk took nothing, or a service printed too much."),
+            dropped: counter(
+                "synego_log_lines_dropped_total",
+                "Log lines dropped: a queue was full, a disk took nothing, or a service printed too much.",
+            ),
         }
     }
 

@@ -55,7 +55,7 @@ impl Budget {
     }
 
     /// What was dropped and is to be said now; at the `end` at once.
-    pub(super) fn to_say(&mut self, now: Instant, end: bool) -> Option<Dropped> {
+    pub(super) fn due(&mut self, now: Instant, end: bool) -> Option<Dropped> {
         let is_due = end || self.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_EVERY);
         if self.dropped.bytes == 0 || !is_due {
             return None;
@@ -73,7 +73,16 @@ mod tests {
     fn a_burst_is_kept_and_then_so_much_a_second() {
         let begun = synego_runtime::clock::now();
         let mut budget = Budget::new(begun);
-        let mut keep = |now: Instant| (0..1_000_000).take_while(|_| budget.is_open(now) && { budget.take(10); true }).count();
+        let mut keep = |now: Instant| {
+            (0..1_000_000)
+                .take_while(|_| {
+                    budget.is_open(now) && {
+                        budget.take(10);
+                        true
+                    }
+                })
+                .count()
+        };
         assert_eq!(keep(begun), 20_000);
         assert_eq!(keep(begun), 0);
         assert_eq!(keep(begun + Duration::from_secs(1)), 10_000);
@@ -96,11 +105,11 @@ mod tests {
     fn what_was_dropped_is_said_once_a_second_and_at_the_end() {
         let begun = synego_runtime::clock::now();
         let mut budget = Budget::new(begun);
-        assert_eq!(budget.to_say(begun, true), None);
+        assert_eq!(budget.due(begun, true), None);
         budget.dropped(2, 20);
-        assert_eq!(budget.to_say(begun, false), Some(Dropped { lines: 2, bytes: 20 }));
+        assert_eq!(budget.due(begun, false), Some(Dropped { lines: 2, bytes: 20 }));
         budget.dropped(3, 30);
-        assert_eq!(budget.to_say(begun, false), None);
-        assert_eq!(budget.to_say(begun, true), Some(Dropped { lines: 3, bytes: 30 }));
+        assert_eq!(budget.due(begun, false), None);
+        assert_eq!(budget.due(begun, true), Some(Dropped { lines: 3, bytes: 30 }));
     }
 }

@@ -203,7 +203,13 @@ mod tests {
         assert_eq!(at(r#"{"msg":"m","time":1772355900040}"#), 1_772_355_900_040_999);
         assert_eq!(at(r#"{"msg":"m","ts":"2026-03-01T09:05:00.042Z"}"#), read_us, "never after it was read");
         assert_eq!(at(r#"{"msg":"m","ts":"2026-03-01T09:05:00.041007Z"}"#), 1_772_355_900_041_007);
-        for other in [r#"{"msg":"m","ts":"2026-03-01T09:04:00Z"}"#, r#"{"msg":"m","ts":"2030-01-01T00:00:00Z"}"#, r#"{"msg":"m","time":"noon"}"#, r#"{"msg":"m"}"#, "plain"] {
+        for other in [
+            r#"{"msg":"m","ts":"2026-03-01T09:04:00Z"}"#,
+            r#"{"msg":"m","ts":"2030-01-01T00:00:00Z"}"#,
+            r#"{"msg":"m","time":"noon"}"#,
+            r#"{"msg":"m"}"#,
+            "plain",
+        ] {
             assert_eq!(at(other), read_us, "{other}");
         }
     }

@@ -123,7 +123,7 @@ impl OutputSink {
 
     fn say_dropped(&self, from: From, end: bool) {
         let now = clock::now();
-        if let Some(dropped) = self.budget(|budget| budget.to_say(now, end)) {
+        if let Some(dropped) = self.budget(|budget| budget.due(now, end)) {
             let message = format!(
                 "{} lines ({} KiB) were dropped: it prints more than can be kept, 10,000 lines or 4 MiB a second",
                 dropped.lines,

@@ -83,7 +83,8 @@ fn names_of_other_forms_are_not_ours() {
         assert_eq!(found.part, part);
         assert_eq!(found.in_dir(Path::new("")).to_str(), Some(file));
     }
-    for file in ["2026-03-01.log", "info.log", "2026-03-01.info.1.log", "2026-03-01.info.log.bak", "2026-3-1.info.log"] {
+    for file in ["2026-03-01.log", "info.log", "2026-03-01.info.1.log", "2026-03-01.info.log.bak", "2026-3-1.info.log"]
+    {
         assert_eq!(FileName::parse(file), None, "{file}");
     }
 }

@@ -89,7 +89,8 @@ fn what_was_compressed_is_read_like_the_rest_and_what_is_no_line_is_passed_over(
     let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
     packed.write_all(text.as_bytes())?;
     packed.finish()?;
-    let config = JournalConfig { keep: Duration::from_secs(100_000 * 86_400), ..JournalConfig::in_dir(Some(dir.path().into())) };
+    let config =
+        JournalConfig { keep: Duration::from_secs(100_000 * 86_400), ..JournalConfig::in_dir(Some(dir.path().into())) };
     let journal = Journal::open(config)?;
     assert_eq!(messages(&journal.search(&all(), &|| true)), ["old"]);
     Ok(())
@@ -136,7 +137,8 @@ fn the_files_never_take_more_than_they_may() -> io::Result<()> {
     // The files are looked after by another thread.
     let began = clock::now();
     loop {
-        let total: u64 = std::fs::read_dir(dir.path())?.flatten().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let total: u64 =
+            std::fs::read_dir(dir.path())?.flatten().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         if (100_000..=most).contains(&total) {
             return Ok(());
         }

@@ -26,24 +26,28 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Admin_Get_FullMethodName         = "/synego.v1.Admin/Get"
-	Admin_Watch_FullMethodName       = "/synego.v1.Admin/Watch"
-	Admin_Apply_FullMethodName       = "/synego.v1.Admin/Apply"
-	Admin_Logs_FullMethodName        = "/synego.v1.Admin/Logs"
-	Admin_Down_FullMethodName        = "/synego.v1.Admin/Down"
-	Admin_WhoAmI_FullMethodName      = "/synego.v1.Admin/WhoAmI"
-	Admin_IssueLogin_FullMethodName  = "/synego.v1.Admin/IssueLogin"
-	Admin_ListLogins_FullMethodName  = "/synego.v1.Admin/ListLogins"
-	Admin_RevokeLogin_FullMethodName = "/synego.v1.Admin/RevokeLogin"
-	Admin_TokenCreate_FullMethodName = "/synego.v1.Admin/TokenCreate"
-	Admin_TokenList_FullMethodName   = "/synego.v1.Admin/TokenList"
-	Admin_TokenRevoke_FullMethodName = "/synego.v1.Admin/TokenRevoke"
-	Admin_CaStatus_FullMethodName    = "/synego.v1.Admin/CaStatus"
-	Admin_CaRotate_FullMethodName    = "/synego.v1.Admin/CaRotate"
-	Admin_CaExport_FullMethodName    = "/synego.v1.Admin/CaExport"
-	Admin_CaImport_FullMethodName    = "/synego.v1.Admin/CaImport"
-	Admin_Identity_FullMethodName    = "/synego.v1.Admin/Identity"
-	Admin_SetLogLevel_FullMethodName = "/synego.v1.Admin/SetLogLevel"
+	Admin_Get_FullMethodName           = "/synego.v1.Admin/Get"
+	Admin_Watch_FullMethodName         = "/synego.v1.Admin/Watch"
+	Admin_Apply_FullMethodName         = "/synego.v1.Admin/Apply"
+	Admin_Logs_FullMethodName          = "/synego.v1.Admin/Logs"
+	Admin_Down_FullMethodName          = "/synego.v1.Admin/Down"
+	Admin_WhoAmI_FullMethodName        = "/synego.v1.Admin/WhoAmI"
+	Admin_IssueLogin_FullMethodName    = "/synego.v1.Admin/IssueLogin"
+	Admin_ListLogins_FullMethodName    = "/synego.v1.Admin/ListLogins"
+	Admin_RevokeLogin_FullMethodName   = "/synego.v1.Admin/RevokeLogin"
+	Admin_TokenCreate_FullMethodName   = "/synego.v1.Admin/TokenCreate"
+	Admin_TokenList_FullMethodName     = "/synego.v1.Admin/TokenList"
+	Admin_TokenRevoke_FullMethodName   = "/synego.v1.Admin/TokenRevoke"
+	Admin_CaStatus_FullMethodName      = "/synego.v1.Admin/CaStatus"
+	Admin_CaRotate_FullMethodName      = "/synego.v1.Admin/CaRotate"
+	Admin_CaExport_FullMethodName      = "/synego.v1.Admin/CaExport"
+	Admin_CaImport_FullMethodName      = "/synego.v1.Admin/CaImport"
+	Admin_Identity_FullMethodName      = "/synego.v1.Admin/Identity"
+	Admin_IssueOperator_FullMethodName = "/synego.v1.Admin/IssueOperator"
+	Admin_Reload_FullMethodName        = "/synego.v1.Admin/Reload"
+	Admin_Drain_FullMethodName         = "/synego.v1.Admin/Drain"
+	Admin_Scale_FullMethodName         = "/synego.v1.Admin/Scale"
+	Admin_SetLogLevel_FullMethodName   = "/synego.v1.Admin/SetLogLevel"
 )
 
 // AdminClient is the client API for Admin service.
@@ -87,6 +91,16 @@ type AdminClient interface {
 	CaImport(ctx context.Context, in *CaPem, opts ...grpc.CallOption) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error)
+	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+	IssueOperator(ctx context.Context, in *IssueOperatorRequest, opts ...grpc.CallOption) (*IssuedOperator, error)
+	// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+	// and ends when all is done. NOT_FOUND: there is no such service or instance.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
+	// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+	// tells each step. NOT_FOUND: there is no such service or instance.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
+	// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
 	// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
 	// NOT_FOUND (nothing of that name is linked).
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelAnswer, error)
@@ -297,6 +311,73 @@ func (c *adminClient) Identity(ctx context.Context, in *IdentityRequest, opts ..
 	return out, nil
 }
 
+func (c *adminClient) IssueOperator(ctx context.Context, in *IssueOperatorRequest, opts ...grpc.CallOption) (*IssuedOperator, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssuedOperator)
+	err := c.cc.Invoke(ctx, Admin_IssueOperator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[3], Admin_Reload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReloadRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadClient = grpc.ServerStreamingClient[LifecycleStep]
+
+func (c *adminClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Drain_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DrainClient = grpc.ServerStreamingClient[LifecycleStep]
+
+func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[5], Admin_Scale_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScaleRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ScaleClient = grpc.ServerStreamingClient[LifecycleStep]
+
 func (c *adminClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelAnswer, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetLogLevelAnswer)
@@ -348,6 +429,16 @@ type AdminServer interface {
 	CaImport(context.Context, *CaPem) (*CaView, error)
 	// Who each instance is by its certificate.
 	Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error)
+	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
+	IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error)
+	// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+	// and ends when all is done. NOT_FOUND: there is no such service or instance.
+	Reload(*ReloadRequest, grpc.ServerStreamingServer[LifecycleStep]) error
+	// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+	// tells each step. NOT_FOUND: there is no such service or instance.
+	Drain(*DrainRequest, grpc.ServerStreamingServer[LifecycleStep]) error
+	// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+	Scale(*ScaleRequest, grpc.ServerStreamingServer[LifecycleStep]) error
 	// Changes how much a service, or the mesh itself, writes down. Refusals: INVALID_ARGUMENT (`invalid_message`),
 	// NOT_FOUND (nothing of that name is linked).
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelAnswer, error)
@@ -411,6 +502,18 @@ func (UnimplementedAdminServer) CaImport(context.Context, *CaPem) (*CaView, erro
 }
 func (UnimplementedAdminServer) Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Identity not implemented")
+}
+func (UnimplementedAdminServer) IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueOperator not implemented")
+}
+func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedAdminServer) Drain(*DrainRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedAdminServer) Scale(*ScaleRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Scale not implemented")
 }
 func (UnimplementedAdminServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
@@ -721,6 +824,57 @@ func _Admin_Identity_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_IssueOperator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueOperatorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).IssueOperator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_IssueOperator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).IssueOperator(ctx, req.(*IssueOperatorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Reload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReloadRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Reload(m, &grpc.GenericServerStream[ReloadRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadServer = grpc.ServerStreamingServer[LifecycleStep]
+
+func _Admin_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DrainRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Drain(m, &grpc.GenericServerStream[DrainRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DrainServer = grpc.ServerStreamingServer[LifecycleStep]
+
+func _Admin_Scale_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScaleRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Scale(m, &grpc.GenericServerStream[ScaleRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ScaleServer = grpc.ServerStreamingServer[LifecycleStep]
+
 func _Admin_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetLogLevelRequest)
 	if err := dec(in); err != nil {
@@ -803,6 +957,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_Identity_Handler,
 		},
 		{
+			MethodName: "IssueOperator",
+			Handler:    _Admin_IssueOperator_Handler,
+		},
+		{
 			MethodName: "SetLogLevel",
 			Handler:    _Admin_SetLogLevel_Handler,
 		},
@@ -821,6 +979,21 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Down",
 			Handler:       _Admin_Down_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Reload",
+			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Drain",
+			Handler:       _Admin_Drain_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Scale",
+			Handler:       _Admin_Scale_Handler,
 			ServerStreams: true,
 		},
 	},
