@@ -105,7 +105,8 @@ async fn a_live_change_is_planned_and_applied_and_a_broken_one_changes_nothing()
     assert_eq!(timeout(), "3.0");
     assert_eq!(mesh.pids("hello")[0].1, pid, "no process was touched");
 
-    fs::write(&file, two().replace("node, ", "node, --trace-warnings, ")).expect("a change that is not live");
+    fs::write(&file, two().replace("    routes:", "    version: 2.0.0\n    routes:"))
+        .expect("a change that is not live");
     let refused = mesh.synego(&["apply", "-y"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("not live"), "{}", text(&refused.stderr));

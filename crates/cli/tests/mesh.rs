@@ -109,7 +109,7 @@ fn plan_shows_what_apply_changes_and_a_broken_manifest_changes_nothing() {
     );
     place.run(&["get", "routes", "/more"]).expect_code(0);
 
-    place.write("synego.yaml", &shop(&TWO.replace("instances: 2", "instances: 3")));
+    place.write("synego.yaml", &shop(&TWO.replace("instances: 2", "instances: 2\n    version: 2.0.0")));
     let said = place.run(&["apply", "-y"]).expect_code(1);
     assert!(said.err.contains("cause: not_live: "), "{}", said.err);
     place.run(&["get", "routes", "/more"]).expect_code(0);
