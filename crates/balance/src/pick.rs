@@ -21,6 +21,9 @@ pub fn hash_key(key: &[u8]) -> u64 {
 /// - Source: M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE TPDS 12(10), 2001.
 pub(crate) fn load(records: &[Record], candidates: &[u32], now: Instant, rng: &mut impl Rng) -> Option<u32> {
     let (first, second) = two(candidates, rng)?;
+    if first == second {
+        return Some(first);
+    }
     let (a, b) = (records.get(first as usize)?, records.get(second as usize)?);
     let (time_a, time_b) = match (a.seconds(now), b.seconds(now)) {
         (Some(a), Some(b)) => (a, b),

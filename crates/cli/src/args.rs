@@ -7,8 +7,8 @@ use clap::builder::FalseyValueParser;
 use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
-    apply, ca, check, completions, doctor, down, explain, get, identity, init, login, logs, man, nginx, plan, show,
-    status, token, up,
+    apply, ca, check, completions, doctor, down, drain, explain, get, identity, init, login, logs, man, nginx, plan,
+    reload, scale, show, status, token, up,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -135,6 +135,9 @@ pub(crate) enum Command {
     Login(login::Args),
     Plan(plan::Args),
     Apply(apply::Args),
+    Reload(reload::Args),
+    Drain(drain::Args),
+    Scale(scale::Args),
     Identity(identity::Args),
     Token(token::Args),
     Ca(ca::Args),

@@ -200,6 +200,24 @@ impl<'a> Mesh<'a> {
         self.call("Down", request, async move { client.down(request).await.map(tonic::Response::into_inner) }).await
     }
 
+    /// Replaces processes by new generations.
+    pub(crate) async fn reload(&mut self, request: pb::ReloadRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Reload", asked, async move { client.reload(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Takes instances out of service, or puts them back.
+    pub(crate) async fn drain(&mut self, request: pb::DrainRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Drain", asked, async move { client.drain(request).await.map(tonic::Response::into_inner) }).await
+    }
+
+    /// Runs another number of instances.
+    pub(crate) async fn scale(&mut self, request: pb::ScaleRequest) -> Result<Streaming<pb::LifecycleStep>, Failure> {
+        let (mut client, asked) = (self.client.clone(), request.clone());
+        self.call("Scale", asked, async move { client.scale(request).await.map(tonic::Response::into_inner) }).await
+    }
+
     /// Who asks.
     pub(crate) async fn who_am_i(&mut self) -> Result<pb::WhoAmIAnswer, Failure> {
         let mut client = self.client.clone();

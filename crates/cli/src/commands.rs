@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod identity;
@@ -15,9 +16,12 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod nginx;
 pub(crate) mod plan;
+pub(crate) mod reload;
+pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod status;
+mod steps;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod version;
@@ -47,6 +51,9 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Explain(args) => explain::run(&args, context),
         Command::Plan(args) => plan::run(&args, context),
         Command::Apply(args) => apply::run(&args, context),
+        Command::Reload(args) => reload::run(&args, context),
+        Command::Drain(args) => drain::run(&args, context),
+        Command::Scale(args) => scale::run(&args, context),
         Command::Identity(args) => identity::run(&args, context),
         Command::Token(args) => token::run(&args, context),
         Command::Ca(args) => ca::run(&args, context),

@@ -16,3 +16,4 @@ mod joined;
 mod lock;
 mod ready;
 mod terminal;
+mod watch;

@@ -5,6 +5,7 @@ mod audit;
 mod down;
 mod gate;
 pub(crate) mod identity;
+pub(crate) mod lifecycle;
 mod logins;
 mod logs;
 mod port;
@@ -168,6 +169,24 @@ impl pb::admin_server::Admin for AdminService {
     ) -> Result<Response<pb::IssuedOperator>, Status> {
         let door = identity::door(&self.shared)?;
         self.shared.logins.issue_operator(&door.authority, &request.into_inner()).await.map(Response::new)
+    }
+
+    type ReloadStream = Answers<pb::LifecycleStep>;
+
+    async fn reload(&self, request: Request<pb::ReloadRequest>) -> Result<Response<Self::ReloadStream>, Status> {
+        lifecycle::reload(&self.shared, request.into_inner()).map(Response::new)
+    }
+
+    type DrainStream = Answers<pb::LifecycleStep>;
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        lifecycle::drain(&self.shared, request.into_inner()).map(Response::new)
+    }
+
+    type ScaleStream = Answers<pb::LifecycleStep>;
+
+    async fn scale(&self, request: Request<pb::ScaleRequest>) -> Result<Response<Self::ScaleStream>, Status> {
+        lifecycle::scale(&self.shared, request.into_inner()).map(Response::new)
     }
 }
 

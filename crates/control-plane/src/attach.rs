@@ -6,6 +6,7 @@ mod book;
 mod peer;
 mod service;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,12 @@ const MAX_MESSAGE: usize = 1024 * 1024;
 /// Time that streams get to end by themselves.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Process ids by generation; a generation that does not run now is not in it.
+pub type Started = BTreeMap<u32, u32>;
+
+/// What each attached generation says of itself.
+pub type Attachments = BTreeMap<u32, Attachment>;
+
 /// Takes log lines of the service; `false`: dropped.
 pub type LineSink = Arc<dyn Fn(OutputLine) -> bool + Send + Sync>;
 
@@ -62,9 +69,9 @@ pub struct AttachConfig {
     pub version: String,
     /// How often a load is wanted.
     pub report_every: Duration,
-    /// Process id of the service where this sidecar is its parent (0: none runs now): then only it and what it started
-    /// may attach. `None`: any process of this user.
-    pub parent_of: Option<watch::Receiver<u32>>,
+    /// The processes that this sidecar started, by generation: then only they and what they started may attach, and which
+    /// generation speaks is told by its process, not by its word. `None`: any process of this user.
+    pub parent_of: Option<watch::Receiver<Started>>,
     /// How much the service is to log at first.
     pub log_level: LogLevel,
     /// Where its log lines go; `None`: they are not taken.
@@ -134,6 +141,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: AttachMetrics,
     book: Mutex<Book>,
     told: watch::Sender<Attachment>,
+    /// The same for every generation.
+    all: watch::Sender<Attachments>,
     began: Instant,
 }
 
@@ -152,8 +161,14 @@ impl Shared {
         let at = self.now();
         let mut book = self.book();
         let outcome = change(&mut book, at);
-        let next = book.attachment(at);
+        let all = book.attachments(at);
+        let next = all.last_key_value().map(|(_, last)| last.clone()).unwrap_or_default();
         self.metrics.attached(book.streams());
+        self.all.send_if_modified(|told| {
+            let turned = *told != all;
+            *told = all;
+            turned
+        });
         // Told under the lock, so that what is told last is what was true last.
         self.told.send_if_modified(|told| {
             let turned = *told != next;
@@ -183,7 +198,8 @@ impl AttachServer {
         let metrics = AttachMetrics::new(&config.metrics, &config.service, &config.instance);
         let book = Book::new(config.report_every, config.log_level);
         let told = watch::Sender::new(Attachment::default());
-        let shared = Arc::new(Shared { config, metrics, book: Mutex::new(book), told, began: clock::now() });
+        let all = watch::Sender::new(Attachments::new());
+        let shared = Arc::new(Shared { config, metrics, book: Mutex::new(book), told, all, began: clock::now() });
         let handle = AttachHandle { shared: Arc::clone(&shared) };
         Ok((Self { shared, listener }, handle))
     }
@@ -238,7 +254,13 @@ pub struct AttachHandle {
 }
 
 impl AttachHandle {
-    /// What the service says of itself.
+    /// What each generation of the service says of itself.
+    #[must_use]
+    pub fn attachments(&self) -> watch::Receiver<Attachments> {
+        self.shared.all.subscribe()
+    }
+
+    /// What the service says of itself, by its highest generation.
     #[must_use]
     pub fn attachment(&self) -> watch::Receiver<Attachment> {
         self.shared.told.subscribe()
@@ -257,19 +279,18 @@ impl AttachHandle {
 
     /// Asks the service to finish what runs, and waits for its word, at most `within`. New requests must be kept away
     /// from it before.
-    pub async fn drain(&self, cause: DrainCause, within: Duration) -> DrainAnswer {
-        let mut told = self.attachment();
+    ///
+    /// - `generation`: which of them; `None`: the highest.
+    pub async fn drain(&self, generation: Option<u32>, cause: DrainCause, within: Duration) -> DrainAnswer {
+        let mut told = self.attachments();
         let message = pb::ToService { is: Some(Is::Drain(drain_to_wire(cause, within))) };
-        let generation = match self.shared.change(|book, _| book.send_drain(message)) {
+        let generation = match self.shared.change(|book, _| book.send_drain(generation, message)) {
             Ok(generation) => generation,
             Err(answer) => return answer,
         };
-        let over = told.wait_for(|now| {
-            let ended = now.hello.is_none() || now.generation != generation;
-            ended || now.phase == Some(Phase::Drained)
-        });
+        let over = told.wait_for(|now| now.get(&generation).is_none_or(|own| own.phase == Some(Phase::Drained)));
         match tokio::time::timeout(within, over).await {
-            Ok(Ok(now)) if now.phase == Some(Phase::Drained) => DrainAnswer::Drained,
+            Ok(Ok(now)) if now.contains_key(&generation) => DrainAnswer::Drained,
             Ok(_) => DrainAnswer::Ended,
             Err(_) => DrainAnswer::NotInTime,
         }

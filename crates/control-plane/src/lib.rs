@@ -23,6 +23,7 @@ mod link;
 mod lockout;
 pub mod master;
 mod metrics;
+pub mod order;
 mod publish;
 pub mod registry;
 mod report;

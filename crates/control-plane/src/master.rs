@@ -36,6 +36,7 @@ use crate::health::Health;
 use crate::link::{self, Carrier};
 use crate::lockout::Lockout;
 use crate::metrics::{DoorMetrics, MasterMetrics};
+use crate::order::Commanded;
 use crate::registry::{At, Event, Link, Registry};
 pub use crate::registry::{Notice, ServiceStatus};
 
@@ -124,6 +125,9 @@ pub(crate) enum Ask {
     Identities(oneshot::Sender<Vec<Known>>),
 }
 
+/// A machine, by name, and who obeys orders there.
+pub(crate) type Machine = (String, Arc<dyn Commanded>);
+
 /// What the parts of a master's control plane share.
 pub(crate) struct Shared {
     pub(crate) name: String,
@@ -153,6 +157,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) downs: mpsc::Sender<DownAsked>,
     downs_taken: Mutex<Option<mpsc::Receiver<DownAsked>>>,
+    /// Who obeys for the machine that this master shares its process with.
+    machine: Mutex<Option<Machine>>,
     carriers: mpsc::Sender<Carrier>,
     next_link: AtomicU64,
 }
@@ -165,6 +171,11 @@ impl Shared {
     /// Whether someone listens for the wish to end everything.
     pub(crate) fn may_go_down(&self) -> bool {
         self.downs_taken.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// The machine that this master shares its process with.
+    pub(crate) fn machine(&self) -> Option<Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// By which what is declared now is told from what was before.
@@ -247,6 +258,7 @@ impl MasterControl {
             health: Health::new(),
             downs,
             downs_taken: Mutex::new(Some(downs_taken)),
+            machine: Mutex::new(None),
             carriers,
             next_link: AtomicU64::new(1),
         });
@@ -342,6 +354,11 @@ impl MasterHandle {
     #[must_use]
     pub fn declaration(&self) -> Arc<Declaration> {
         Arc::clone(&self.shared.declared.borrow().declaration)
+    }
+
+    /// Says who obeys orders for the machine that this master shares its process with, also while no sidecar runs there.
+    pub fn set_machine(&self, node: &str, machine: Arc<dyn Commanded>) {
+        *self.shared.machine.lock().unwrap_or_else(PoisonError::into_inner) = Some((node.to_owned(), machine));
     }
 
     /// Wishes to end everything that this process runs. `None` once it was taken; never taken: the wish is refused.

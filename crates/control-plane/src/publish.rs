@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_model::{Announcement, Declaration, HealthReport, InstanceId, Reason, ServiceName, ServiceTable, Snapshot};
+use synego_model::{
+    Announcement, Declaration, HealthReport, InstanceId, InstanceState, Reason, ServiceName, ServiceTable, Snapshot,
+};
 use synego_runtime::lifecycle::Stop;
 use synego_runtime::{clock, tasks};
 use synego_wire::convert::Invalid;
@@ -35,6 +37,9 @@ const JOIN_WITHIN: Duration = Duration::from_secs(5);
 const COALESCE: Duration = Duration::from_millis(50);
 /// Messages under way to one sidecar.
 const OUTBOX: usize = 64;
+/// Time between looks whether callers know of a drain, and how long it is looked.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+const DRAIN_WATCHED: Duration = Duration::from_secs(5);
 /// Commands that wait for one link.
 const COMMANDS: usize = 64;
 
@@ -98,7 +103,10 @@ impl pb::mesh_server::Mesh for MeshService {
         let (commands, commanded) = mpsc::channel(COMMANDS);
         let (end, ended) = oneshot::channel();
         let Announcement { id, service, .. } = joining.announcement.clone();
-        self.shared.links.add(link, Linked { id: id.clone(), service: service.clone(), commands, end: Some(end) });
+        self.shared.links.add(
+            link,
+            Linked { id: id.clone(), service: service.clone(), commands, end: Some(end), subscribed: None, taken: 0 },
+        );
         let settings = self.shared.settings(&service);
         let _room = to.try_send(Ok(pb::FromMaster { is: Some(Down::Joined(joined(&self.shared, &settings))) }));
         tracing::info!(instance = %id, address = %joining.announcement.address, "sidecar linked");
@@ -113,6 +121,8 @@ impl pb::mesh_server::Mesh for MeshService {
             settings,
             settled: None,
             subscribed: None,
+            draining: None,
+            has_drained: false,
             sent: None,
             due: None,
             last_sent: None,
@@ -192,7 +202,11 @@ struct LinkTask {
     /// What these follow from; `None`: not known.
     settled: Option<Settled>,
     /// What the sidecar wants to know; `None`: nothing, another master tells it.
-    subscribed: Option<BTreeSet<ServiceName>>,
+    subscribed: Option<Arc<BTreeSet<ServiceName>>>,
+    /// Its instance drains: since when, and the epoch by which callers know.
+    draining: Option<(std::time::Instant, Option<u64>)>,
+    /// Whether it drained at its last report.
+    has_drained: bool,
     /// What it knows; `None`: nothing yet.
     sent: Option<Arc<Snapshot>>,
     /// When the next update may leave.
@@ -208,6 +222,12 @@ struct Settled {
 }
 
 impl Settled {
+    /// Whether another instance than `own` is ready.
+    fn has_ready_beside(&self, own: &InstanceId) -> bool {
+        let endpoints = self.table.iter().flat_map(|table| &table.endpoints);
+        endpoints.filter(|endpoint| endpoint.state == InstanceState::Ready).any(|endpoint| endpoint.id != *own)
+    }
+
     /// Whether `other` is the very same, not one like it.
     fn is(&self, other: &Self) -> bool {
         let same_table = match (&self.table, &other.table) {
@@ -252,6 +272,7 @@ impl LinkTask {
                     }
                 }
                 () = sleep_until(due), if due.is_some() => self.send_due(),
+                () = tokio::time::sleep(DRAIN_LOOK), if self.draining.is_some() => self.look_at_drain(),
                 Some(command) = self.commanded.recv(), if self.to.capacity() > 0 => {
                     self.send(Down::Command(command));
                 }
@@ -270,6 +291,10 @@ impl LinkTask {
         let event = match message.is {
             Some(Up::Report(report)) => {
                 let report = HealthReport::try_from(&report).map_err(|invalid| self.refuse(&invalid))?;
+                let drains = report.state == InstanceState::Draining;
+                if drains != std::mem::replace(&mut self.has_drained, drains) {
+                    self.draining = drains.then(|| (clock::now(), None));
+                }
                 Event::Reported(link, report)
             }
             Some(Up::Announced(said)) => {
@@ -288,6 +313,7 @@ impl LinkTask {
                 return Ok(());
             }
             Some(Up::Taken(taken)) => {
+                self.guard.shared.links.taken(link, taken.epoch);
                 if !taken.refused.is_empty() {
                     self.guard.shared.metrics.refused("update");
                     tracing::warn!(instance = %self.guard.id, epoch = taken.epoch, cause = taken.refused, "update refused");
@@ -296,6 +322,10 @@ impl LinkTask {
             }
             Some(Up::Output(lines)) => {
                 self.guard.shared.links.deliver(link, lines);
+                return Ok(());
+            }
+            Some(Up::Order(step)) => {
+                self.guard.shared.links.stepped(link, step);
                 return Ok(());
             }
             Some(Up::Join(_)) => return Err(status::refusal(Reason::InvalidMessage, "a second join")),
@@ -319,7 +349,8 @@ impl LinkTask {
         }
         let names: Result<BTreeSet<ServiceName>, _> = subscribe.service.iter().map(|name| name.parse()).collect();
         let names = names.map_err(|error| status::refusal(Reason::InvalidMessage, format!("service: {error}")))?;
-        self.subscribed = subscribe.active.then_some(names);
+        self.subscribed = subscribe.active.then(|| Arc::new(names));
+        self.guard.shared.links.subscribed(self.guard.link, self.subscribed.clone());
         // Subscribing asks for everything anew.
         self.sent = None;
         self.due = subscribe.active.then(clock::now);
@@ -342,7 +373,8 @@ impl LinkTask {
         let settled = Settled { declaration, table: now.service(self.announcement.service.as_str()).cloned() };
         // A snapshot wakes every link, and changes the settings of few.
         if !self.settled.as_ref().is_some_and(|former| former.is(&settled)) {
-            let settings = self.guard.shared.settings(&self.announcement.service);
+            let mut settings = self.guard.shared.settings(&self.announcement.service);
+            settings.others_ready = settled.has_ready_beside(&self.announcement.id);
             if settings != self.settings {
                 if !self.send(Down::Settings((&settings).into())) {
                     return;
@@ -351,7 +383,7 @@ impl LinkTask {
             }
             self.settled = Some(settled);
         }
-        let Some(names) = &self.subscribed else { return };
+        let Some(names) = self.subscribed.as_deref() else { return };
         let (kind, message) = match &self.sent {
             None => ("snapshot", Some(Down::Snapshot(table::snapshot(&now, names)))),
             Some(sent) => ("delta", table::delta(sent, &now, names).map(Down::Delta)),
@@ -360,6 +392,24 @@ impl LinkTask {
         if self.send(message) {
             self.guard.shared.metrics.published(kind);
             self.sent = Some(now);
+        }
+    }
+
+    /// Tells the sidecar once all callers have taken up that its instance drains.
+    fn look_at_drain(&mut self) {
+        let Some((since, epoch)) = self.draining else { return };
+        let (service, id) = (&self.announcement.service, &self.announcement.id);
+        let epoch = epoch.or_else(|| {
+            let snapshot = self.snapshot.borrow();
+            let shown = snapshot.service(service.as_str()).and_then(|table| table.endpoint(id));
+            let is_known = shown.is_none_or(|endpoint| !endpoint.state.takes_requests());
+            is_known.then_some(snapshot.epoch().0)
+        });
+        let know = epoch.is_some_and(|epoch| self.guard.shared.links.have_taken(service, epoch));
+        let is_late = clock::now().duration_since(since) > DRAIN_WATCHED;
+        self.draining = (!know && !is_late).then_some((since, epoch));
+        if know {
+            self.send(Down::DrainKnown(true));
         }
     }
 

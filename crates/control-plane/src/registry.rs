@@ -68,6 +68,8 @@ pub enum Event {
     Unlinked(Link),
     /// What this master's own ingress sees as a caller.
     Ingress(Vec<EjectionReport>, Vec<CallFigures>, Vec<Denial>),
+    /// So many instances of a service are wanted on a machine; `None`: as many as the manifest says.
+    Scaled(ServiceName, String, Option<u32>),
     /// Time went on.
     Tick,
 }
@@ -133,8 +135,13 @@ pub struct Registry {
     /// The services of the snapshot in force.
     tables: BTreeMap<ServiceName, Arc<ServiceTable>>,
     denials: access::Denials,
+    /// How many instances are wanted on a machine, where that is not what the manifest says.
+    scaled: Scaled,
     snapshot: Arc<Snapshot>,
 }
+
+/// Numbers of instances, by service and machine.
+pub(crate) type Scaled = BTreeMap<ServiceName, BTreeMap<String, u32>>;
 
 impl Registry {
     /// The knowledge that `declaration` alone gives. `tick_ms`: the time between two [`Event::Tick`]s.
@@ -150,6 +157,7 @@ impl Registry {
             notices: Vec::new(),
             tables: BTreeMap::new(),
             denials: access::Denials::default(),
+            scaled: Scaled::new(),
             snapshot: Arc::new(Snapshot::empty()),
         };
         registry.everything_is_stale();
@@ -182,6 +190,10 @@ impl Registry {
             Event::Ingress(ejections, calls, denials) => {
                 self.denials.told(&Caller::Ingress, &denials, at);
                 self.callers.told(None, ejections, &calls, at)
+            }
+            Event::Scaled(service, node, instances) => {
+                self.scale(service, node, instances);
+                BTreeSet::new()
             }
             Event::Tick => self.tick(at),
         };
@@ -232,7 +244,8 @@ impl Registry {
     #[must_use]
     pub fn notices(&self) -> Vec<Notice> {
         let of_access = access::notices(&self.declaration, self.roster.iter());
-        self.notices.iter().cloned().chain(of_access).chain(self.denials.notices()).collect()
+        let of_scale = self.scaled.keys().flat_map(|service| service::scaled(service, self));
+        self.notices.iter().cloned().chain(of_access).chain(self.denials.notices()).chain(of_scale).collect()
     }
 
     /// Callers that leave `id` out, with why; the ingress is called so.
@@ -336,6 +349,21 @@ impl Registry {
         touched
     }
 
+    /// The machines on which another number of instances of a service is wanted than the manifest says.
+    pub fn scaled(&self, service: &ServiceName) -> impl Iterator<Item = (&String, u32)> {
+        self.scaled.get(service).into_iter().flatten().map(|(node, count)| (node, *count))
+    }
+
+    fn scale(&mut self, service: ServiceName, node: String, instances: Option<u32>) {
+        let file = self.declaration.services.get(&service).map(|spec| spec.instances);
+        let machines = self.scaled.entry(service.clone()).or_default();
+        match instances.filter(|count| Some(*count) != file) {
+            Some(count) => drop(machines.insert(node, count)),
+            None => drop(machines.remove(&node)),
+        }
+        self.scaled.retain(|_, machines| !machines.is_empty());
+    }
+
     /// Lets time pass; returns those of whom it may have made something else.
     fn tick(&mut self, at: At) -> BTreeSet<InstanceId> {
         let gap = at.ms.saturating_sub(self.last_tick.unwrap_or(at.ms));
@@ -420,7 +448,10 @@ impl Registry {
     /// The state of every known service, by name.
     #[must_use]
     pub fn services(&self) -> Vec<ServiceStatus> {
-        self.known().into_iter().map(|name| service::status(name, &self.declaration, &self.roster)).collect()
+        self.known()
+            .into_iter()
+            .map(|name| service::status(name, &self.declaration, &self.roster, self.scaled.get(name)))
+            .collect()
     }
 
     /// A service's table in force.

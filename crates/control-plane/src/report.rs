@@ -21,6 +21,7 @@ use tonic::{Status, Streaming};
 
 use crate::OutputLine;
 use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
+use crate::order::{self, Outcome, Step};
 use crate::uplink::{MasterAddress, OutputSource, Shared, UplinkConfig};
 
 /// Time for the answer to a join.
@@ -290,6 +291,10 @@ impl LinkTask {
                 }
                 return;
             }
+            Some(Down::DrainKnown(_)) => {
+                self.facts.shared.drain_known.send_if_modified(|known| known.insert(index));
+                return;
+            }
             Some(Down::Command(command)) => return self.command(command, to, followed),
             // A second answer, or a message of a newer protocol.
             Some(Down::Joined(_)) | None => return,
@@ -318,8 +323,30 @@ impl LinkTask {
                     task.abort();
                 }
             }
+            (Some(Order::Order(order)), _) => self.obey(&order, query, to),
             (Some(Order::FollowOutput(true)) | None, _) => {}
         }
+    }
+}
+
+impl LinkTask {
+    /// Has an order obeyed, and its steps told.
+    fn obey(&self, order: &pb::Order, query: u64, to: &mpsc::Sender<pb::FromSidecar>) {
+        let refused = |why: &str| {
+            let step = Step::of(Outcome::Failed, why).to_wire(query);
+            let _full_or_gone = to.try_send(wrapped(Up::Order(step)));
+        };
+        let Some(commanded) = &self.facts.config.commanded else { return refused("this sidecar takes no orders") };
+        let Some(order) = order::Order::of_wire(order) else { return refused("this order is not understood here") };
+        tracing::info!(master = %self.facts.master, ?order, "ordered");
+        let (mut steps, to) = (commanded.obey(order), to.clone());
+        tasks::spawn("uplink-order", tasks::Kind::Connection, async move {
+            while let Some(step) = steps.recv().await {
+                if send(&to, Up::Order(step.to_wire(query))).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::credential::CredentialHandle;
 pub use crate::master::InProcessMaster;
 use crate::metrics::UplinkMetrics;
+use crate::order::Commanded;
 pub use crate::{LogLevel, OutputLine};
 
 /// A fresh value for [`Announcement::incarnation`]: 128 random bits in hex.
@@ -88,6 +89,8 @@ pub struct UplinkConfig {
     pub publish: Arc<dyn Fn(Arc<Snapshot>) + Send + Sync>,
     /// Lines of the process's output, where the sidecar holds it.
     pub output: Option<Arc<dyn OutputSource>>,
+    /// Who obeys what a person orders; `None`: nobody.
+    pub commanded: Option<Arc<dyn Commanded>>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -141,6 +144,8 @@ pub(crate) struct Shared {
     pub(crate) urgent: Notify,
     pub(crate) settings: watch::Sender<SidecarSettings>,
     pub(crate) status: watch::Sender<UplinkStatus>,
+    /// Masters whose callers all know that the instance drains.
+    pub(crate) drain_known: watch::Sender<BTreeSet<usize>>,
     pub(crate) metrics: UplinkMetrics,
     fresh: Mutex<Freshness>,
 }
@@ -184,6 +189,7 @@ impl Uplink {
             urgent: Notify::new(),
             settings: watch::Sender::new(SidecarSettings::default()),
             status: watch::Sender::new(UplinkStatus { masters, ..UplinkStatus::default() }),
+            drain_known: watch::Sender::new(BTreeSet::new()),
             metrics: UplinkMetrics::new(&config.metrics, &service, id.instance()),
             fresh: Mutex::new(Freshness { age: Some(Duration::ZERO), at: clock::now() }),
         });
@@ -222,6 +228,28 @@ impl UplinkHandle {
     /// Reports at once, since something changed.
     pub fn report_now(&self) {
         self.shared.urgent.notify_one();
+    }
+
+    /// Reports at once that the instance drains, and returns when every master that is linked has said that all callers
+    /// whom it tells know of it. Without a master there is nobody to tell.
+    pub async fn announce_drain(&self) {
+        self.shared.drain_known.send_modify(BTreeSet::clear);
+        self.report_now();
+        let (mut known, mut status) = (self.shared.drain_known.subscribe(), self.status());
+        loop {
+            let all_know = {
+                let (known, status) = (known.borrow_and_update(), status.borrow_and_update());
+                let linked = status.masters.iter().enumerate().filter(|(_, master)| master.linked.is_some());
+                linked.map(|(index, _)| index).all(|index| known.contains(&index))
+            };
+            if all_know {
+                return;
+            }
+            tokio::select! {
+                changed = known.changed() => if changed.is_err() { return },
+                changed = status.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// What the manifest says about this sidecar's service.

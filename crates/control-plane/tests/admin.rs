@@ -168,6 +168,7 @@ impl Planner for Milliseconds {
             after: format!("{timeout}ms"),
             effect: "live".into(),
             touches: "users".into(),
+            applies: true,
         };
         let refusal = (timeout == 1).then(|| Refusal { reason: Reason::NotLive, message: "1 is never live".into() });
         let spec = ServiceSpec { policy: Arc::new(policy), ..spec("users", &[]) };

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use common::{WITHIN, until};
 use hyper_util::rt::TokioIo;
 use synego_control_plane::attach::{
     AttachConfig, AttachHandle, AttachServer, Attachment, DrainAnswer, DrainCause, ListenerProtocol, LogLevel,
-    OutputLine, Phase,
+    OutputLine, Phase, Started,
 };
 use synego_model::{InstanceName, InstanceState, MeshName, Reason, ServiceName};
 use synego_runtime::lifecycle::Stopper;
@@ -44,13 +45,13 @@ impl Socket {
         Self::open_for(None).await
     }
 
-    async fn open_for(parent_of: Option<watch::Receiver<u32>>) -> Self {
+    async fn open_for(parent_of: Option<watch::Receiver<Started>>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run/users-1.sock");
         Self::open_at(path, folder, parent_of).await
     }
 
-    async fn open_at(path: PathBuf, folder: tempfile::TempDir, parent_of: Option<watch::Receiver<u32>>) -> Self {
+    async fn open_at(path: PathBuf, folder: tempfile::TempDir, parent_of: Option<watch::Receiver<Started>>) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
         let (server, handle) = AttachServer::bind(AttachConfig {
@@ -289,11 +290,11 @@ async fn a_service_whose_loads_cease_is_degraded_and_well_again_with_the_next() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_waits_for_the_word_of_the_service() {
     let socket = Socket::open().await;
-    assert_eq!(socket.handle.drain(DrainCause::Stop, WITHIN).await, DrainAnswer::NotAttached);
+    assert_eq!(socket.handle.drain(None, DrainCause::Stop, WITHIN).await, DrainAnswer::NotAttached);
     let mut service = socket.attach(hello()).await.expect("welcome");
     let handle = socket.handle.clone();
     let draining = tasks::spawn("test-drain", tasks::Kind::Connection, async move {
-        handle.drain(DrainCause::Operator, Duration::from_secs(9)).await
+        handle.drain(None, DrainCause::Operator, Duration::from_secs(9)).await
     });
     let Some(To::Drain(drain)) = service.hear().await.expect("sound") else { panic!("no drain") };
     assert_eq!((drain.cause(), drain.deadline_ms), (pb::DrainCause::Operator, 9_000));
@@ -303,7 +304,7 @@ async fn a_drain_waits_for_the_word_of_the_service() {
     assert!(!draining.is_finished());
     service.say_phase(pb::Phase::Drained).await;
     assert_eq!(draining.await.expect("no panic"), DrainAnswer::Drained);
-    assert_eq!(socket.handle.drain(DrainCause::Stop, WITHIN).await, DrainAnswer::Drained, "it is so already");
+    assert_eq!(socket.handle.drain(None, DrainCause::Stop, WITHIN).await, DrainAnswer::Drained, "it is so already");
     socket.close().await;
 }
 
@@ -311,12 +312,12 @@ async fn a_drain_waits_for_the_word_of_the_service() {
 async fn a_drain_that_is_not_understood_or_takes_too_long_says_so() {
     let socket = Socket::open().await;
     let slow = socket.attach(hello()).await.expect("welcome");
-    let answer = socket.handle.drain(DrainCause::Stop, Duration::from_millis(50)).await;
+    let answer = socket.handle.drain(None, DrainCause::Stop, Duration::from_millis(50)).await;
     assert_eq!(answer, DrainAnswer::NotInTime);
     drop(slow);
     let simple = socket.attach(pb::Hello { features: Vec::new(), ..hello() }).await.expect("welcome");
     assert_eq!(simple.welcome.features, Vec::<i32>::new());
-    assert_eq!(socket.handle.drain(DrainCause::Stop, WITHIN).await, DrainAnswer::NotUnderstood);
+    assert_eq!(socket.handle.drain(None, DrainCause::Stop, WITHIN).await, DrainAnswer::NotUnderstood);
     socket.close().await;
 }
 
@@ -388,16 +389,44 @@ async fn a_message_beyond_a_mebibyte_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_process_that_was_started_and_its_own_may_attach() {
-    let parent_of = watch::Sender::new(std::process::id());
+    let parent_of = watch::Sender::new(BTreeMap::from([(0, std::process::id())]));
     let socket = Socket::open_for(Some(parent_of.subscribe())).await;
     drop(socket.attach(hello()).await.expect("this process is the one"));
     let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("a process");
-    parent_of.send_replace(child.id());
+    parent_of.send_replace(BTreeMap::from([(0, child.id())]));
     let refusal = socket.attach(hello()).await.err().expect("refused");
     assert_eq!(status::reason(&refusal), Some(Reason::Denied));
     assert_eq!(refusal.message(), format!("process {} was not started by this sidecar", std::process::id()));
     child.kill().expect("ended");
     child.wait().expect("collected");
+    socket.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_generations_are_attached_at_once_told_by_their_processes_and_drained_alone() {
+    let own = std::process::id();
+    let parent_of = watch::Sender::new(BTreeMap::from([(3, own)]));
+    let socket = Socket::open_for(Some(parent_of.subscribe())).await;
+    // Both say that they are the first, as programs without an SDK do.
+    let mut old = socket.attach(hello()).await.expect("welcome");
+    socket.until("the third", |now| now.generation == 3 && now.attached).await;
+    parent_of.send_replace(BTreeMap::from([(3, 1), (4, own)]));
+    let new = socket.attach(hello()).await.expect("a second one is welcome beside it");
+    new.say_phase(pb::Phase::Ready).await;
+    let all = until("both", socket.handle.attachments(), |all| {
+        all.get(&4).is_some_and(|new| new.phase == Some(Phase::Ready)) && all.get(&3).is_some_and(|old| old.attached)
+    });
+    assert_eq!(all.await.into_keys().collect::<Vec<_>>(), [3, 4]);
+    let handle = socket.handle.clone();
+    let draining = tasks::spawn("test-drain", tasks::Kind::Connection, async move {
+        handle.drain(Some(3), DrainCause::Reload, Duration::from_secs(9)).await
+    });
+    let Some(To::Drain(drain)) = old.hear().await.expect("sound") else { panic!("no drain") };
+    assert_eq!(drain.cause(), pb::DrainCause::Reload);
+    old.say_phase(pb::Phase::Drained).await;
+    assert_eq!(draining.await.expect("no panic"), DrainAnswer::Drained);
+    let now = socket.until("the fourth", |now| now.generation == 4).await;
+    assert_eq!(now.phase, Some(Phase::Ready), "it was not told of the drain");
     socket.close().await;
 }
 

@@ -240,6 +240,7 @@ fn uplink(
         publish: Arc::new(move |snapshot| {
             publish.send_replace(snapshot);
         }),
+        commanded: None,
         output: None,
         metrics: Metrics::new("test"),
     });

@@ -5,11 +5,12 @@
 
 mod name;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
 pub(crate) use name::{Name, Names};
+
+use crate::spare::{Shelf, Spare};
 
 /// What a worker keeps for the next messages: how many, and the most bytes and fields that one has room for.
 const KEPT: usize = 128;
@@ -18,7 +19,7 @@ const LARGEST: (usize, usize) = (8 * 1024, 64);
 const FIRST: (usize, usize) = (2 * 1024, 32);
 
 thread_local! {
-    static SPARE: RefCell<Vec<(Vec<u8>, Vec<Place>)>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<(Vec<u8>, Vec<Place>), KEPT> = const { Spare::new() };
 }
 
 /// Where a field lies.
@@ -69,8 +70,8 @@ pub(crate) struct Fields {
 impl Fields {
     /// None, with room for some.
     pub(crate) fn new() -> Self {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
-        let (bytes, places) = spare.unwrap_or_else(|| (Vec::with_capacity(FIRST.0), Vec::with_capacity(FIRST.1)));
+        let (bytes, places) =
+            SPARE.take().unwrap_or_else(|| (Vec::with_capacity(FIRST.0), Vec::with_capacity(FIRST.1)));
         Self { bytes, places, names: Names::default() }
     }
 
@@ -301,13 +302,7 @@ impl Drop for Fields {
         let (mut bytes, mut places) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.places));
         bytes.clear();
         places.clear();
-        // When the thread ends there is nobody who would use it again.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT {
-                spare.push((bytes, places));
-            }
-        });
+        SPARE.keep((bytes, places));
     }
 }
 

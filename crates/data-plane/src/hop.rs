@@ -11,11 +11,13 @@ pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod ending;
+pub(crate) mod farewell;
 pub(crate) mod hand;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod intake;
 pub(crate) mod introduced;
+pub(crate) mod leave;
 pub(crate) mod line;
 pub(crate) mod outgoing;
 pub(crate) mod path;
@@ -41,16 +43,18 @@ use connection::Client;
 use deadline::Deadline;
 use head::{Form, Head};
 use intake::{Intake, Source};
+use leave::Leave;
 use outgoing::Outgoing;
 use record::Exchange;
 use send::Sent;
-use station::{Station, Table};
+use station::{Station, Table, To};
 use timer::Alarm;
 use upgrade::Tunnel;
 
 use crate::fields::{Fields, Name};
 use crate::h1::Fault;
 use crate::message::{Answer, Body, Request};
+use crate::tenure::Tenure;
 use crate::upstreams::Flight;
 
 /// Bytes of a refused request's body that are still read, so that its client sees the answer.
@@ -121,6 +125,7 @@ struct Relay {
     intake: Intake,
     bounds: Bounds,
     is_upgrade: bool,
+    tenure: Tenure,
 }
 
 async fn relay(
@@ -138,8 +143,7 @@ async fn relay(
     fits?;
     let head = Head::check(&request, body.is_ended())?;
     exchange.checked(&head);
-    let mut fields = std::mem::take(&mut request.fields);
-    drop(request);
+    let mut fields = request.into_fields();
     let lowest_rate = if head.is_grpc { 0 } else { client.limits.body_rate };
     let intake = Intake::new(body, client.limits.replay, lowest_rate, exchange.started);
     exchange.taking(intake.clone());
@@ -150,6 +154,9 @@ async fn relay(
     // route: which service, under which policy.
     let way = station.table.route(station, client, &head, &fields).await?;
     exchange.routed(way.route.clone(), way.service.clone());
+    if let To::Own { tenure, .. } = &way.to {
+        exchange.holds(tenure);
+    }
 
     // admit: a place among the requests in flight.
     exchange.admitted(station.table.admit(station, &client.limits)?);
@@ -169,12 +176,16 @@ async fn relay(
 
     let has_length = sent.answer.fields.has(Name::ContentLength);
     let bounds = Bounds::of(outgoing.head.is_grpc, has_length, &way.policy, &client.limits, &outgoing.deadline);
-    Ok(Relay { sent, intake, bounds, is_upgrade })
+    let tenure = match way.to {
+        To::Own { tenure, .. } => tenure,
+        To::Service(_) => Tenure::default(),
+    };
+    Ok(Relay { sent, intake, bounds, is_upgrade, tenure })
 }
 
 /// answer: the upstream's own, with the fields of its connection taken off and ours put on.
 fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply {
-    let Relay { sent, intake, bounds, is_upgrade } = relay;
+    let Relay { sent, intake, bounds, is_upgrade, tenure } = relay;
     let Sent { answer, mut flight, at } = sent;
     let Answer { status, mut fields, body } = answer;
     headers::remove_hop_by_hop(&mut fields);
@@ -186,15 +197,17 @@ fn pass_on(station: &Rc<Station>, relay: Relay, mut exchange: Exchange) -> Reply
         headers::ask_for_websocket(&mut fields);
         exchange.is_stream();
         flight.iter_mut().for_each(Flight::becomes_stream);
-        let tunnel = body
-            .into_tunnel()
-            .map(|(upstream, front)| Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence }));
+        let tunnel = body.into_tunnel().map(|(upstream, front)| {
+            Box::new(Tunnel { upstream, front, exchange, flight, idle: bounds.silence, tenure })
+        });
         return Reply { answer: Answer { status, fields, body: AnswerBody::empty() }, tunnel };
     }
-    if fields.get(Name::ContentType).is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+    let is_events = fields.get(Name::ContentType).is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+    if is_events {
         exchange.is_stream();
         flight.iter_mut().for_each(Flight::becomes_stream);
     }
-    let relayed = Relayed::new(body, flight, intake, exchange, bounds, at);
+    let leave = (is_events || bounds.is_grpc).then(|| Leave::of(tenure, is_events)).flatten();
+    let relayed = Relayed::new(body, flight, intake, exchange, bounds, at, leave);
     Reply { answer: Answer { status, fields, body: AnswerBody::relayed(relayed) }, tunnel: None }
 }

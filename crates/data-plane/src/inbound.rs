@@ -1,5 +1,6 @@
 //! The third hop: a peer, or a master, to the service of this sidecar.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use arc_swap::ArcSwap;
 use synego_identity::{Acceptor, Connector};
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Limits, Policy, Protocol, Reason, ServiceName};
+use synego_runtime::clock;
 use synego_runtime::logs::AccessLog;
 
 use crate::denials::DenialBook;
@@ -15,12 +17,15 @@ use crate::fields::{Fields, Name};
 use crate::hop::access::Gate;
 use crate::hop::answer::Refusal;
 use crate::hop::connection::Client;
+use crate::hop::deadline;
 use crate::hop::head::Head;
 use crate::hop::headers;
 use crate::hop::station::{Station, To, Way};
 use crate::load::{LoadMeter, Permit};
+use crate::parking::Parking;
 use crate::pool::Speak;
 use crate::snapshot::SnapshotReader;
+use crate::tenure::Tenure;
 
 /// How long a connection to a service whose own limit is not known may be idle: below the 5 s of Node.js.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -39,6 +44,8 @@ pub struct InboundConfig {
     pub protocol: Protocol,
     /// Where and how the service is reached now.
     pub target: Arc<ArcSwap<InboundTarget>>,
+    /// Where its requests wait while its target parks them; to be turned with each change of the target.
+    pub parking: Parking,
     /// Limits.
     pub snapshot: SnapshotReader,
     /// Takes connections.
@@ -70,6 +77,10 @@ pub struct InboundTarget {
     pub ready: bool,
     /// Whether it takes no new ones because it ends.
     pub draining: bool,
+    /// Whether requests wait until it takes them again, as its policy says.
+    pub parks: bool,
+    /// The generation of the process that is there.
+    pub tenure: Tenure,
     /// Why it is not ready.
     pub cause: Option<Cause>,
     /// How its requests are treated.
@@ -82,7 +93,17 @@ pub struct InboundTarget {
 pub(crate) struct Inbound {
     pub(crate) service: ServiceName,
     pub(crate) target: Arc<ArcSwap<InboundTarget>>,
+    pub(crate) parking: Parking,
     pub(crate) load: LoadMeter,
+    /// To whom the last request went, so that connections to a former process are given up.
+    pub(crate) last: RefCell<Last>,
+}
+
+/// Where the last request went.
+#[derive(Default)]
+pub(crate) struct Last {
+    tenure: Tenure,
+    addresses: Vec<ServiceAddress>,
 }
 
 impl Inbound {
@@ -94,6 +115,7 @@ impl Inbound {
         let target = self.target.load();
         target.gate.judge(station, &self.service, &client.who, Some((head.method.as_str(), head.path())))?;
         self.takes_requests(&target)?;
+        self.leave_former(station, &target);
         let (address, speak) = match (&target.grpc, &target.http) {
             (Some(grpc), _) if head.is_grpc => (grpc, Speak::Http2),
             (_, Some(http)) if head.is_http2() && target.http2 => (http, Speak::Http2),
@@ -105,8 +127,72 @@ impl Inbound {
             route: station.no_route.clone(),
             service: self.service.clone(),
             policy: target.policy.clone(),
-            to: To::Own { address: address.clone(), speak, idle_limit: idle_limit(target.keep_alive) },
+            to: To::Own {
+                address: address.clone(),
+                speak,
+                idle_limit: idle_limit(target.keep_alive),
+                tenure: target.tenure.clone(),
+            },
         })
+    }
+
+    /// Whether a request that is not taken now may wait; one that nobody permits does not.
+    pub(crate) fn parks(&self, refusal: &Refusal) -> bool {
+        refusal.reason != Reason::Denied && self.target.load().parks
+    }
+
+    /// The same as [`Self::route`] for a request that has to wait for it.
+    pub(crate) async fn parked_route(
+        &self,
+        station: &Station,
+        client: &Client,
+        head: &Head,
+        fields: &Fields,
+    ) -> Result<Way, Refusal> {
+        self.parked(deadline::given(fields), || self.route(station, client, head)).await
+    }
+
+    /// Waits until `attempt` succeeds, the target parks no more, or the time is over.
+    ///
+    /// - `given`: what the caller's deadline leaves.
+    ///
+    /// # Errors
+    /// Why it is not taken after all; nothing of the request was processed.
+    pub(crate) async fn parked<T>(
+        &self,
+        given: Option<Duration>,
+        attempt: impl Fn() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let policy = self.target.load().policy.clone();
+        let Some(park) = &policy.park else { return attempt() };
+        let Some(mut place) = self.parking.enter(park.max) else {
+            let why = format!("{} requests wait for it already, the limit", park.max);
+            return Err(self.refused(Reason::Overloaded, &why));
+        };
+        // A caller that has given up meanwhile would hear nothing of it.
+        let given = given.map_or(policy.try_timeout, |given| given.min(policy.try_timeout));
+        let end = clock::now() + park.within.min(given.mul_f64(0.95));
+        let mut in_time = true;
+        loop {
+            match attempt() {
+                Err(refusal) if in_time && self.parks(&refusal) => {}
+                outcome => return outcome,
+            }
+            in_time = tokio::time::timeout_at(end.into(), place.turned()).await.is_ok();
+        }
+    }
+
+    /// Gives up idle connections to the process before this one: it is to end.
+    fn leave_former(&self, station: &Station, target: &InboundTarget) {
+        let mut last = self.last.borrow_mut();
+        if last.tenure.is(&target.tenure) {
+            return;
+        }
+        let addresses: Vec<ServiceAddress> = [&target.http, &target.grpc].into_iter().flatten().cloned().collect();
+        for former in last.addresses.iter().filter(|former| !addresses.contains(former)) {
+            station.pool.empty(former);
+        }
+        *last = Last { tenure: target.tenure.clone(), addresses };
     }
 
     pub(crate) fn admit(&self, station: &Station, limits: &Limits) -> Result<Permit, Refusal> {

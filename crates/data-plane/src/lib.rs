@@ -40,6 +40,7 @@ mod load;
 mod message;
 mod metrics;
 mod outbound;
+mod parking;
 mod pool;
 #[cfg(any(test, feature = "probe"))]
 #[doc(hidden)]
@@ -47,7 +48,9 @@ pub mod probe;
 mod router;
 mod server;
 mod snapshot;
+mod spare;
 mod tcp;
+mod tenure;
 mod upstreams;
 mod workers;
 
@@ -59,7 +62,9 @@ pub use ingress::IngressConfig;
 pub use load::LoadMeter;
 pub use metrics::HopKind;
 pub use outbound::{OutboundConfig, Wanted};
+pub use parking::Parking;
 pub use server::{DrainOutcome, Server};
 pub use snapshot::{SnapshotReader, SnapshotWriter, snapshot_channel};
 pub use synego_model::Network;
+pub use tenure::Tenure;
 pub use workers::{Hop, Workers, WorkersConfig, WorkersHandle};

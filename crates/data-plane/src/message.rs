@@ -6,6 +6,12 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
 use crate::fields::{Fields, Span};
+use crate::spare::{Shelf, Spare};
+
+thread_local! {
+    /// As many as a worker has requests on their first steps.
+    static REQUESTS: Spare<Box<Request>, 64> = const { Spare::new() };
+}
 
 /// The head of a request, as it came.
 #[derive(Debug)]
@@ -20,6 +26,24 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// The same in a box, one that was used before where there is one.
+    pub(crate) fn boxed(self) -> Box<Self> {
+        match REQUESTS.take() {
+            Some(mut place) => {
+                *place = self;
+                place
+            }
+            None => Box::new(self),
+        }
+    }
+
+    /// Takes the fields; the box is used again.
+    pub(crate) fn into_fields(mut self: Box<Self>) -> Fields {
+        let fields = std::mem::take(&mut self.fields);
+        REQUESTS.keep(self);
+        fields
+    }
+
     /// The authority that the target names.
     pub(crate) fn authority(&self) -> Option<&[u8]> {
         self.authority.map(|span| self.fields.at(span))

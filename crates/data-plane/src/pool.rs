@@ -92,7 +92,7 @@ pub(crate) enum SendError {
 
 /// A connection ready for one request.
 pub(crate) enum Ready {
-    Http1(Conn, Rc<Target>),
+    Http1(Box<Conn>, Rc<Target>),
     Http2(h2::Ready),
 }
 
@@ -212,7 +212,7 @@ impl Target {
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(crate) fn put(&self, conn: Conn) {
+    pub(crate) fn put(&self, conn: Box<Conn>) {
         if self.h1.put(conn, clock::now()) {
             self.note_idle();
         }

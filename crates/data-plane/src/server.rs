@@ -139,6 +139,10 @@ impl State {
         self.sum(|cells| &cells.connections)
     }
 
+    pub(crate) fn open_streams(&self) -> u32 {
+        self.sum(|cells| &cells.streams)
+    }
+
     fn is_busy(&self) -> bool {
         let counts = |cells: &Cells| {
             [&cells.listeners, &cells.connections, &cells.requests, &cells.streams].map(|count| count.load(Relaxed))
@@ -162,6 +166,14 @@ impl Cells {
 
     pub(crate) fn request(self: &Arc<Self>) -> Busy {
         Busy::with(self, What::Request)
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(crate) fn open_streams(&self) -> u32 {
+        self.streams.load(Relaxed)
     }
 
     fn count(&self, what: What) -> Option<&AtomicU32> {

@@ -122,8 +122,16 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
 
 async fn to_own(station: &Station, exchange: &mut Exchange) -> Result<Connected, Reason> {
     let Table::Inbound(inbound) = &station.table else { return Err(Reason::Internal) };
-    let target = inbound.target.load_full();
-    inbound.takes_requests(&target).map_err(|refusal| refusal.reason)?;
+    let take = || {
+        let target = inbound.target.load_full();
+        inbound.takes_requests(&target).map(|()| target)
+    };
+    let target = match take() {
+        Err(refusal) if inbound.parks(&refusal) => inbound.parked(None, take).await,
+        found => found,
+    };
+    let target = target.map_err(|refusal| refusal.reason)?;
+    exchange.holds(&target.tenure);
     if station.server.is_draining() {
         return Err(Reason::Draining);
     }
@@ -131,6 +139,7 @@ async fn to_own(station: &Station, exchange: &mut Exchange) -> Result<Connected,
     let mut permit = inbound.admit(station, &limits).map_err(|refusal| refusal.reason)?;
     permit.becomes_stream();
     exchange.admitted(Some(permit));
+    exchange.is_stream();
     exchange.tried(None);
     let address: &ServiceAddress = target.tcp.as_ref().ok_or(Reason::Starting)?;
     let made: Result<Stream, ConnectError> = station.pool.connect(address, &inbound.service, None, OWN_CONNECT).await;

@@ -227,7 +227,13 @@ impl Worker {
                 (Table::Outbound(Outbound::new(&config, upstreams)), pool, Some(page))
             }
             Hop::Inbound(config) => {
-                let table = Inbound { service: config.service, target: config.target, load: config.load };
+                let table = Inbound {
+                    service: config.service,
+                    target: config.target,
+                    parking: config.parking,
+                    load: config.load,
+                    last: RefCell::default(),
+                };
                 (Table::Inbound(table), inbound::pool(config.connector), None)
             }
         };

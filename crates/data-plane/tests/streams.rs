@@ -241,7 +241,7 @@ async fn bytes_are_balanced_when_they_connect_and_copied_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_waits_for_requests_and_cuts_what_lasts() {
+async fn a_drain_waits_for_requests_and_closes_websockets_politely() {
     let mesh = Mesh::start();
     let slow = Service::http(|_| {
         Box::pin(async {
@@ -261,10 +261,12 @@ async fn a_drain_waits_for_requests_and_cuts_what_lasts() {
     let outcome = ingress.drain(Duration::from_millis(900)).await;
     let got = request.await.expect("a task");
     assert_eq!((got.body.as_str(), got.header("connection")), ("done", "close"));
-    assert_eq!((outcome.cut_requests, outcome.cut_streams), (0, 1));
+    assert_eq!((outcome.cut_requests, outcome.cut_streams), (0, 0));
     assert!(idle.is_closed().await && TcpStream::connect(address).await.is_err());
-    assert!(socket.next().await.is_none_or(|ended| ended.is_err()), "the stream was cut");
-    assert_eq!(mesh.logged("\"reason\":\"draining\"").len(), 1);
+    let last = socket.next().await.expect("a close").expect("sound");
+    let Message::Close(Some(close)) = last else { panic!("{last:?}") };
+    assert_eq!(u16::from(close.code), 1001);
+    assert_eq!(mesh.logged("\"reason\":\"draining\"").len(), 0, "nothing was cut");
     assert_eq!(users.load.load().in_flight + instance.load.load().in_flight, 0);
     mesh.end().await;
 }

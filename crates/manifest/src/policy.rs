@@ -35,6 +35,7 @@ pub(crate) fn apply(policy: &mut Policy, said: &types::Policy) {
         time(&mut policy.balance.slow_start, balance.slow_start);
         policy.balance.panic_percent = balance.panic.map_or(policy.balance.panic_percent, |share| share.0);
     }
+    park(policy, said.park.as_ref());
     match &said.eject {
         None => {}
         Some(types::OrOff::Off(_)) => policy.eject = None,
@@ -45,6 +46,20 @@ pub(crate) fn apply(policy: &mut Policy, said: &types::Policy) {
             time(&mut eject.max, said.max);
             eject.at_most_percent = said.at_most.map_or(eject.at_most_percent, |share| share.0);
             policy.eject = Some(eject);
+        }
+    }
+}
+
+/// The same for how requests wait.
+fn park(policy: &mut Policy, said: Option<&types::OrOff<types::Park>>) {
+    match said {
+        None => {}
+        Some(types::OrOff::Off(_)) => policy.park = None,
+        Some(types::OrOff::On(said)) => {
+            let mut park = policy.park.clone().unwrap_or_default();
+            park.within = said.within.map_or(park.within, |time| time.0);
+            park.max = said.max.unwrap_or(park.max);
+            policy.park = Some(park);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
-use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, Target};
+use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec};
 use synego_model::{
     AccessLines, AccessMode, AccessRule, AccessRules, Declaration, Engine, GatewaySpec, HostPattern, Limits,
     MasterSpec, MeshName, Policy, Protocol, Route, ServiceName, ServiceSpec,
@@ -383,6 +383,32 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         version: said.version.clone().unwrap_or_default(),
         after: after?,
         ready: ready(said.ready.as_ref()),
+        stop: stop(said.stop.as_ref()),
+        watch: said.watch.as_ref().and_then(|said| watch(said, clean(beside))),
+        reload: reload(said.reload.as_ref()),
+    })
+}
+
+fn stop(said: Option<&types::Stop>) -> StopSpec {
+    let mut spec = StopSpec::default();
+    if let Some(said) = said {
+        spec.within = said.within.map_or(spec.within, |time| time.0);
+        spec.signal = said.signal.clone().unwrap_or(spec.signal);
+    }
+    spec
+}
+
+fn watch(said: &types::Watch, root: PathBuf) -> Option<WatchSpec> {
+    let debounce = said.debounce.map_or(std::time::Duration::from_millis(300), |time| time.0);
+    let (files, ignore) = (said.files.clone()?, said.ignore.clone().unwrap_or_default());
+    (!files.is_empty()).then_some(WatchSpec { root, files, ignore, debounce })
+}
+
+fn reload(said: Option<&types::Reload>) -> ReloadSpec {
+    let usual = ReloadSpec::default();
+    said.map_or(usual, |said| ReloadSpec {
+        max_surge: said.max_surge.unwrap_or(usual.max_surge),
+        max_unavailable: said.max_unavailable.unwrap_or(usual.max_unavailable),
     })
 }
 

@@ -221,6 +221,9 @@ pub(crate) struct Defaults {
     pub(crate) policy: Option<Policy>,
     pub(crate) allow: Option<Vec<Caller>>,
     pub(crate) deny: Option<Vec<Caller>>,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) reload: Option<Reload>,
 }
 
 /// One of `services`.
@@ -246,6 +249,9 @@ pub(crate) struct Service {
     pub(crate) policy: Option<Policy>,
     pub(crate) allow: Option<Vec<Caller>>,
     pub(crate) deny: Option<Vec<Caller>>,
+    pub(crate) stop: Option<Stop>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) reload: Option<Reload>,
 }
 
 /// One of `allow` or `deny`.
@@ -335,6 +341,7 @@ pub(crate) struct Policy {
     pub(crate) idle: Option<Time>,
     pub(crate) balance: Option<Balance>,
     pub(crate) eject: Option<OrOff<Eject>>,
+    pub(crate) park: Option<OrOff<Park>>,
 }
 
 /// `policy.balance`.
@@ -364,4 +371,37 @@ pub(crate) struct Eject {
     pub(crate) first: Option<Time>,
     pub(crate) max: Option<Time>,
     pub(crate) at_most: Option<Percent>,
+}
+
+/// `policy.park`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Park {
+    pub(crate) within: Option<Time>,
+    pub(crate) max: Option<u32>,
+}
+
+/// `stop`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Stop {
+    pub(crate) within: Option<Time>,
+    pub(crate) signal: Option<String>,
+}
+
+/// `watch`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Watch {
+    pub(crate) files: Option<Vec<String>>,
+    pub(crate) ignore: Option<Vec<String>>,
+    pub(crate) debounce: Option<Time>,
+}
+
+/// `reload`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Reload {
+    pub(crate) max_surge: Option<u32>,
+    pub(crate) max_unavailable: Option<u32>,
 }

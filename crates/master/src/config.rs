@@ -37,6 +37,8 @@ pub struct MasterConfig {
     pub store: Option<PathBuf>,
     /// A Unix socket for people of this machine, beside `admin`, if no other process has it.
     pub socket: Option<PathBuf>,
+    /// Whether the services of this machine run in the same process, and go by a changed file.
+    pub is_machine: bool,
     /// Where changes are written down, beside the log of the process.
     pub audit: Option<LineWriter>,
 }
@@ -88,6 +90,7 @@ impl MasterConfig {
                 admin: vec![BindAddr::Tcp(admin)],
                 identity,
                 settle: true,
+                is_machine: false,
                 store: Some(store),
                 socket,
                 audit: None,

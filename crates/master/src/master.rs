@@ -16,12 +16,14 @@ use synego_data_plane::{
     snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
+use synego_manifest::Manifest;
 use synego_model::gateway::Listen;
 use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::AccessLog;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
+use tokio::sync::watch;
 
 use crate::config::MasterConfig;
 use crate::identity;
@@ -52,6 +54,7 @@ pub struct Master {
     host: Host,
     addresses: Addresses,
     keeper: Option<Keeper>,
+    manifests: watch::Receiver<Manifest>,
 }
 
 struct Addresses {
@@ -209,6 +212,8 @@ impl Master {
                 .collect::<Result<_, _>>()?,
         };
         let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
+        let planner = ManifestPlanner::new(config.manifest.clone(), cores, config.is_machine);
+        let manifests = planner.manifests();
         let (control, handle) = MasterControl::new(ControlConfig {
             name,
             declaration: config.manifest.declaration.clone(),
@@ -222,7 +227,7 @@ impl Master {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 started_unix_ms: clock::unix_ms(),
             },
-            planner: Arc::new(ManifestPlanner::new(config.manifest, cores)),
+            planner: Arc::new(planner),
             logins: store.map_or_else(LoginBook::default, |store| LoginBook::new(store)),
             audit: config.audit.map(Audit::to).unwrap_or_default(),
             authority,
@@ -245,6 +250,7 @@ impl Master {
             host: host.clone(),
             addresses,
             keeper,
+            manifests,
         })
     }
 
@@ -252,6 +258,12 @@ impl Master {
     #[must_use]
     pub fn handle(&self) -> MasterHandle {
         self.handle.clone()
+    }
+
+    /// The manifest in force, and every change of it by `apply`.
+    #[must_use]
+    pub fn manifests(&self) -> watch::Receiver<Manifest> {
+        self.manifests.clone()
     }
 
     /// The way to this master for sidecars of the same process.

@@ -1,24 +1,47 @@
 //! What a new manifest would change, for the admin API: the manifest crate decides, this file translates.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use synego_control_plane::master::{ApplyAsked, Planned, PlannedChange, Planner, Refusal};
 use synego_manifest::{Effect, FileRole, LoadedFile, Manifest};
 use synego_model::Reason;
+use tokio::sync::watch;
+
+/// Keys of a service by which a running `up` reloads or scales it.
+const OF_A_PROCESS: [&str; 7] = ["run", "build", "cwd", "env", "env_file", "ready", "instances"];
 
 /// Compares manifests with the one in force.
 #[derive(Debug)]
 pub struct ManifestPlanner {
-    current: Mutex<Manifest>,
+    current: watch::Sender<Manifest>,
     cores: u32,
+    is_machine: bool,
 }
 
 impl ManifestPlanner {
     /// A planner that begins with `current`; `cores`: what `instances: cores` means on this machine.
     #[must_use]
-    pub fn new(current: Manifest, cores: u32) -> Self {
-        Self { current: Mutex::new(current), cores }
+    /// `is_machine`: whether the services of this machine run in the same process, and go by a changed file.
+    pub fn new(current: Manifest, cores: u32, is_machine: bool) -> Self {
+        Self { current: watch::Sender::new(current), cores, is_machine }
+    }
+
+    /// Whether a change is taken while the mesh runs.
+    fn takes(&self, change: &synego_manifest::PlannedChange) -> bool {
+        match change.effect {
+            Effect::Live | Effect::Nothing => true,
+            Effect::Scale | Effect::Roll | Effect::NextStart if self.is_machine => {
+                let mut parts = change.path.split('.');
+                parts.next() == Some("services") && parts.nth(1).is_some_and(|key| OF_A_PROCESS.contains(&key))
+            }
+            _ => false,
+        }
+    }
+
+    /// The manifest in force, and every change of it.
+    #[must_use]
+    pub fn manifests(&self) -> watch::Receiver<Manifest> {
+        self.current.subscribe()
     }
 }
 
@@ -35,13 +58,10 @@ impl Planner for ManifestPlanner {
                 token: None,
             };
         };
-        let changes = {
-            let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            synego_manifest::plan(&current, &after)
-        };
+        let changes = { synego_manifest::plan(&self.current.borrow(), &after) };
         let blocked: Vec<String> = changes
             .iter()
-            .filter(|change| !matches!(change.effect, Effect::Live | Effect::Nothing))
+            .filter(|change| !self.takes(change))
             .map(|change| format!("`{}` ({})", change.path, change.effect.word()))
             .collect();
         let refusal = (!blocked.is_empty()).then(|| Refusal {
@@ -50,6 +70,7 @@ impl Planner for ManifestPlanner {
         });
         let changes = changes.into_iter().map(|change| PlannedChange {
             touches: touches(&after, &change.path),
+            applies: self.takes(&change),
             path: change.path,
             action: change.action.word().to_owned(),
             before: change.before.unwrap_or_default(),
@@ -67,7 +88,7 @@ impl Planner for ManifestPlanner {
 
     fn taken(&self, planned: &Planned) {
         if let Some(manifest) = planned.token.as_ref().and_then(|token| token.downcast_ref::<Manifest>()) {
-            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = manifest.clone();
+            self.current.send_replace(manifest.clone());
         }
     }
 }

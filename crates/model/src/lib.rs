@@ -38,8 +38,8 @@ pub use limits::Limits;
 pub use name::{BadName, InstanceId, InstanceName, MeshName, NodeName, ServiceName};
 pub use network::{BadNetwork, Network};
 pub use place::{BadPlace, HostPattern, PathPattern, Place, Segment};
-pub use policy::{Balance, BalanceKind, Eject, HashKey, Policy};
-pub use process::{CommandLine, LocalService, ReadySpec, Target};
+pub use policy::{Balance, BalanceKind, Eject, HashKey, Park, Policy};
+pub use process::{CommandLine, LocalService, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec};
 pub use protocol::Protocol;
 pub use reason::{Blame, Code, Reason, Retry};
 pub use report::{

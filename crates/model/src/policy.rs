@@ -21,6 +21,8 @@ pub struct Policy {
     pub eject: Option<Eject>,
     /// Further tries after the first; 0 to 3.
     pub retries: u32,
+    /// Whether requests wait while every instance restarts; `None`: they are refused.
+    pub park: Option<Park>,
 }
 
 impl Default for Policy {
@@ -33,7 +35,23 @@ impl Default for Policy {
             balance: Balance::default(),
             eject: Some(Eject::default()),
             retries: 1,
+            park: Some(Park::default()),
         }
+    }
+}
+
+/// How requests wait while every instance restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Park {
+    /// How long one waits.
+    pub within: Duration,
+    /// How many wait in one instance.
+    pub max: u32,
+}
+
+impl Default for Park {
+    fn default() -> Self {
+        Self { within: Duration::from_secs(10), max: 1_000 }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,7 @@ pub struct ReadySpec {
     /// What proves it; `None`: its health probe, else its open port.
     pub by: Option<ReadyBy>,
     /// How long it may take.
-    pub within: std::time::Duration,
+    pub within: Duration,
 }
 
 /// What proves that a started process is ready.
@@ -63,6 +64,49 @@ pub enum ReadyBy {
     Probe(Probe),
     /// A line of its output matches this pattern (anchors `^` and `$`, else a plain search).
     Log(String),
+}
+
+/// How a process is ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopSpec {
+    /// The one deadline of its drain and its end.
+    pub within: Duration,
+    /// The signal that asks it to end: `TERM`, `INT`, `QUIT`, `HUP`, `USR1` or `USR2`.
+    pub signal: String,
+}
+
+impl Default for StopSpec {
+    fn default() -> Self {
+        Self { within: Duration::from_secs(25), signal: "TERM".to_owned() }
+    }
+}
+
+/// Files whose change reloads a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSpec {
+    /// The folder to which the patterns are relative; absolute.
+    pub root: PathBuf,
+    /// Patterns such as `src/**`: `*` and `?` within a segment, `**` over any number of them.
+    pub files: Vec<String>,
+    /// Patterns of files that do not count.
+    pub ignore: Vec<String>,
+    /// How long nothing may change before it is reloaded.
+    pub debounce: Duration,
+}
+
+/// How many instances of a service are replaced at once, on each machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadSpec {
+    /// Instances beyond the wanted number: new ones that start while their predecessors serve.
+    pub max_surge: u32,
+    /// Instances that may be missing from it: those that end before their successors start.
+    pub max_unavailable: u32,
+}
+
+impl Default for ReloadSpec {
+    fn default() -> Self {
+        Self { max_surge: 1, max_unavailable: 0 }
+    }
 }
 
 /// A service with how this machine runs it.
@@ -84,6 +128,12 @@ pub struct LocalService {
     pub after: Vec<crate::name::ServiceName>,
     /// When it counts as ready.
     pub ready: ReadySpec,
+    /// How it is ended.
+    pub stop: StopSpec,
+    /// Files whose change reloads it; `None`: none.
+    pub watch: Option<WatchSpec>,
+    /// How many instances are replaced at once.
+    pub reload: ReloadSpec,
 }
 
 impl LocalService {

@@ -192,6 +192,7 @@ reasons! {
     BuildFailed = 101 "build_failed" 503 Unavailable Upstream Never: "the build command failed, so the process was not started";
     StartFailed = 102 "start_failed" 503 Unavailable Upstream Never: "the process could not be started";
     NotReadyInTime = 103 "not_ready_in_time" 503 Unavailable Upstream Later: "the process was not ready within its limit";
+    ReloadFailed = 104 "reload_failed" 503 Unavailable Upstream Later: "the successor of the process failed to prove itself";
 }
 
 impl Reason {

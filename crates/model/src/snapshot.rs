@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
@@ -40,7 +41,7 @@ pub struct ServiceTable {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     epoch: Epoch,
-    services: HashMap<ServiceName, Arc<ServiceTable>>,
+    services: HashMap<ServiceName, Arc<ServiceTable>, RandomState>,
     routes: Arc<[Route]>,
     limits: Limits,
 }

@@ -1,15 +1,63 @@
 //! The one place that reads clocks: monotonic time for timers, wall time for stamps.
 
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::Date};
+use pin_project_lite::pin_project;
 
-/// Now, on the clock that never goes back. Under tokio's paused test clock it is that clock's time.
+thread_local! {
+    /// The time of the step that this thread is taking.
+    static STEP: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Now, on the clock that never goes back. Under tokio's paused test clock it is that clock's time; within a step of a
+/// task (see [`in_steps`]) it is the time at which the step began.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn now() -> Instant {
+    STEP.get().unwrap_or_else(read)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn read() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// Reads the clock once for each wake-up of `task`, however often the task asks for the time: where the machine is a
+/// virtual one, reading it may cost as much as parsing a small head.
+pub fn in_steps<F: Future>(task: F) -> InSteps<F> {
+    InSteps { task }
+}
+
+pin_project! {
+    /// A task for which time stands still while it takes a step.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct InSteps<F> {
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future> Future for InSteps<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _step = Step(STEP.replace(Some(read())));
+        self.project().task.poll(cx)
+    }
+}
+
+/// Ends a step, also when its task panics: the time before it, where one step is taken within another.
+struct Step(Option<Instant>);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        STEP.set(self.0);
+    }
 }
 
 /// Wall time in milliseconds since 1970-01-01 UTC; for stamps, never for timers.
@@ -70,6 +118,27 @@ mod tests {
         assert_eq!(rfc3339(1_772_355_900_042), "2026-03-01T09:05:00.042Z");
         assert_eq!(parse_rfc3339("2026-03-01T09:05:00.042Z"), Some(1_772_355_900_042));
         assert_eq!(parse_rfc3339("yesterday"), None);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn time_stands_still_within_a_step_and_goes_on_with_the_next() {
+        let spin = || {
+            let until = read() + std::time::Duration::from_millis(2);
+            while read() < until {}
+        };
+        let (first, second, third) = in_steps(async {
+            let first = now();
+            spin();
+            let second = now();
+            tokio::task::yield_now().await;
+            (first, second, now())
+        })
+        .await;
+        assert_eq!(first, second);
+        assert!(third >= first + std::time::Duration::from_millis(2));
+        let after = now();
+        spin();
+        assert!(now() > after, "outside of steps the clock is read each time");
     }
 
     #[test]

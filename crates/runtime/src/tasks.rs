@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::lifecycle::Stopper;
 
 /// What the failure (a panic) of a task means. A task that may fail and be begun again is started by [`restart`].
@@ -52,14 +53,15 @@ where
     runtime.spawn(watched(name, kind, task))
 }
 
-/// As [`spawn`], for a task that stays on its thread; only inside a `LocalSet`.
+/// As [`spawn`], for a task that stays on its thread; only inside a `LocalSet`. Its clock is read once for each of its
+/// wake-ups ([`clock::in_steps`]).
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn spawn_local<F>(name: &'static str, kind: Kind, task: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
     F::Output: 'static,
 {
-    tokio::task::spawn_local(watched(name, kind, task))
+    tokio::task::spawn_local(clock::in_steps(watched(name, kind, task)))
 }
 
 /// Runs blocking work on the runtime's threads for it. A panic is logged, counted and told to who awaits the handle.
@@ -122,7 +124,7 @@ where
     spawn(name, Kind::Connection, async move {
         let mut wait = BACKOFF_MIN;
         loop {
-            let began = crate::clock::now();
+            let began = clock::now();
             let failure = match AssertUnwindSafe(make()).catch_unwind().await {
                 Ok(outcome) => outcome.failure(),
                 Err(panic) => {
@@ -131,7 +133,7 @@ where
                 }
             };
             let Some(failure) = failure else { return };
-            if crate::clock::now().duration_since(began) >= BACKOFF_MAX {
+            if clock::now().duration_since(began) >= BACKOFF_MAX {
                 wait = BACKOFF_MIN;
             }
             RESTARTS.fetch_add(1, Ordering::Relaxed);

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use synego_control_plane::credential::CredentialHandle;
+use synego_control_plane::order::Commanded;
 use synego_control_plane::uplink::MasterAddress;
 use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_model::{
     CommandLine, HealthSpec, InstanceName, MeshName, NodeName, Place, Probe, Protocol, ReadySpec, ServiceName, service,
 };
 use synego_runtime::config as machine;
+use synego_supervise::StopBy;
 
 use crate::args::Args;
 
@@ -69,6 +72,10 @@ pub struct SidecarConfig {
     pub runtime_dir: PathBuf,
     /// Time for the drain.
     pub stop: Duration,
+    /// Whether its process is built already: then only a reload builds it.
+    pub is_built: bool,
+    /// Who obeys what a person orders of this instance, in place of the sidecar itself.
+    pub commanded: Option<Arc<dyn Commanded>>,
 }
 
 /// How the process beside the sidecar is run.
@@ -86,6 +93,8 @@ pub struct ProcessConfig {
     pub env_files: Vec<PathBuf>,
     /// When it counts as ready.
     pub ready: ReadySpec,
+    /// The signal that asks it to end.
+    pub stop_by: StopBy,
 }
 
 /// A duration that is long for people and short for machines: how long a process may take to be ready.
@@ -173,6 +182,7 @@ impl SidecarConfig {
                 by: health.as_ref().map(|spec| ReadyBy::Probe(spec.probe.clone())),
                 within: READY_WITHIN,
             },
+            stop_by: StopBy::Term,
         });
         let mesh_folder = mesh.as_ref().map_or("mesh", MeshName::as_str);
         let runtime_dir = problems.folder("the folder of sockets", machine::runtime_dir(mesh_folder));
@@ -216,6 +226,8 @@ impl SidecarConfig {
                 outbound,
                 admin,
                 stop: args.stop,
+                is_built: false,
+                commanded: None,
             }),
             _ => Err(problems.0),
         }

@@ -6,21 +6,16 @@ use synego_control_plane::attach::{AttachHandle, DrainCause};
 use synego_control_plane::uplink::UplinkHandle;
 use synego_data_plane::Server;
 use synego_runtime::clock;
-use synego_supervise::Supervisor;
 use tokio::sync::watch;
 
-use crate::instance::DrainStep;
+use crate::conductor::{Led, retire};
+use crate::instance::Wishes;
 use crate::sidecar::Ended;
-
-/// Time in which callers hear of a drain before new requests are refused: a report, a coalesced publication, and slack.
-const ANNOUNCE: Duration = Duration::from_millis(300);
-/// Time that the end of the process keeps for itself, of the whole drain.
-const LAST_GRACE: Duration = Duration::from_secs(2);
 
 /// The end of a sidecar, step by step.
 pub(crate) struct Drain {
-    pub(crate) within: Duration,
-    pub(crate) step: watch::Sender<DrainStep>,
+    pub(crate) led: Led,
+    pub(crate) wishes: watch::Sender<Wishes>,
     pub(crate) inbound: Server,
     pub(crate) outbounds: Vec<Server>,
     pub(crate) attached: AttachHandle,
@@ -28,20 +23,27 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    pub(crate) async fn run(self, supervisor: Option<Supervisor>) -> Ended {
-        let deadline = clock::now() + self.within;
+    pub(crate) async fn run(self) -> Ended {
+        let Led { generation, supervisor, retiring, within } = self.led;
+        let deadline = clock::now() + within;
         let left = || deadline.saturating_duration_since(clock::now());
-        self.step.send_replace(DrainStep::Announced);
-        self.linked.report_now();
-        tokio::time::sleep(ANNOUNCE.min(self.within / 4)).await;
-        self.step.send_replace(DrainStep::Refusing);
-        let for_requests = left().saturating_sub(LAST_GRACE.min(self.within / 4));
-        let (_, outcome) =
-            tokio::join!(self.attached.drain(DrainCause::Stop, for_requests), self.inbound.drain(for_requests),);
+        retire::refuse(&self.wishes, &self.linked, within).await;
+        let for_requests = left().saturating_sub(retire::last_grace(within));
+        let (_, outcome) = tokio::join!(
+            retire::finish(&generation, &self.attached, DrainCause::Stop, for_requests),
+            self.inbound.drain(for_requests),
+        );
         let exit = match supervisor {
             Some(supervisor) => Some(supervisor.stop(left()).await),
             None => None,
         };
+        for former in retiring {
+            let abort = former.abort_handle();
+            if tokio::time::timeout(left().max(Duration::from_millis(1)), former).await.is_err() {
+                // Its process is killed with it.
+                abort.abort();
+            }
+        }
         for outbound in self.outbounds {
             outbound.drain(Duration::ZERO).await;
         }

@@ -1,20 +1,19 @@
 //! Keeps the picture of one instance: gathers what is known of it, and tells the inbound and the masters what follows.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use synego_control_plane::attach::Attachment;
+use synego_control_plane::attach::{Attachment, Attachments};
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
-use synego_data_plane::{Gate, InboundTarget, Permits};
-use synego_model::process::ServiceAddress;
-use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Probe, Protocol, Reason, ServiceName};
+use synego_data_plane::{Gate, InboundTarget, Parking, Permits};
+use synego_model::{Announcement, Cause, HealthSpec, InstanceState, Protocol, Reason, ServiceName};
 use synego_runtime::{Stop, clock};
-use synego_supervise::{Phase, ProbeContext, ProbeState, Prober, ProcessState};
+use synego_supervise::{Phase, ProbeState, Prober, ProcessState};
 use tokio::sync::watch;
 
+use crate::generation::Generation;
+use crate::proof::{self, ProbePlace};
 use crate::state::{self, Facts, ProcessFacts};
 use crate::target::{self, Basis};
 
@@ -39,16 +38,17 @@ impl Default for View {
 
 /// Everything that is gathered, and everyone who is told.
 pub(crate) struct Keeper {
-    pub(crate) address: ServiceAddress,
+    /// The generation that serves.
+    pub(crate) current: watch::Receiver<Arc<Generation>>,
     pub(crate) protocol: Protocol,
-    pub(crate) process: Option<watch::Receiver<ProcessState>>,
     /// What the configuration says of health; the manifest, once it reached the sidecar, wins.
     pub(crate) health: Option<HealthSpec>,
     pub(crate) probe: ProbePlace,
-    pub(crate) attachment: watch::Receiver<Attachment>,
+    pub(crate) attachments: watch::Receiver<Attachments>,
     pub(crate) settings: watch::Receiver<SidecarSettings>,
-    pub(crate) drain: watch::Receiver<DrainStep>,
+    pub(crate) wishes: watch::Receiver<Wishes>,
     pub(crate) target: Arc<ArcSwap<InboundTarget>>,
+    pub(crate) parking: Parking,
     pub(crate) permits: Arc<ArcSwap<Permits>>,
     /// What this sidecar was told that its service calls; it counts where the manifest does not name the service.
     pub(crate) uses: Vec<ServiceName>,
@@ -57,10 +57,24 @@ pub(crate) struct Keeper {
     pub(crate) uplink: UplinkHandle,
 }
 
+/// What is wished of the instance, and what people are told beside its state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wishes {
+    /// How far its drain is.
+    pub(crate) drain: DrainStep,
+    /// Its process is started again in its place, and its requests wait.
+    pub(crate) parks: bool,
+    /// How its last reload goes or went.
+    pub(crate) notice: Option<Cause>,
+    /// What a former generation still finishes.
+    pub(crate) finishing: Option<Cause>,
+}
+
 /// How far a drain has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum DrainStep {
     /// There is none.
+    #[default]
     No,
     /// Callers are being told.
     Announced,
@@ -68,16 +82,12 @@ pub(crate) enum DrainStep {
     Refusing,
 }
 
-/// Where a probe looks.
-pub(crate) struct ProbePlace {
-    pub(crate) service: String,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) cwd: PathBuf,
-}
-
 impl Keeper {
     /// Gathers and tells until the stop is cut: the picture is kept through the whole drain.
     pub(crate) async fn run(mut self, stop: Stop) {
+        let mut generation = self.current.borrow_and_update().clone();
+        let mut process = generation.process.clone();
+        let mut was_ready = false;
         let mut spec = self.health_in_force();
         let mut probed = self.run_of_the_process();
         let mut prober = self.prober(spec.as_ref());
@@ -91,13 +101,21 @@ impl Keeper {
                 probed = run;
                 settle = clock::now() + ATTACH;
             }
+            let now = self.current.borrow_and_update().clone();
+            if now.number != generation.number || now.process.is_some() != process.is_some() {
+                // It has proved itself before it came here.
+                settle = clock::now();
+                process = now.process.clone();
+            }
+            generation = now;
             let settled = clock::now() >= settle;
-            self.tell(prober.as_mut(), settled, &gate);
+            was_ready |= self.tell(prober.as_mut(), settled, &gate, was_ready);
             tokio::select! {
-                () = changed(self.process.as_mut()) => {}
+                () = changed(process.as_mut()) => {}
+                Ok(()) = self.current.changed() => {}
                 () = looked(prober.as_mut()) => {}
-                _ = self.attachment.changed() => {}
-                _ = self.drain.changed() => {}
+                Ok(()) = self.attachments.changed() => {}
+                Ok(()) = self.wishes.changed() => {}
                 _ = self.settings.changed() => {
                     gate = self.admit();
                     let wanted = self.health_in_force();
@@ -122,49 +140,68 @@ impl Keeper {
         Arc::new(Gate::new(access, &settings.callers))
     }
 
-    /// The probe of the manifest, else that of the configuration, else (where no parent sees the process) its port.
     fn health_in_force(&self) -> Option<HealthSpec> {
-        let settings = self.settings.borrow();
-        let exec = self.health.clone().filter(|spec| matches!(spec.probe, Probe::Exec(_)));
-        // A probe by command comes from this machine's own file alone.
-        let said = exec.or_else(|| if settings.declared { settings.health.clone() } else { self.health.clone() });
-        said.or_else(|| self.process.is_none().then(|| HealthSpec::of(Probe::Tcp)))
+        let has_parent = self.current.borrow().process.is_some();
+        proof::health_in_force(self.health.as_ref(), &self.settings.borrow(), has_parent)
     }
 
-    /// Which run of the process is ready now: the time of its start; `None`: none is. Without a process: always the same.
-    fn run_of_the_process(&self) -> Option<u64> {
-        let Some(process) = &self.process else { return Some(0) };
+    /// Which run of the process is ready now: its generation and the time of its start; `None`: none is. Without a
+    /// process: always the same.
+    fn run_of_the_process(&self) -> Option<(u32, u64)> {
+        let current = self.current.borrow();
+        let Some(process) = &current.process else { return Some((0, 0)) };
         let process = process.borrow();
-        matches!(process.phase, Phase::Ready | Phase::Paused).then_some(process.started_unix_ms)
+        matches!(process.phase, Phase::Ready | Phase::Paused).then_some((current.number, process.started_unix_ms))
     }
 
     fn prober(&self, spec: Option<&HealthSpec>) -> Option<Watched> {
         self.run_of_the_process()?;
-        let context = ProbeContext {
-            service: self.probe.service.clone(),
-            address: self.address.clone(),
-            env: self.probe.env.clone(),
-            cwd: self.probe.cwd.clone(),
-        };
+        let context = self.probe.at(&self.current.borrow());
         spec.map(|spec| {
             let prober = Prober::start(spec.clone(), context);
             Watched { state: prober.state(), _prober: prober }
         })
     }
 
-    fn tell(&self, prober: Option<&mut Watched>, settled: bool, gate: &Arc<Gate>) {
-        let attachment = self.attachment.borrow().clone();
-        let process = self.process.as_ref().map(|process| process.borrow().clone());
+    /// Of the generation that serves; where another is the parent, of the highest there is.
+    fn attachment(&self, current: &Generation) -> Attachment {
+        let all = self.attachments.borrow();
+        let found = match &current.process {
+            Some(_) => all.get(&current.number),
+            None => all.last_key_value().map(|(_, last)| last),
+        };
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Tells what is known now; whether the instance takes requests.
+    fn tell(&self, prober: Option<&mut Watched>, settled: bool, gate: &Arc<Gate>, was_ready: bool) -> bool {
+        let current = self.current.borrow().clone();
+        let attachment = self.attachment(&current);
+        let process = current.state();
         let former = self.view.borrow().clone();
-        let drain = *self.drain.borrow();
+        let wishes = self.wishes.borrow().clone();
+        let settings = self.settings.borrow().clone();
         let facts = Facts {
             process: process.as_ref().map(|process| process_facts(process, attachment.attached || settled)),
             is_probed: prober.is_some(),
             probe: prober.and_then(|watched| verdict(&watched.state.borrow_and_update(), &former)),
             said: attachment.said.as_ref().map(|said| (said.state, said.cause.clone())),
-            is_draining: drain != DrainStep::No,
+            is_draining: wishes.drain != DrainStep::No,
         };
-        let (state, cause) = state::of(&facts);
+        let (mut state, mut cause) = state::of(&facts);
+        let restarts = process.is_some() && was_ready && state == InstanceState::Starting;
+        // Where others are ready, callers go there at once.
+        let may_park = settings.policy.park.is_some() && !settings.others_ready && wishes.drain == DrainStep::No;
+        let parks = may_park && (wishes.parks || restarts);
+        if parks {
+            let why =
+                cause.take().unwrap_or_else(|| proof::cause(Reason::Starting, "its process is reloaded in its place"));
+            let message = format!("{}; its requests wait", why.message);
+            (state, cause) = (InstanceState::Degraded, Some(Cause { message, ..why }));
+        }
+        if state == InstanceState::Ready && cause.is_none() {
+            cause = wishes.notice.or(wishes.finishing);
+        }
         let view = View {
             state,
             cause,
@@ -172,27 +209,32 @@ impl Keeper {
             restarts: process.as_ref().map_or(0, |process| process.restarts),
         };
         let target = target::of(Basis {
-            address: &self.address,
+            address: &current.address,
             protocol: self.protocol,
             attachment: &attachment,
             state,
             cause: view.cause.clone(),
-            refuses: drain == DrainStep::Refusing,
-            policy: Arc::new(self.settings.borrow().policy.clone()),
+            refuses: wishes.drain == DrainStep::Refusing,
+            parks,
+            tenure: current.tenure.clone(),
+            policy: Arc::new(settings.policy),
             gate: gate.clone(),
         });
         self.target.store(Arc::new(target));
-        let is_new = self.view.send_if_modified(|current| {
-            let is_new = *current != view;
-            current.clone_from(&view);
+        self.parking.turn();
+        let is_new = self.view.send_if_modified(|shown| {
+            let is_new = *shown != view;
+            shown.clone_from(&view);
             is_new
         });
-        let started = process.map_or(0, |process| process.started_unix_ms);
-        self.announcement.send_if_modified(|announcement| announce(announcement, &attachment, view.pid, started));
+        let started = process.as_ref().map_or(0, |process| process.started_unix_ms);
+        self.announcement
+            .send_if_modified(|announcement| announce(announcement, &current, &attachment, view.pid, started));
         if is_new {
             log(&former, &view);
             self.uplink.report_now();
         }
+        process.is_some() && state.takes_requests()
     }
 }
 
@@ -204,12 +246,22 @@ fn log(former: &View, view: &View) {
 }
 
 /// Takes over what the service said of itself; true when that changed something.
-fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, started: u64) -> bool {
+fn announce(
+    announcement: &mut Announcement,
+    current: &Generation,
+    attachment: &Attachment,
+    pid: u32,
+    started: u64,
+) -> bool {
     let before = announcement.clone();
     announcement.pid = pid;
     announcement.started_unix_ms = started;
+    announcement.listens = current.address.to_string();
+    announcement.generation = current.number;
     if let Some(hello) = &attachment.hello {
-        announcement.generation = hello.generation;
+        if current.process.is_none() {
+            announcement.generation = hello.generation;
+        }
         announcement.sdk.clone_from(&hello.sdk);
         // What the manifest or the command line says is what routes name; the service's own word fills the gap.
         if announcement.version.is_empty() {
@@ -226,7 +278,7 @@ fn announce(announcement: &mut Announcement, attachment: &Attachment, pid: u32, 
 
 /// Time after its port opened in which a service with an SDK attaches: until then an open port proves nothing, since the
 /// service may be about to say that it is still starting.
-const ATTACH: Duration = Duration::from_millis(250);
+pub(crate) const ATTACH: Duration = Duration::from_millis(250);
 
 fn process_facts(process: &ProcessState, is_known: bool) -> ProcessFacts {
     ProcessFacts {

@@ -6,12 +6,16 @@
 
 mod announce;
 pub mod args;
+mod conductor;
 pub mod config;
 mod drain;
 mod environment;
+mod generation;
 mod instance;
+mod orders;
 mod outbound;
 mod output;
+mod proof;
 mod report;
 mod sidecar;
 pub mod start;
@@ -21,9 +25,11 @@ mod target;
 pub use config::{ProcessConfig, SidecarConfig};
 pub use environment::url_variable;
 pub use instance::View;
+pub use orders::{Orders, ReloadHow};
 pub use sidecar::{Ended, Shared, Sidecar};
 pub use synego_control_plane::credential::{
     CredentialError, CredentialHandle, Keeper, KeeperConfig, Source, open as enrol,
 };
+pub use synego_control_plane::order;
 pub use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
 pub use synego_data_plane::{Workers, WorkersConfig, WorkersHandle};

@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use synego_control_plane::attach::Attachment;
+use synego_control_plane::attach::Attachments;
 use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::uplink::UplinkHandle;
-use synego_data_plane::{CallBook, DenialBook, LoadMeter};
+use synego_data_plane::{CallBook, DenialBook, LoadMeter, Parking};
 use synego_model::{HealthReport, InstanceLoad};
-use synego_supervise::{ProcessState, stat};
+use synego_supervise::stat;
 use tokio::sync::watch;
 
+use crate::generation::Generation;
 use crate::instance::View;
 
 /// Where the figures of a report come from.
@@ -18,9 +19,11 @@ pub(crate) struct Sources {
     pub(crate) meter: LoadMeter,
     pub(crate) calls: CallBook,
     pub(crate) denials: DenialBook,
-    /// Set once the process is started by this sidecar; its figures change without waking anyone.
-    pub(crate) process: Arc<OnceLock<watch::Receiver<ProcessState>>>,
-    pub(crate) attachment: watch::Receiver<Attachment>,
+    /// The generation that serves; figures of its process change without waking anyone.
+    pub(crate) current: watch::Receiver<Arc<Generation>>,
+    pub(crate) attachments: watch::Receiver<Attachments>,
+    /// Where requests wait.
+    pub(crate) parking: Parking,
     /// Who it is; `None`: the mesh runs without certificates.
     pub(crate) credential: Option<CredentialHandle>,
     /// Set as soon as there is one; a report before that tells no age.
@@ -45,11 +48,18 @@ impl Sources {
     }
 
     fn load(&self, pid: u32) -> InstanceLoad {
+        let current = self.current.borrow().clone();
         let mut load = self.meter.load();
-        if let Some(said) = &self.attachment.borrow().load {
+        load.queued = self.parking.waiting();
+        let attachments = self.attachments.borrow();
+        let attachment = match &current.process {
+            Some(_) => attachments.get(&current.number),
+            None => attachments.last_key_value().map(|(_, last)| last),
+        };
+        if let Some(said) = attachment.and_then(|attachment| attachment.load.as_ref()) {
             load.utilization = Some(said.utilization);
         }
-        match self.process.get() {
+        match &current.process {
             Some(process) => {
                 let process = process.borrow();
                 load.memory_bytes = process.memory_bytes;

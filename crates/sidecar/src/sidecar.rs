@@ -1,5 +1,6 @@
 //! Builds a sidecar from the leaves up, serves, and drains it: the one place where the two planes meet.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,8 +10,8 @@ use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
 use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
-    CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Permits, Server, WorkersHandle,
-    snapshot_channel,
+    CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Parking, Permits, Server, Tenure,
+    WorkersHandle, snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
 use synego_model::process::ServiceAddress;
@@ -20,16 +21,20 @@ use synego_runtime::logs::AccessLog;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
 use synego_runtime::{Readiness, Stop};
-use synego_supervise::{ExitOutcome, OutputSink, Phase, ProcessSpec, ProcessState, RestartPolicy, Supervisor};
-use tokio::sync::watch;
+use synego_supervise::{ExitOutcome, OutputSink, ProcessSpec, ProcessState, RestartPolicy};
+use tokio::sync::{mpsc, watch};
 
 use crate::announce;
+use crate::conductor::{Conductor, Recipe};
 use crate::config::{ProcessConfig, SidecarConfig};
 use crate::drain::Drain;
 use crate::environment::{self, Told};
-use crate::instance::{DrainStep, Keeper, ProbePlace, View};
+use crate::generation::{Generation, Pids};
+use crate::instance::{Keeper, View, Wishes};
+use crate::orders::{Ordered, Orders};
 use crate::outbound::Outbound;
 use crate::output::{self, Output};
+use crate::proof::{self, ProbePlace};
 use crate::report::Sources;
 
 /// How often the masters are told, at least.
@@ -60,7 +65,6 @@ pub struct Ended {
 /// A sidecar with every port taken and nothing served yet.
 pub struct Sidecar {
     config: SidecarConfig,
-    address: ServiceAddress,
     inbound: Server,
     outbounds: Vec<Server>,
     attach: AttachServer,
@@ -69,11 +73,14 @@ pub struct Sidecar {
     linked: UplinkHandle,
     admin: Option<(admin::Listener, Metrics, Readiness)>,
     target: Arc<ArcSwap<InboundTarget>>,
+    parking: Parking,
+    current: watch::Sender<Arc<Generation>>,
+    pids: Pids,
+    orders: (Orders, mpsc::Receiver<Ordered>),
     permits: Arc<ArcSwap<Permits>>,
     announcement: watch::Sender<Announcement>,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
-    supervised: Arc<OnceLock<watch::Receiver<ProcessState>>>,
     output: OutputSink,
     used: Vec<(ServiceName, SocketAddr)>,
     workers: WorkersHandle,
@@ -106,6 +113,13 @@ impl Sidecar {
             }
         };
 
+        let tenure = Tenure::new(shared.workers.count());
+        // Its variables and its process follow when it is started.
+        let first = Generation { number: 0, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
+        let (current, serving) = watch::channel(Arc::new(first));
+        let (pids, started) = Pids::new();
+        let orders = Orders::new();
+        let parking = Parking::default();
         let target = Arc::new(ArcSwap::from_pointee(InboundTarget::default()));
         let inbound = shared
             .workers
@@ -116,6 +130,7 @@ impl Sidecar {
                     service: config.service.clone(),
                     protocol: config.protocol,
                     target: target.clone(),
+                    parking: parking.clone(),
                     snapshot: snapshot.clone(),
                     acceptor: config
                         .credential
@@ -132,8 +147,7 @@ impl Sidecar {
         let (announcement, announced) =
             watch::channel(announce::announcement(&config, &id, inbound.local_addr(), &address));
         let (view, viewed) = watch::channel(View::default());
-        let (process, processed) = watch::channel(None);
-        let supervised: Arc<OnceLock<_>> = Arc::default();
+        let (process, _) = watch::channel(None);
         // The report needs the uplink's figures, and the uplink the report.
         let link: Arc<OnceLock<UplinkHandle>> = Arc::default();
         let outbound = Outbound {
@@ -156,7 +170,7 @@ impl Sidecar {
             socket: config.runtime_dir.join(format!("{}.sock", config.instance)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             report_every: REPORT_EVERY,
-            parent_of: config.process.is_some().then(|| pid_of(processed)),
+            parent_of: config.process.is_some().then_some(started),
             log_level: LogLevel::Info,
             output: Some(output::link_sink(output.clone())),
             metrics: shared.metrics.clone(),
@@ -169,8 +183,9 @@ impl Sidecar {
             meter,
             calls,
             denials,
-            process: supervised.clone(),
-            attachment: attached.attachment(),
+            current: serving,
+            attachments: attached.attachments(),
+            parking: parking.clone(),
             credential: config.credential.clone(),
             uplink: link.clone(),
         };
@@ -198,6 +213,7 @@ impl Sidecar {
             limits: Limits::default(),
             publish: Arc::new(move |snapshot| snapshots.publish(snapshot)),
             output: Some(Arc::new(Output(output.clone()))),
+            commanded: Some(config.commanded.clone().unwrap_or_else(|| Arc::new(orders.0.clone()))),
             metrics: shared.metrics.clone(),
         });
         // Nobody else sets it.
@@ -212,7 +228,6 @@ impl Sidecar {
         };
         Ok(Self {
             config,
-            address,
             inbound,
             outbounds,
             attach,
@@ -221,11 +236,14 @@ impl Sidecar {
             linked,
             admin,
             target,
+            parking,
+            current,
+            pids,
+            orders,
             permits,
             announcement,
             view,
             process,
-            supervised,
             output,
             used,
             workers: shared.workers,
@@ -268,6 +286,12 @@ impl Sidecar {
         self.linked.status()
     }
 
+    /// By which it is told to reload or drain.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.orders.0.clone()
+    }
+
     /// The lines of the process.
     #[must_use]
     pub fn output(&self) -> OutputSink {
@@ -281,23 +305,41 @@ impl Sidecar {
     pub async fn serve(mut self, stop: Stop) -> Ended {
         // Ends after the drain, or with a cut of the whole.
         let (end, life) = stop.outliving();
-        let (drain, draining) = watch::channel(DrainStep::No);
-        let env = self.variables();
-        let mut supervisor = self.config.process.take().map(|process| self.start(process, env.clone(), life.clone()));
-        let keeper = Keeper {
-            address: self.address.clone(),
-            protocol: self.config.protocol,
-            process: supervisor.as_ref().map(|(_, state)| state.clone()),
-            health: self.config.health.clone(),
-            probe: ProbePlace {
-                service: self.config.service.to_string(),
-                env,
-                cwd: std::env::current_dir().unwrap_or_default(),
-            },
-            attachment: self.attached.attachment(),
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let place =
+            ProbePlace { service: self.config.service.to_string(), cwd: std::env::current_dir().unwrap_or_default() };
+        let env = proof::with_number(self.variables(), 0);
+        self.current.send_modify(|current| Arc::make_mut(current).env = env);
+        let mut conductor = Conductor {
+            recipe: self.config.process.take().map(|process| self.recipe(process, life.clone())),
+            current: self.current.clone(),
+            wishes: wishes.clone(),
+            pids: self.pids.clone(),
+            attached: self.attached.clone(),
             settings: self.linked.settings(),
-            drain: draining,
+            linked: self.linked.clone(),
+            health: self.config.health.clone(),
+            place: place.clone(),
+            within: self.config.stop,
+            workers: self.workers.count(),
+            orders: self.orders.1,
+            supervisor: None,
+            is_built: self.config.is_built,
+            obeyed_wish: 0,
+            retiring: Vec::new(),
+        };
+        conductor.start();
+        tasks::spawn("process-state", Kind::Connection, show(self.current.subscribe(), self.process.clone()));
+        let keeper = Keeper {
+            current: self.current.subscribe(),
+            protocol: self.config.protocol,
+            health: self.config.health.clone(),
+            probe: place,
+            attachments: self.attached.attachments(),
+            settings: self.linked.settings(),
+            wishes: wished,
             target: self.target.clone(),
+            parking: self.parking.clone(),
             permits: self.permits.clone(),
             uses: self.config.uses.clone(),
             announcement: self.announcement.clone(),
@@ -318,20 +360,17 @@ impl Sidecar {
             tasks::spawn("admin", Kind::Critical, async move { admin::serve(vec![listener], router, life).await });
         }
 
-        tokio::select! {
-            () = stop.stopped() => {}
-            () = finished(supervisor.as_ref().map(|(_, state)| state.clone())) => {}
-        }
+        let led = conductor.run(stop.clone()).await;
         let drained = Drain {
-            within: self.config.stop,
-            step: drain,
+            led,
+            wishes,
             inbound: self.inbound,
             outbounds: self.outbounds,
             attached: self.attached,
             linked: self.linked,
         };
         let ended = tokio::select! {
-            ended = drained.run(supervisor.take().map(|(supervisor, _)| supervisor)) => ended,
+            ended = drained.run() => ended,
             () = stop.cut() => Ended::default(),
         };
         end.stop();
@@ -343,9 +382,9 @@ impl Sidecar {
         ended
     }
 
-    fn variables(&self) -> std::collections::BTreeMap<String, String> {
+    fn variables(&self) -> BTreeMap<String, String> {
         environment::variables(&Told {
-            address: &self.address,
+            address: &self.current.borrow().address,
             service: &self.config.service,
             instance: &self.config.instance,
             socket: self.attached.socket(),
@@ -354,61 +393,33 @@ impl Sidecar {
         })
     }
 
-    fn start(
-        &self,
-        process: ProcessConfig,
-        env: std::collections::BTreeMap<String, String>,
-        life: Stop,
-    ) -> (Supervisor, watch::Receiver<ProcessState>) {
+    fn recipe(&self, process: ProcessConfig, life: Stop) -> Recipe {
         let spec = ProcessSpec {
             name: self.config.instance.to_string(),
             command: process.command,
             build: process.build,
             cwd: process.cwd,
-            env,
+            // Address, variables and trial are each generation's own.
+            env: BTreeMap::new(),
             user_env: process.env,
             env_files: process.env_files,
             ready: process.ready,
-            address: Some(self.address.clone()),
+            address: None,
             health: self.config.health.clone(),
             grace: self.config.stop,
-            stop_by: synego_supervise::StopBy::Term,
+            stop_by: process.stop_by,
             restart: RestartPolicy::default(),
+            trial: false,
+            restarts: 0,
             run_dir: self.config.runtime_dir.clone(),
         };
-        let (supervisor, state) = Supervisor::start(spec, self.output.clone(), life);
-        // Started once.
-        let _first = self.supervised.set(state.clone());
-        let shown = self.process.clone();
-        let mut states = state.clone();
-        tasks::spawn("process-state", Kind::Connection, async move {
-            loop {
-                let now = states.borrow_and_update().clone();
-                shown.send_replace(Some(now));
-                if states.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
-        (supervisor, state)
+        Recipe { spec, is_fixed: self.config.address.is_some(), output: self.output.clone(), life }
     }
 }
 
 /// Who opens connections to other parts of the mesh.
 pub(crate) fn peers(config: &SidecarConfig) -> Connector {
     config.credential.as_ref().map_or_else(Connector::plain, |credential| Connector::mutual(credential.own()))
-}
-
-/// Waits until the process has ended for good.
-async fn finished(process: Option<watch::Receiver<ProcessState>>) {
-    match process {
-        Some(mut process) => {
-            if process.wait_for(|state| state.phase == Phase::Stopped).await.is_err() {
-                std::future::pending().await
-            }
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// Logs what the manifest wants logged, as far as a master has said so.
@@ -438,17 +449,32 @@ async fn follow_readiness(mut view: watch::Receiver<View>, readiness: Readiness)
     }
 }
 
-/// The process id out of the state of a process.
-fn pid_of(mut process: watch::Receiver<Option<ProcessState>>) -> watch::Receiver<u32> {
-    let (sender, receiver) = watch::channel(0);
-    tasks::spawn("process-id", Kind::Connection, async move {
-        loop {
-            let pid = process.borrow_and_update().as_ref().map_or(0, |state| state.pid);
-            sender.send_replace(pid);
-            if process.changed().await.is_err() {
+/// Shows the process of the generation that serves, to those who look from outside.
+async fn show(mut current: watch::Receiver<Arc<Generation>>, shown: watch::Sender<Option<ProcessState>>) {
+    loop {
+        let generation = current.borrow_and_update().clone();
+        let Some(mut process) = generation.process.clone() else {
+            if current.changed().await.is_err() {
                 return;
             }
+            continue;
+        };
+        loop {
+            let now = process.borrow_and_update().clone();
+            shown.send_replace(Some(now));
+            tokio::select! {
+                changed = current.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                changed = process.changed() => if changed.is_err() {
+                    // It has ended; only another generation brings news.
+                    if current.changed().await.is_err() {
+                        return;
+                    }
+                    break;
+                },
+            }
         }
-    });
-    receiver
+    }
 }

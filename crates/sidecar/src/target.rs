@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_control_plane::attach::{Attachment, ListenerProtocol, ServiceListener};
-use synego_data_plane::{Gate, InboundTarget};
+use synego_data_plane::{Gate, InboundTarget, Tenure};
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, InstanceState, Policy, Protocol};
 
@@ -25,6 +25,10 @@ pub(crate) struct Basis<'a> {
     pub(crate) cause: Option<Cause>,
     /// Whether callers have been told that it drains, so that new requests are refused.
     pub(crate) refuses: bool,
+    /// Whether requests wait until it takes them again.
+    pub(crate) parks: bool,
+    /// What is open on the process.
+    pub(crate) tenure: Tenure,
     /// How its requests are treated.
     pub(crate) policy: Arc<Policy>,
     /// Who may call it.
@@ -46,8 +50,10 @@ pub(crate) fn of(basis: Basis<'_>) -> InboundTarget {
         grpc: address(said(ListenerProtocol::Grpc).or(http2)).or_else(|| own(Protocol::Grpc)),
         tcp: address(said(ListenerProtocol::Tcp)).or_else(|| own(Protocol::Tcp)),
         keep_alive: Some(http1.and_then(|listener| listener.keep_alive).unwrap_or(KEEP_ALIVE)),
-        ready: basis.state.takes_requests() || basis.state == InstanceState::Draining,
+        ready: !basis.parks && (basis.state.takes_requests() || basis.state == InstanceState::Draining),
         draining: basis.refuses,
+        parks: basis.parks,
+        tenure: basis.tenure,
         cause: basis.cause,
         policy: basis.policy,
         gate: basis.gate,
@@ -69,6 +75,8 @@ mod tests {
                 state: InstanceState::Ready,
                 cause: None,
                 refuses: false,
+                parks: false,
+                tenure: Tenure::default(),
                 policy: Arc::default(),
                 gate: Arc::default(),
             });

@@ -9,8 +9,10 @@ use synego_model::CommandLine;
 use synego_runtime::clock;
 
 use crate::capture::Capture;
+use crate::environment;
 use crate::launch::launch;
 use crate::output::OutputSink;
+use crate::spec::ProcessSpec;
 
 /// Longest build.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -23,16 +25,34 @@ const LAST_LINES_WITHIN: Duration = Duration::from_millis(500);
 type LastSuccess = Arc<tokio::sync::Mutex<Option<Instant>>>;
 static BUILDS: LazyLock<Mutex<HashMap<(PathBuf, String), LastSuccess>>> = LazyLock::new(Mutex::default);
 
+/// Builds what a process is made of, before its start: a failure changes nothing.
+///
+/// # Errors
+/// A sentence: how the build ended, with the line that most likely says why.
+pub async fn build(spec: &ProcessSpec, output: &OutputSink) -> Result<(), String> {
+    match &spec.build {
+        // What was built before it was asked for is what runs already.
+        Some(command) => run(command, &spec.cwd, &environment::of(spec)?, output, Duration::ZERO).await,
+        None => Ok(()),
+    }
+}
+
+/// The same before a first start; the success of one that another instance asked for at the same time serves too.
+pub(crate) async fn of(spec: &ProcessSpec, command: &CommandLine, output: &OutputSink) -> Result<(), String> {
+    run(command, &spec.cwd, &environment::of(spec)?, output, SHARED_WITHIN).await
+}
+
 /// Runs a build to its end, or takes the success of one that another instance asked for at the same time. When the
 /// future is dropped the build is killed with its whole group.
 ///
 /// # Errors
 /// A sentence: how it ended, with the line that most likely says why.
-pub(crate) async fn build(
+async fn run(
     command: &CommandLine,
     cwd: &Path,
     env: &BTreeMap<String, String>,
     output: &OutputSink,
+    shared_within: Duration,
 ) -> Result<(), String> {
     let asked = clock::now();
     let last_success = {
@@ -40,7 +60,7 @@ pub(crate) async fn build(
         builds.entry((cwd.to_owned(), command.to_string())).or_default().clone()
     };
     let mut succeeded = last_success.lock().await;
-    if succeeded.is_some_and(|began| began + SHARED_WITHIN >= asked) {
+    if succeeded.is_some_and(|began| began + shared_within >= asked) {
         return Ok(());
     }
     let began = clock::now();

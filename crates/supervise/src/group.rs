@@ -19,6 +19,10 @@ pub(crate) fn terminate(group: u32, by: StopBy) {
     let term = match by {
         StopBy::Term => Signal::TERM,
         StopBy::Quit => Signal::QUIT,
+        StopBy::Int => Signal::INT,
+        StopBy::Hup => Signal::HUP,
+        StopBy::Usr1 => Signal::USR1,
+        StopBy::Usr2 => Signal::USR2,
     };
     signal(group, term);
     signal(group, Signal::CONT);

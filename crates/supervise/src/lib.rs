@@ -29,6 +29,7 @@ pub mod stat;
 mod state;
 mod supervisor;
 
+pub use build::build;
 pub use environment::read_variables;
 pub use output::{Level, OutputLine, OutputSink};
 pub use port::free_port;

@@ -2,10 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::UnixDatagram;
 
 use crate::output::MAX_FIELD;
+
+/// Sockets made by this program so far.
+static SOCKETS: AtomicU32 = AtomicU32::new(0);
 
 /// What a process said.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,9 +30,10 @@ pub(crate) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Makes `notify-NAME.sock` in the private folder `dir`.
+    /// Makes `notify-NAME-NUMBER.sock` in the private folder `dir`: two generations of one process may listen at a time.
     pub(crate) fn bind(dir: &Path, name: &str) -> io::Result<Self> {
-        let path = dir.join(format!("notify-{name}.sock"));
+        let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("notify-{name}-{number}.sock"));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -38,6 +38,11 @@ pub struct ProcessSpec {
     pub stop_by: StopBy,
     /// What follows its end.
     pub restart: RestartPolicy,
+    /// Whether it must prove itself first: until [`Supervisor::adopt`](crate::Supervisor::adopt) its first failure is its
+    /// last, for whoever started it has something better to fall back on.
+    pub trial: bool,
+    /// Starts after the first that its predecessors had; they are counted on.
+    pub restarts: u32,
     /// Private folder for its notify socket; its whole path stays below 100 bytes.
     pub run_dir: PathBuf,
 }
@@ -61,6 +66,8 @@ impl ProcessSpec {
             grace: Duration::from_secs(5),
             stop_by: StopBy::Term,
             restart: RestartPolicy::default(),
+            trial: false,
+            restarts: 0,
             run_dir,
         }
     }
@@ -74,4 +81,28 @@ pub enum StopBy {
     Term,
     /// QUIT: Nginx finishes what it does on this one, and drops it on TERM.
     Quit,
+    /// INT: what a terminal sends on Ctrl-C.
+    Int,
+    /// HUP.
+    Hup,
+    /// USR1.
+    Usr1,
+    /// USR2.
+    Usr2,
+}
+
+impl StopBy {
+    /// The signal of this name, with or without `SIG`.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name.strip_prefix("SIG").unwrap_or(name) {
+            "TERM" => Self::Term,
+            "QUIT" => Self::Quit,
+            "INT" => Self::Int,
+            "HUP" => Self::Hup,
+            "USR1" => Self::Usr1,
+            "USR2" => Self::Usr2,
+            _ => return None,
+        })
+    }
 }

@@ -61,6 +61,8 @@ pub struct ProcessState {
     pub cause: Option<Cause>,
     /// How it last ended.
     pub exit: Option<ExitOutcome>,
+    /// What it printed last before it ended without being told to; at most 10 lines.
+    pub last_lines: Vec<String>,
     /// What it says of itself (`STATUS=` on its notify socket); may be empty.
     pub status: String,
     /// Resident memory of it and its children; bytes; 0: not known.

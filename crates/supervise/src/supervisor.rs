@@ -34,6 +34,10 @@ pub(crate) struct Orders {
     pub(crate) stop: Option<Duration>,
     /// Counts the orders to start it anew.
     pub(crate) restarts: u32,
+    /// The grace of the last of them.
+    pub(crate) grace: Duration,
+    /// It has proved itself.
+    pub(crate) adopted: bool,
 }
 
 impl Supervisor {
@@ -58,10 +62,15 @@ impl Supervisor {
         self.events.subscribe()
     }
 
-    /// Ends the process gently, by its grace, and starts it at once again, built anew. While it waits for its next start
-    /// the wait is over.
-    pub fn restart(&self) {
-        self.orders.send_modify(|orders| orders.restarts += 1);
+    /// Ends the process gently, with so much grace, and starts it at once again; what it is built of is built before, by
+    /// [`build`](crate::build()). While it waits for its next start the wait is over.
+    pub fn restart(&self, grace: Duration) {
+        self.orders.send_modify(|orders| (orders.restarts, orders.grace) = (orders.restarts + 1, grace));
+    }
+
+    /// A process on trial has proved itself: from now on it is started again as its policy says.
+    pub fn adopt(&self) {
+        self.orders.send_modify(|orders| orders.adopted = true);
     }
 
     /// Ends the process and its group: TERM now, KILL once `within` is over. Returns when nothing of it is left.

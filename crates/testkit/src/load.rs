@@ -1,6 +1,10 @@
 //! An open-loop load: requests leave at their planned times, however slow the answers are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use crate::http::HttpClient;
 
@@ -66,4 +70,102 @@ pub async fn gets_with(url: &str, fields: &[(&'static str, &'static str)], rate:
         }
     }
     report
+}
+
+/// One kind of request in a load.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Its method.
+    pub method: &'static str,
+    /// Where to.
+    pub url: String,
+    /// Its body, JSON; empty: none.
+    pub body: &'static str,
+}
+
+/// An open-loop load that goes on until it is told to stop.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    running: JoinHandle<Report>,
+}
+
+impl Load {
+    /// Sends `rate` requests a second, of each kind in turn; a failure is anything but a 2xx answer read to its end.
+    #[must_use]
+    pub fn start(rate: u32, kinds: Vec<Ask>) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let running = tokio::spawn(send(rate, kinds, stop.clone(), answered.clone()));
+        Self { stop, answered, running }
+    }
+
+    /// Requests that were answered well so far.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were answered well.
+    ///
+    /// # Panics
+    /// When they are not within 30 s.
+    pub async fn more(&self, count: usize) {
+        let wanted = self.answered() + count;
+        crate::wait::until("more answers", Duration::from_secs(30), || async {
+            crate::wait::that(self.answered() >= wanted, format!("{} of {wanted}", self.answered()))
+        })
+        .await;
+    }
+
+    /// Ends it; what was sent is still waited for.
+    ///
+    /// # Panics
+    /// When its task panicked.
+    pub async fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.await.expect("the task of the load")
+    }
+}
+
+async fn send(rate: u32, kinds: Vec<Ask>, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Report {
+    let client = HttpClient::default();
+    let start = Instant::now();
+    let mut open = tokio::task::JoinSet::new();
+    let mut report = Report::default();
+    for number in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let planned = start + Duration::from_secs_f64(f64::from(number) / f64::from(rate));
+        tokio::time::sleep_until(planned.into()).await;
+        let Some(ask) = kinds.get(number as usize % kinds.len().max(1)).cloned() else { break };
+        let (client, answered) = (client.clone(), answered.clone());
+        report.sent += 1;
+        open.spawn(async move {
+            let headers: &[(&str, &str)] =
+                if ask.body.is_empty() { &[] } else { &[("content-type", "application/json")] };
+            let outcome = match client.request(ask.method, &ask.url, headers, ask.body).await {
+                Ok(answer) if answer.status.is_success() => Ok(planned.elapsed()),
+                Ok(answer) => Err(format!("{} {}: {} {}", ask.method, ask.url, answer.status, answer.text())),
+                Err(error) => Err(format!("{} {}: {error}", ask.method, ask.url)),
+            };
+            answered.fetch_add(usize::from(outcome.is_ok()), Ordering::Relaxed);
+            (planned - start, outcome)
+        });
+        while let Some(done) = open.try_join_next() {
+            note(&mut report, done.expect("the task of a request"));
+        }
+    }
+    while let Some(done) = open.join_next().await {
+        note(&mut report, done.expect("the task of a request"));
+    }
+    report
+}
+
+fn note(report: &mut Report, (at, outcome): (Duration, Result<Duration, String>)) {
+    match outcome {
+        Ok(latency) => report.latencies.push((at, latency)),
+        Err(reason) => report.failures.push((at, reason)),
+    }
 }

@@ -26,6 +26,18 @@ impl Socket {
         self.0.send(Message::text(text)).await.map_err(|error| error.to_string())
     }
 
+    /// Waits for its end, passing over what still comes: the status of the close that the other side said; `None`: it
+    /// ended without one.
+    pub async fn closed(&mut self) -> Option<u16> {
+        loop {
+            match self.0.next().await? {
+                Ok(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// The next text; pings and pongs are passed over.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use prost::Message;
 use synego_model::{
     Access, AccessLines, AccessMode, AccessRule, AccessRules, Announcement, Balance, BalanceKind, CallFigures, Caller,
     Cause, Denial, Eject, EjectionReport, Endpoint, Epoch, HandshakesRefused, HashKey, HealthReport, HealthSpec,
-    IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, PathPattern, PeerSeen, Policy,
-    Probe, Protocol, Reason, RouteAccess, ServiceName, ServiceTable, Snapshot,
+    IdentityReport, InstanceId, InstanceLoad, InstanceState, Limits, MeshName, NodeName, Park, PathPattern, PeerSeen,
+    Policy, Probe, Protocol, Reason, RouteAccess, ServiceName, ServiceTable, Snapshot,
 };
 use synego_wire::convert::attach::{Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::policy::SidecarSettings;
@@ -61,8 +61,10 @@ fn eject() -> impl Strategy<Value = Eject> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let times = (1..=3_600_000u64).prop_flat_map(|timeout| (Just(timeout), 1..=timeout));
-    (times, millis(1, 60_000), millis(0, 600_000), balance(), prop::option::of(eject()), 0..=3u32).prop_map(
-        |((timeout, try_timeout), connect, idle, balance, eject, retries)| Policy {
+    let park = (millis(1, 3_600_000), 1..=100_000u32).prop_map(|(within, max)| Park { within, max });
+    let eject = prop::option::of(eject());
+    (times, millis(1, 60_000), millis(0, 600_000), balance(), eject, (0..=3u32, prop::option::of(park))).prop_map(
+        |((timeout, try_timeout), connect, idle, balance, eject, (retries, park))| Policy {
             timeout: Duration::from_millis(timeout),
             try_timeout: Duration::from_millis(try_timeout),
             connect,
@@ -70,6 +72,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             balance,
             eject,
             retries,
+            park,
         },
     )
 }
@@ -298,9 +301,9 @@ fn settings() -> impl Strategy<Value = SidecarSettings> {
     let share = (1..=99_u8).prop_map(AccessLines::Share);
     let lines = prop_oneof![Just(AccessLines::All), Just(AccessLines::Errors), Just(AccessLines::Off), share];
     let names = || prop::collection::vec(name(), 0..4);
-    let said = (prop::option::of(access()), names(), prop::option::of(lines));
+    let said = (prop::option::of(access()), names(), prop::option::of(lines), any::<bool>());
     (any::<bool>(), policy(), prop::option::of(health), names(), said).prop_map(
-        |(declared, policy, health, uses, (access, callers, access_lines))| SidecarSettings {
+        |(declared, policy, health, uses, (access, callers, access_lines, others_ready))| SidecarSettings {
             declared,
             policy,
             health,
@@ -308,6 +311,7 @@ fn settings() -> impl Strategy<Value = SidecarSettings> {
             access,
             callers,
             access_lines,
+            others_ready,
         },
     )
 }

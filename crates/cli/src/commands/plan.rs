@@ -133,10 +133,13 @@ impl Plan {
 
     /// What `apply` says to it, where it would refuse.
     fn hint(&self) -> Option<String> {
-        let blocked =
-            self.changes.iter().filter(|change| !["live", "nothing"].contains(&change.effect.as_str())).count();
+        let blocked = self.changes.iter().filter(|change| !change.applies).count();
         let which = if blocked == self.changes.len() { "these" } else { "the others" };
-        (blocked > 0).then(|| format!("`apply` takes live changes alone: `synego down` and `synego up` take {which}."))
+        (blocked > 0).then(|| {
+            format!(
+                "`apply` refuses what it cannot change in a running mesh: `synego down` and `synego up` take {which}."
+            )
+        })
     }
 
     /// `4 changes: 2 live, 1 scale, 1 edge, 1 of them removes. No process restarts, no stream ends.`

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use synego_manifest::Manifest;
@@ -21,7 +22,7 @@ use super::console::{self, Console, Line};
 use super::edge::{self, Edge, Nginx};
 use super::gateway::{self, Gateway};
 use super::identity;
-use super::instances::{self, DRAIN, Gone, Ground, Instances};
+use super::instances::{self, DRAIN, Fleet, Gone, Ground, Instances};
 use super::lock::Lock;
 use super::ready::Judge;
 use crate::client::Mesh;
@@ -29,7 +30,7 @@ use crate::context::Context;
 use crate::failure::{DONE, Failure};
 use crate::mesh::{Address, Note, SOCKET, Target};
 
-/// Of the whole drain, the share that Nginx has to refuse new connections and finish the open ones.
+/// Of the whole drain, the share that Nginx has before the services behind it drain too.
 const EDGE_SHARE: u32 = 4;
 
 /// What `up` was asked for, read and checked.
@@ -104,6 +105,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         None => wanted.join.iter().cloned().map(MasterAddress::Tcp).collect(),
     };
     let handle = master.as_ref().map(Master::handle);
+    let manifests = master.as_ref().map(Master::manifests);
     let far = wanted.join.iter().any(|address| !is_loopback(address))
         || (wanted.join.is_empty() && !manifest.masters.mesh.ip().is_loopback());
     let mut ground = Ground {
@@ -142,6 +144,14 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     };
     ground.credentials = identity::open(identities, host, &identity_life).await?;
     let instances = Instances::start(manifest, &wanted.only, &ground, &host.stop())?;
+    if let Some(handle) = &handle {
+        handle.set_machine(node.as_str(), instances.fleet());
+    }
+    if let Some(manifests) = manifests {
+        let own = Context::new(context.globals.clone());
+        tasks::spawn("take-up", Kind::Connection, take_up(own, instances.fleet(), manifests));
+    }
+    tasks::spawn("watch", Kind::Connection, super::watch::run(instances.fleet(), host.stop()));
     let local_admin = match &handle {
         Some(_) => None,
         None => Some(
@@ -177,8 +187,14 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let target = Target { mesh: Some(mesh), address: Address::Unix(runtime_dir.join(SOCKET)), others: Vec::new() };
     let mut client = Mesh::connect(context, target).await?;
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
-    let width =
-        instances.sinks().keys().map(|id| id.split('@').next().unwrap_or(id).len()).max().unwrap_or(8).clamp(6, 24);
+    let width = instances
+        .fleet()
+        .sinks()
+        .keys()
+        .map(|id| id.split('@').next().unwrap_or(id).len())
+        .max()
+        .unwrap_or(8)
+        .clamp(6, 24);
     let mut console = Console::new(context, judge, wanted.files.clone(), width, wanted.background);
     let watched = console.run(&mut client, &mut shown, host).await;
     // Whatever ended the console ends the rest as well.
@@ -193,6 +209,21 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     workers.shutdown().await;
     access.flush(Duration::from_millis(500));
     watched.map(|()| DONE)
+}
+
+/// Has the services of this machine go by its own file whenever `apply` put another manifest in force. What was sent to
+/// the master says nothing of what runs here: that is read from the disk of this machine alone.
+async fn take_up(context: Context, fleet: Arc<Fleet>, mut manifests: watch::Receiver<Manifest>) {
+    let context = Arc::new(context);
+    while manifests.changed().await.is_ok() {
+        manifests.mark_unchanged();
+        let own = context.clone();
+        let read = tasks::spawn_blocking("take-up", move || crate::manifest::read(&own)).await;
+        match read.map(|read| read.map(|outcome| outcome.manifest)) {
+            Ok(Ok(Some(manifest))) => fleet.take_up(&manifest),
+            _ => tracing::warn!("the file of this machine cannot be read: its services run on as they do"),
+        }
+    }
 }
 
 /// The ingresses of the masters that this machine joins.
@@ -227,6 +258,7 @@ async fn own_master(
         admin: vec![BindAddr::Tcp(masters.admin), BindAddr::Unix(runtime_dir.join(SOCKET))],
         identity: IdentityConfig::of(&wanted.manifest, state_dir),
         settle: false,
+        is_machine: true,
         store: Some(state_dir.join(STORE)),
         socket: None,
         audit: Some(log_file(&wanted.manifest, "audit")?),
@@ -262,7 +294,7 @@ fn is_loopback(address: &str) -> bool {
 }
 
 /// The `synego down` that is being obeyed.
-type Asked = std::sync::Arc<std::sync::Mutex<Option<DownAsked>>>;
+type Asked = Arc<std::sync::Mutex<Option<DownAsked>>>;
 
 /// Stops the process when `synego down` asks for it, and keeps what was asked.
 fn listen_for_down(downs: Option<mpsc::Receiver<DownAsked>>, stopper: Stopper) -> Asked {
@@ -311,11 +343,14 @@ impl Parts {
         let ending = async move {
             let deadline = synego_runtime::clock::now() + within;
             let left = || deadline.saturating_duration_since(synego_runtime::clock::now());
-            if let Some(nginx) = self.nginx {
-                step(told.as_ref(), "gateway", DownOutcome::Draining, (0, 0)).await;
-                nginx.end(within / EDGE_SHARE).await;
-                step(told.as_ref(), "gateway", DownOutcome::Ended, (0, 0)).await;
-            }
+            // It takes nothing new from the start; WebSockets that go by it end with the instances behind it.
+            let mut edge = std::pin::pin!(end_edge(self.nginx, left(), told.clone()));
+            let edge_ended = tokio::time::timeout(within / EDGE_SHARE, &mut edge).await.is_ok();
+            let rest_of_edge = async {
+                if !edge_ended {
+                    edge.await;
+                }
+            };
             let (gone, mut ends) = mpsc::channel::<Gone>(64);
             let telling = async {
                 while let Some(gone) = ends.recv().await {
@@ -326,7 +361,7 @@ impl Parts {
                     let _ = said.send(words(&gone)).await;
                 }
             };
-            tokio::join!(self.instances.end(left(), gone), telling);
+            tokio::join!(self.instances.end(left(), gone), telling, rest_of_edge);
             if self.served.is_some() {
                 step(told.as_ref(), "master", DownOutcome::Ended, (0, 0)).await;
             }
@@ -343,6 +378,15 @@ impl Parts {
             }
         };
         tokio::join!(ending, console.drain(shown, &mut steps));
+    }
+}
+
+/// Ends Nginx: it refuses new connections and finishes those that are open.
+async fn end_edge(nginx: Option<Nginx>, within: Duration, told: Option<mpsc::Sender<DownStep>>) {
+    if let Some(nginx) = nginx {
+        step(told.as_ref(), "gateway", DownOutcome::Draining, (0, 0)).await;
+        nginx.end(within).await;
+        step(told.as_ref(), "gateway", DownOutcome::Ended, (0, 0)).await;
     }
 }
 

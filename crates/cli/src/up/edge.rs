@@ -70,6 +70,8 @@ impl Nginx {
             grace: Duration::from_secs(2),
             stop_by: synego_supervise::StopBy::Quit,
             restart: RestartPolicy::default(),
+            trial: false,
+            restarts: 0,
             run_dir: prefix,
         };
         let folder = spec.run_dir.clone();

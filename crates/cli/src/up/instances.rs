@@ -1,28 +1,30 @@
 //! The services of this machine: a sidecar for each instance, started in order, ended callers first.
 
+mod fleet;
 mod lines;
 mod one;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_model::{InstanceId, InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
+use synego_model::process::ServiceAddress;
+use synego_model::{InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
+use synego_runtime::Stop;
 use synego_runtime::logs::{LineConfig, LineWriter, To};
-use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Stop, Stopper};
-use synego_sidecar::{CredentialHandle, Ended, MasterAddress, ProcessConfig, Shared, SidecarConfig};
-use synego_supervise::OutputSink;
+use synego_sidecar::order::Commanded;
+use synego_sidecar::{CredentialHandle, MasterAddress, ProcessConfig, Shared, SidecarConfig};
+use synego_supervise::StopBy;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
-use self::lines::show;
+pub(crate) use self::fleet::Fleet;
+use self::fleet::Running;
 pub(crate) use self::lines::told;
-use self::one::One;
+use self::turns::Turns;
 use super::console::Line;
 use crate::failure::Failure;
 
@@ -57,18 +59,9 @@ pub(crate) struct Ground {
 /// How many instances of each service take requests.
 type Ready = BTreeMap<ServiceName, BTreeSet<String>>;
 
-/// One service of this machine, running.
-struct Running {
-    name: ServiceName,
-    uses: Vec<ServiceName>,
-    end: Stopper,
-    tasks: Vec<JoinHandle<(String, Result<Ended, String>)>>,
-}
-
 /// All services of this machine.
 pub(crate) struct Instances {
-    running: Vec<Running>,
-    sinks: BTreeMap<String, OutputSink>,
+    fleet: Arc<Fleet>,
     pictures: watch::Receiver<BTreeMap<String, Picture>>,
 }
 
@@ -115,44 +108,26 @@ impl Instances {
         let chosen = chosen(manifest, only)?;
         let here: BTreeSet<ServiceName> =
             chosen.iter().filter(|local| local.instances() > 0).map(|local| local.spec.name.clone()).collect();
-        let (ready, _) = watch::channel(Ready::new());
-        let ready = Arc::new(ready);
         let (pictures, pictured) = watch::channel(BTreeMap::new());
-        let pictures = Arc::new(pictures);
-        let mut all = Self { running: Vec::new(), sinks: BTreeMap::new(), pictures: pictured };
+        let mut services = Vec::new();
         for local in chosen {
             let writer = output_file(manifest, local)?;
             let (end, life) = stop.outliving();
-            let (built, is_built) = watch::channel(false);
-            let built = Arc::new(built);
-            let mut tasks = Vec::new();
-            for index in 0..local.instances() {
-                let name = format!("{}-{}", local.spec.name, index + 1);
-                let instance: InstanceName = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
-                let id = InstanceId::new(&instance, &ground.node).to_string();
-                let sink = OutputSink::new(local.spec.name.as_str(), name, writer.clone());
-                show(&sink, id.clone(), ground.lines.clone());
-                all.sinks.insert(id.clone(), sink.clone());
-                let one = One {
-                    config: config(manifest, local, index, instance, ground),
-                    id: id.clone(),
-                    after: local.after.iter().filter(|name| here.contains(*name)).cloned().collect(),
-                    wanted: wanted(manifest, &local.after),
-                    is_first: index == 0,
-                    built: built.clone(),
-                    is_built: is_built.clone(),
-                    ready: ready.clone(),
-                    pictures: pictures.clone(),
-                    shared: ground.shared.clone(),
-                    sink,
-                };
-                let life = life.clone();
-                let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (id, one.run(life).await) });
-                tasks.push(task);
-            }
-            all.running.push(Running { name: local.spec.name.clone(), uses: local.spec.uses.clone(), end, tasks });
+            services.push(Running {
+                local: local.clone(),
+                after: local.after.iter().filter(|name| here.contains(*name)).cloned().collect(),
+                before: wanted(manifest, &local.after),
+                end,
+                life,
+                writer,
+                built: Arc::new(watch::Sender::new(false)),
+                turns: Turns::new(local.reload),
+                members: Vec::new(),
+            });
         }
-        Ok(all)
+        let fleet = Fleet::new(ground.clone(), manifest.clone(), pictures, services);
+        fleet.begin()?;
+        Ok(Self { fleet, pictures: pictured })
     }
 
     /// How each instance is, and every change of it.
@@ -160,73 +135,39 @@ impl Instances {
         self.pictures.clone()
     }
 
-    /// The output of each instance.
-    pub(crate) fn sinks(&self) -> BTreeMap<String, OutputSink> {
-        self.sinks.clone()
+    /// Those who can be told to reload, to drain, and to be more or fewer.
+    pub(crate) fn fleet(&self) -> Arc<Fleet> {
+        self.fleet.clone()
     }
 
     /// Drains and ends all: a service once those that call it have ended, so that what is in flight can still reach it.
     /// What is left after `within` is cut off. Each end is told.
-    pub(crate) async fn end(mut self, within: Duration, told: mpsc::Sender<Gone>) {
+    pub(crate) async fn end(self, within: Duration, told: mpsc::Sender<Gone>) {
         let deadline = synego_runtime::clock::now() + within;
-        while !self.running.is_empty() {
-            let wave = self.next_wave();
+        let mut running = self.fleet.take_all();
+        while !running.is_empty() {
+            let wave = next_wave(&mut running);
             let left = deadline.saturating_duration_since(synego_runtime::clock::now());
             let ends: Vec<_> = wave.into_iter().map(|service| service.end(left, told.clone())).collect();
             futures_util::future::join_all(ends).await;
         }
     }
-
-    /// The services that nobody calls who still runs; in a circle, all that are left.
-    fn next_wave(&mut self) -> Vec<Running> {
-        let called: BTreeSet<ServiceName> = self
-            .running
-            .iter()
-            .flat_map(|service| service.uses.iter().filter(|used| **used != service.name))
-            .cloned()
-            .collect();
-        let (wave, rest): (Vec<Running>, Vec<Running>) =
-            std::mem::take(&mut self.running).into_iter().partition(|service| !called.contains(&service.name));
-        if wave.is_empty() {
-            return rest;
-        }
-        self.running = rest;
-        wave
-    }
 }
 
-impl Running {
-    async fn end(self, within: Duration, told: mpsc::Sender<Gone>) {
-        self.end.stop();
-        let in_haste = AtomicBool::new(false);
-        let cut = async {
-            tokio::time::sleep(within).await;
-            // Without any time nothing was promised.
-            in_haste.store(!within.is_zero(), Ordering::Relaxed);
-            self.end.cut();
-            std::future::pending::<()>().await;
-        };
-        let ends = async {
-            for task in self.tasks {
-                let gone = match task.await {
-                    Ok((instance, Ok(ended))) => Gone {
-                        instance,
-                        cut: (ended.cut_requests, ended.cut_streams),
-                        in_haste: in_haste.load(Ordering::Relaxed),
-                        exit: ended.exit.map(|exit| exit.to_string()).unwrap_or_default(),
-                    },
-                    Ok((instance, Err(problem))) => Gone { instance, cut: (0, 0), in_haste: false, exit: problem },
-                    Err(_) => continue,
-                };
-                // Whoever wanted to know may have gone.
-                let _ = told.send(gone).await;
-            }
-        };
-        tokio::select! {
-            () = ends => {}
-            () = cut => {}
-        }
+/// The services that nobody calls who still runs; in a circle, all that are left.
+fn next_wave(running: &mut Vec<Running>) -> Vec<Running> {
+    let called: BTreeSet<ServiceName> = running
+        .iter()
+        .flat_map(|service| service.local.spec.uses.iter().filter(|used| **used != service.local.spec.name))
+        .cloned()
+        .collect();
+    let (wave, rest): (Vec<Running>, Vec<Running>) =
+        std::mem::take(running).into_iter().partition(|service| !called.contains(&service.local.spec.name));
+    if wave.is_empty() {
+        return rest;
     }
+    *running = rest;
+    wave
 }
 
 /// Names of the services that are started and have instances here.
@@ -269,23 +210,13 @@ fn config(
     index: usize,
     instance: InstanceName,
     ground: &Ground,
+    commanded: Arc<dyn Commanded>,
 ) -> SidecarConfig {
     let spec = &local.spec;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let (address, process) = match &local.target {
-        Target::Run { command, build, port } => {
-            let process = ProcessConfig {
-                command: command.clone(),
-                build: build.clone().filter(|_| !ground.no_build),
-                cwd: local.cwd.clone(),
-                env: local.env.clone(),
-                env_files: local.env_files.clone(),
-                ready: local.ready.clone(),
-            };
-            let address = port.map(|port| synego_model::process::ServiceAddress::Tcp(SocketAddr::new(loopback, port)));
-            (address, Some(process))
-        }
-        Target::Found(addresses) => (addresses.get(index).and_then(|address| address.parse().ok()), None),
+    let address = match &local.target {
+        Target::Run { port, .. } => port.map(|port| ServiceAddress::Tcp(SocketAddr::new(loopback, port))),
+        Target::Found(addresses) => addresses.get(index).and_then(|address| address.parse().ok()),
     };
     let everywhere = IpAddr::V4(if ground.far { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST });
     SidecarConfig {
@@ -301,7 +232,7 @@ fn config(
         routes: if ground.announces { places(spec) } else { None },
         uses: spec.uses.clone(),
         address,
-        process,
+        process: process(local, ground),
         health: spec.health.clone(),
         masters: ground.masters.clone(),
         mtls: manifest.identity.mtls,
@@ -314,8 +245,24 @@ fn config(
         admin: None,
         state_dir: Some(ground.state_dir.clone()),
         runtime_dir: ground.runtime_dir.clone(),
-        stop: DRAIN,
+        stop: local.stop.within,
+        is_built: false,
+        commanded: Some(commanded),
     }
+}
+
+/// How the process of a service is run; `None`: it is found running.
+fn process(local: &LocalService, ground: &Ground) -> Option<ProcessConfig> {
+    let Target::Run { command, build, .. } = &local.target else { return None };
+    Some(ProcessConfig {
+        command: command.clone(),
+        build: build.clone().filter(|_| !ground.no_build),
+        cwd: local.cwd.clone(),
+        env: local.env.clone(),
+        env_files: local.env_files.clone(),
+        ready: local.ready.clone(),
+        stop_by: StopBy::of(&local.stop.signal).unwrap_or_default(),
+    })
 }
 
 /// The places of routes without further conditions: what a sidecar can announce.
@@ -324,39 +271,4 @@ fn places(spec: &ServiceSpec) -> Option<Vec<String>> {
         |route: &&Route| !route.exact && route.methods.is_empty() && route.headers.is_empty() && route.query.is_empty();
     let routes = spec.routes.as_ref()?;
     Some(routes.iter().filter(plain).map(|route| route.place.to_string()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn running(name: &str, uses: &[&str]) -> Running {
-        let (end, _) = Stopper::new();
-        let uses = uses.iter().map(|name| name.parse().expect("a name")).collect();
-        Running { name: name.parse().expect("a name"), uses, end, tasks: Vec::new() }
-    }
-
-    fn waves(services: Vec<Running>) -> Vec<Vec<String>> {
-        let (_, pictures) = watch::channel(BTreeMap::new());
-        let mut all = Instances { running: services, sinks: BTreeMap::new(), pictures };
-        let mut waves = Vec::new();
-        while !all.running.is_empty() {
-            waves.push(all.next_wave().iter().map(|service| service.name.to_string()).collect());
-        }
-        waves
-    }
-
-    #[test]
-    fn callers_end_before_those_they_call() {
-        let services =
-            vec![running("inventory", &[]), running("orders", &["users", "inventory"]), running("users", &[])];
-        assert_eq!(waves(services), [vec!["orders"], vec!["inventory", "users"]]);
-    }
-
-    #[test]
-    fn services_that_call_each_other_end_together() {
-        let services =
-            vec![running("a", &["b"]), running("b", &["a"]), running("front", &["a"]), running("own", &["own"])];
-        assert_eq!(waves(services), [vec!["front", "own"], vec!["a", "b"]]);
-    }
 }

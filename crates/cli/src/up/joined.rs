@@ -14,6 +14,7 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
 use synego_sidecar::CredentialHandle;
+use synego_sidecar::order::{MAX_DRAIN, MAX_INSTANCES, Order, Step};
 use synego_supervise::OutputSink;
 use synego_wire::pb::{self, InstanceState};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::instances::{DRAIN, Instances, Picture, told};
+use super::instances::{DRAIN, Fleet, Instances, Picture, told};
 use crate::failure::Failure;
 use crate::mesh::SOCKET;
 
@@ -68,7 +69,7 @@ pub(crate) async fn serve(
         node: node.clone(),
         services: manifest.local.clone(),
         pictures: instances.pictures(),
-        sinks: Arc::new(instances.sinks()),
+        fleet: instances.fleet(),
         credentials,
         asks,
     };
@@ -89,12 +90,33 @@ struct Local {
     node: NodeName,
     services: Vec<LocalService>,
     pictures: watch::Receiver<BTreeMap<String, Picture>>,
-    sinks: Arc<BTreeMap<String, OutputSink>>,
+    fleet: Arc<Fleet>,
     credentials: BTreeMap<ServiceName, CredentialHandle>,
     asks: mpsc::Sender<DownAsked>,
 }
 
 impl Local {
+    /// The instances that are named.
+    fn meant(&self, services: &[String], instances: &[String]) -> Result<Vec<(ServiceName, String)>, Status> {
+        let is = |(service, id): &(ServiceName, String)| {
+            let short = id.split('@').next().unwrap_or_default();
+            let named = instances.iter().any(|name| name == id || name == short);
+            let all = services.is_empty() && instances.is_empty();
+            all || named || services.iter().any(|name| name == service.as_str())
+        };
+        let found: Vec<_> = self.fleet.ids().into_iter().filter(is).collect();
+        if found.is_empty() { Err(Status::not_found("nothing of it runs on this machine")) } else { Ok(found) }
+    }
+
+    /// Orders the same of each, and tells the steps of all.
+    fn ordered(&self, meant: Vec<(ServiceName, String)>, order: &Order) -> Answers<pb::LifecycleStep> {
+        let all = meant.into_iter().map(|(service, id)| {
+            let steps = self.fleet.order(&service, &id, order.clone());
+            stepped(id, steps)
+        });
+        Box::pin(stream::select_all(all))
+    }
+
     fn view(&self, only: &[String]) -> pb::MeshView {
         view(&self.mesh, &self.node, &self.services, &self.pictures.borrow(), only)
     }
@@ -255,9 +277,10 @@ impl pb::admin_server::Admin for Local {
         let services: BTreeMap<String, String> =
             self.pictures.borrow().iter().map(|(id, picture)| (id.clone(), picture.service.to_string())).collect();
         let chosen: Vec<(String, String, OutputSink)> = self
-            .sinks
-            .iter()
-            .map(|(id, sink)| (id.clone(), service_of(id, &services), sink.clone()))
+            .fleet
+            .sinks()
+            .into_iter()
+            .map(|(id, sink)| (id.clone(), service_of(&id, &services), sink))
             .filter(|(id, service, _)| {
                 let named = request.instance.iter().any(|name| name == id || id.split('@').next() == Some(name));
                 (request.service.is_empty() || request.service.contains(service))
@@ -314,6 +337,40 @@ impl pb::admin_server::Admin for Local {
         Err(elsewhere())
     }
 
+    type ReloadStream = Answers<pb::LifecycleStep>;
+
+    async fn reload(&self, request: Request<pb::ReloadRequest>) -> Result<Response<Self::ReloadStream>, Status> {
+        let request = request.into_inner();
+        let meant = self.meant(&request.service, &request.instance)?;
+        // One wish after the other: their times differ.
+        let round = synego_runtime::clock::unix_us();
+        Ok(Response::new(self.ordered(meant, &Order::Reload { round })))
+    }
+
+    type DrainStream = Answers<pb::LifecycleStep>;
+
+    async fn drain(&self, request: Request<pb::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let request = request.into_inner();
+        let meant = self.meant(&request.service, &request.instance)?;
+        let within = Duration::from_millis(request.within_ms.into()).min(MAX_DRAIN);
+        let order = match request.undo {
+            true => Order::Undrain,
+            false => Order::Drain { within: (!within.is_zero()).then_some(within) },
+        };
+        Ok(Response::new(self.ordered(meant, &order)))
+    }
+
+    type ScaleStream = Answers<pb::LifecycleStep>;
+
+    async fn scale(&self, request: Request<pb::ScaleRequest>) -> Result<Response<Self::ScaleStream>, Status> {
+        let request = request.into_inner();
+        let service: ServiceName =
+            request.service.parse().map_err(|error| Status::invalid_argument(format!("service: {error}")))?;
+        let instances = (!request.as_in_file).then_some(request.instances.min(MAX_INSTANCES));
+        let steps = self.fleet.scale(&service, instances);
+        Ok(Response::new(stepped(format!("{service}@{}", self.node), steps)))
+    }
+
     type DownStream = Answers<pb::DownProgress>;
 
     async fn down(&self, request: Request<pb::DownRequest>) -> Result<Response<Self::DownStream>, Status> {
@@ -329,6 +386,14 @@ impl pb::admin_server::Admin for Local {
         });
         Ok(Response::new(Box::pin(progress)))
     }
+}
+
+/// The steps of one order, as people are told.
+fn stepped(name: String, steps: mpsc::Receiver<Step>) -> Answers<pb::LifecycleStep> {
+    Box::pin(stream::unfold((steps, name), |(mut steps, name)| async move {
+        let step = steps.recv().await?.told(&name);
+        Some((Ok(step), (steps, name)))
+    }))
 }
 
 fn elsewhere() -> Status {

@@ -36,7 +36,7 @@ pub(crate) fn service(view: &pb::ServiceView) -> Value {
         "state": state_word(view.state()),
         "ready": view.ready,
         "wanted": view.wanted,
-        "scaled": null,
+        "scaled": scaled(view),
         "version": view.version,
         "protocol": protocol(view.protocol()),
         "declared": view.declared,
@@ -49,6 +49,12 @@ pub(crate) fn service(view: &pb::ServiceView) -> Value {
         "routes": view.route,
         "instances": view.instance.iter().map(|instance| self::instance(instance, &view.name)).collect::<Vec<_>>(),
     })
+}
+
+/// Where another number of instances is wanted than the file says; nothing: nowhere.
+fn scaled(view: &pb::ServiceView) -> Value {
+    let one = |one: &pb::ScaledView| json!({ "node": one.node, "instances": one.instances, "file": one.file });
+    if view.scaled.is_empty() { Value::Null } else { view.scaled.iter().map(one).collect() }
 }
 
 /// An instance.

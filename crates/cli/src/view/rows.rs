@@ -26,7 +26,7 @@ pub(crate) fn services(view: &pb::MeshView) -> Table {
         table.row(vec![
             Cell::new(&service.name),
             Cell::state(service.state()),
-            Cell::new(format!("{}/{}", service.ready, service.wanted)),
+            Cell::new(format!("{}/{}{}", service.ready, service.wanted, of_file(service))),
             Cell::new(amount::or_dash(&service.version.join(" "))),
             Cell::new(amount::rate(service.requests_per_second)),
             Cell::new(amount::seconds(service.p99_seconds)),
@@ -38,6 +38,15 @@ pub(crate) fn services(view: &pb::MeshView) -> Table {
         ]);
     }
     table
+}
+
+/// ` (file: 2)`, where the machines have other numbers.
+fn of_file(service: &pb::ServiceView) -> String {
+    match service.scaled.as_slice() {
+        [] => String::new(),
+        [one] => format!(" (file: {})", one.file),
+        [first, ..] => format!(" (file: {} on each)", first.file),
+    }
 }
 
 /// Why a service is as it is, with the instance that is to blame.

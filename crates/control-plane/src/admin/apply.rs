@@ -91,6 +91,8 @@ pub struct PlannedChange {
     pub effect: String,
     /// What it touches, for people.
     pub touches: String,
+    /// Whether `apply` takes it.
+    pub applies: bool,
 }
 
 /// Why a sound manifest is not taken.
@@ -197,6 +199,7 @@ fn result(revision: u64, planned: &Planned) -> pb::ApplyResult {
         after: change.after.clone(),
         effect: change.effect.clone(),
         touches: change.touches.clone(),
+        applies: change.applies,
     };
     let diagnostic = |found: &Diagnostic| pb::Diagnostic {
         file: found.file.clone(),

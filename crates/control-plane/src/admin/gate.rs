@@ -413,6 +413,9 @@ mod tests {
             ("RevokeLogin", Right::Write),
             ("IssueOperator", Right::Write),
             ("CaExport", Right::Write),
+            ("Reload", Right::Write),
+            ("Drain", Right::Write),
+            ("Scale", Right::Write),
             ("SomethingNew", Right::Write),
         ] {
             assert_eq!(Right::needed(method), needed, "{method}");

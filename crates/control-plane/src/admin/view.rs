@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synego_model::{InstanceState, Route, ServiceName};
+use synego_model::{InstanceState, Route, ServiceName, ServiceSpec};
 use synego_wire::pb;
 
 use crate::master::{GatewayStatus, Shared};
@@ -78,7 +78,12 @@ fn service(registry: &Registry, status: &ServiceStatus, routes: &[&Route], at: A
         policy: table.map(|table| table.policy.as_ref().into()),
         route: routes.iter().map(|route| route.place.to_string()).collect(),
         declared: status.declared,
+        scaled: registry.scaled(&status.name).map(|(node, instances)| scaled(node, instances, spec)).collect(),
     }
+}
+
+fn scaled(node: &str, instances: u32, spec: Option<&ServiceSpec>) -> pb::ScaledView {
+    pb::ScaledView { node: node.to_owned(), instances, file: spec.map_or(0, |spec| spec.instances) }
 }
 
 fn instance(registry: &Registry, found: &Instance, at: At) -> pb::InstanceView {

@@ -14,7 +14,7 @@ use synego_wire::pb::to_service::Is;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::{Attachment, DrainAnswer, LogLevel, Said, Wish};
+use super::{Attachment, Attachments, DrainAnswer, LogLevel, Said, Wish};
 use crate::registry::At;
 
 /// How long the last word counts after the stream was lost, in milliseconds.
@@ -79,15 +79,18 @@ impl Book {
     }
 
     /// Takes a process that attaches, or says which other one is in its place.
+    ///
+    /// - `generation`: which one its process is of; `None`: its own word counts.
     pub(crate) fn attach(
         &mut self,
         hello: Hello,
+        generation: Option<u32>,
         pid: u32,
         features: Vec<Feature>,
         to: ToService,
         lives: impl Fn(u32) -> bool,
     ) -> Result<Accepted, String> {
-        let generation = hello.generation;
+        let generation = generation.unwrap_or(hello.generation);
         let former = self.sessions.get(&generation);
         if let Some(former) = former {
             let same = (pid != 0 && former.pid == pid)
@@ -190,9 +193,13 @@ impl Book {
         }
     }
 
-    /// Sends a drain to the generation that counts, and returns which that is.
-    pub(crate) fn send_drain(&mut self, message: pb::ToService) -> Result<u32, DrainAnswer> {
-        let Some((generation, session)) = self.sessions.last_key_value() else { return Err(DrainAnswer::NotAttached) };
+    /// Sends a drain to a generation, the highest where none is named, and returns which that is.
+    pub(crate) fn send_drain(&mut self, generation: Option<u32>, message: pb::ToService) -> Result<u32, DrainAnswer> {
+        let found = match generation {
+            Some(generation) => self.sessions.get_key_value(&generation),
+            None => self.sessions.last_key_value(),
+        };
+        let Some((generation, session)) = found else { return Err(DrainAnswer::NotAttached) };
         let Some((_, to)) = &session.stream else { return Err(DrainAnswer::NotAttached) };
         if !session.features.contains(&Feature::InPlaceDrain) {
             return Err(DrainAnswer::NotUnderstood);
@@ -208,22 +215,31 @@ impl Book {
         }
     }
 
-    /// What the highest generation says; nothing when none is there.
-    pub(crate) fn attachment(&mut self, at: At) -> Attachment {
+    /// What each generation says.
+    pub(crate) fn attachments(&mut self, at: At) -> Attachments {
         let missing_ms = self.report_ms * MISSING_PERIODS;
-        let Some((generation, session)) = self.sessions.iter_mut().next_back() else { return Attachment::default() };
-        let said = session.says(missing_ms, at);
-        Attachment {
-            attached: session.stream.is_some(),
-            hello: Some(Arc::clone(&session.hello)),
-            handlers: Arc::clone(&session.handlers),
-            phase: Some(session.state.phase),
-            said: Some(said),
-            load: session.load.clone(),
-            replace: session.replace.clone(),
-            pid: session.pid,
-            generation: *generation,
-        }
+        let one = |(generation, session): (&u32, &mut Session)| {
+            let said = session.says(missing_ms, at);
+            let attachment = Attachment {
+                attached: session.stream.is_some(),
+                hello: Some(Arc::clone(&session.hello)),
+                handlers: Arc::clone(&session.handlers),
+                phase: Some(session.state.phase),
+                said: Some(said),
+                load: session.load.clone(),
+                replace: session.replace.clone(),
+                pid: session.pid,
+                generation: *generation,
+            };
+            (*generation, attachment)
+        };
+        self.sessions.iter_mut().map(one).collect()
+    }
+
+    /// What the highest generation says; nothing when none is there.
+    #[cfg(test)]
+    pub(crate) fn attachment(&mut self, at: At) -> Attachment {
+        self.attachments(at).pop_last().map(|(_, last)| last).unwrap_or_default()
     }
 }
 

@@ -5,6 +5,8 @@ use synego_wire::status;
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::Started;
+
 /// Most ancestors that are looked at.
 const MAX_DEPTH: usize = 64;
 /// Time for the parent to learn which process it started, when that one is quicker to attach.
@@ -50,16 +52,23 @@ fn descends(mut pid: u32, from: u32) -> bool {
     false
 }
 
-/// Refuses a process that is neither the one this sidecar started nor started by it.
-pub(crate) async fn check(peer: Peer, parent_of: Option<&watch::Receiver<u32>>) -> Result<(), Status> {
-    let Some(parent_of) = parent_of else { return Ok(()) };
+/// Refuses a process that is neither one this sidecar started nor started by it; gives the generation that it is of,
+/// where that is known.
+pub(crate) async fn check(peer: Peer, parent_of: Option<&watch::Receiver<Started>>) -> Result<Option<u32>, Status> {
+    let Some(parent_of) = parent_of else { return Ok(None) };
     if peer.pid == 0 {
-        return Ok(());
+        return Ok(None);
     }
     let mut parent_of = parent_of.clone();
-    let ours = parent_of.wait_for(|started| *started != 0 && descends(peer.pid, *started));
-    if matches!(tokio::time::timeout(PARENT_WITHIN, ours).await, Ok(Ok(_))) {
-        return Ok(());
+    let of = |started: &Started| {
+        let mut all = started.iter().filter(|(_, pid)| **pid != 0);
+        all.find(|(_, pid)| descends(peer.pid, **pid)).map(|(generation, _)| *generation)
+    };
+    let ours = parent_of.wait_for(|started| of(started).is_some());
+    if let Ok(Ok(started)) = tokio::time::timeout(PARENT_WITHIN, ours).await
+        && let Some(generation) = of(&started)
+    {
+        return Ok(Some(generation));
     }
     let message = format!("process {} was not started by this sidecar", peer.pid);
     Err(status::refusal(Reason::Denied, message))

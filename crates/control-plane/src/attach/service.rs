@@ -49,9 +49,10 @@ impl SidecarService {
         features
     }
 
-    async fn peer<T>(&self, request: &Request<T>) -> Result<peer::Peer, Status> {
+    /// Who asks, and of which generation its process is, where that is known.
+    async fn peer<T>(&self, request: &Request<T>) -> Result<(peer::Peer, Option<u32>), Status> {
         let peer = request.extensions().get::<peer::Peer>().copied().unwrap_or(peer::Peer { pid: 0 });
-        peer::check(peer, self.shared.config.parent_of.as_ref()).await.map(|()| peer)
+        peer::check(peer, self.shared.config.parent_of.as_ref()).await.map(|generation| (peer, generation))
     }
 
     /// Reads and checks the first message.
@@ -115,7 +116,7 @@ impl pb::sidecar_server::Sidecar for SidecarService {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let shared = &self.shared;
         let accepted = async {
-            let peer = self.peer(&request).await?;
+            let (peer, generation) = self.peer(&request).await?;
             let mut from = request.into_inner();
             let hello = self.hello(&mut from).await?;
             let protocol = protocol(&hello)?;
@@ -123,9 +124,10 @@ impl pb::sidecar_server::Sidecar for SidecarService {
                 self.features().into_iter().filter(|feature| hello.features.contains(feature)).collect();
             let (to, outbox) = mpsc::channel(OUTBOX);
             let (sdk, pid) = (hello.sdk.clone(), peer.pid);
-            let taken = shared.change(|book, _| book.attach(hello, pid, features.clone(), to.clone(), peer::lives));
+            let (given, sender) = (features.clone(), to.clone());
+            let taken = shared.change(|book, _| book.attach(hello, generation, pid, given, sender, peer::lives));
             let taken = taken.map_err(|why| status::refusal(Reason::InstanceTaken, why))?;
-            tracing::info!(sdk, pid, "service attached");
+            tracing::info!(sdk, pid, generation, "service attached");
             let welcome = welcome(shared, protocol, &taken.attachment_id, &features, taken.settings);
             let _room = to.try_send(Ok(pb::ToService { is: Some(To::Welcome(welcome)) }));
             let guard = Guard { shared: Arc::clone(shared), stream: taken.stream };
@@ -140,7 +142,7 @@ impl pb::sidecar_server::Sidecar for SidecarService {
     }
 
     async fn log(&self, request: Request<Streaming<pb::LogLine>>) -> Result<Response<pb::LogTotals>, Status> {
-        let peer = self.peer(&request).await?;
+        let (peer, _) = self.peer(&request).await?;
         let Some(sink) = self.shared.config.output.clone() else {
             return Err(Status::unimplemented("this sidecar takes no log lines"));
         };

@@ -1,12 +1,12 @@
 //! One service over all its instances: its table for callers, its state for people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synego_model::{Cause, Declaration, InstanceState, Policy, Protocol, Reason, ServiceName, ServiceTable};
 
 use super::roster::Roster;
-use super::{Instance, access};
+use super::{Instance, Notice, Registry, access};
 
 /// How a service is as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,16 +41,27 @@ pub(super) fn table(name: &ServiceName, declaration: &Declaration, roster: &Rost
 }
 
 /// A service as people see it.
-pub(super) fn status(name: &ServiceName, declaration: &Declaration, roster: &Roster) -> ServiceStatus {
+pub(super) fn status(
+    name: &ServiceName,
+    declaration: &Declaration,
+    roster: &Roster,
+    scaled: Option<&BTreeMap<String, u32>>,
+) -> ServiceStatus {
     let mine: Vec<&Instance> = roster.of(name).collect();
     let count = |wanted: fn(InstanceState) -> bool| mine.iter().filter(|found| wanted(found.state)).count();
     let ready = count(InstanceState::takes_requests);
     let spec = declaration.services.get(name);
     let wanted = match spec {
         Some(spec) => {
-            let nodes: BTreeSet<_> = mine.iter().map(|found| &found.announcement.node).collect();
+            let other = |node: &str| scaled.and_then(|scaled| scaled.get(node)).copied();
+            let mut nodes: BTreeSet<&str> = mine.iter().map(|found| found.announcement.node.as_str()).collect();
+            nodes.extend(scaled.into_iter().flatten().map(|(node, _)| node.as_str()));
+            let wanted: u32 = match nodes.len() {
+                0 => spec.instances,
+                _ => nodes.iter().map(|node| other(node).unwrap_or(spec.instances)).sum(),
+            };
             let there = count(|state| !matches!(state, InstanceState::Gone | InstanceState::Draining));
-            (nodes.len().max(1) * usize::try_from(spec.instances).unwrap_or(usize::MAX)).max(there)
+            usize::try_from(wanted).unwrap_or(usize::MAX).max(there)
         }
         None => mine.len(),
     };
@@ -82,7 +93,7 @@ fn whole(mine: &[&Instance], ready: usize, wanted: usize, declared: bool) -> (In
             .unwrap_or(if mine.is_empty() && declared { InstanceState::Starting } else { InstanceState::Gone })
     };
     let cause = match (state, worst) {
-        (InstanceState::Ready, _) => None,
+        (InstanceState::Ready, _) => notice(mine),
         (_, Some(found)) => Some(Cause {
             reason: found.cause.as_ref().map_or(Reason::Starting, |cause| cause.reason),
             message: match &found.cause {
@@ -103,6 +114,25 @@ fn whole(mine: &[&Instance], ready: usize, wanted: usize, declared: bool) -> (In
         }),
     };
     (state, cause)
+}
+
+/// Where a service has another number of instances than the manifest says.
+pub(super) fn scaled(service: &ServiceName, registry: &Registry) -> Vec<Notice> {
+    let file = registry.declaration().services.get(service).map_or(0, |spec| spec.instances);
+    let of = |(node, count): (&String, u32)| Notice {
+        code: "scaled".into(),
+        message: format!("{service}@{node} scaled to {count} (file: {file})"),
+        service: Some(service.clone()),
+    };
+    registry.scaled(service).map(of).collect()
+}
+
+/// What is to be known of instances that are ready all the same: a reload that failed before all else.
+fn notice(mine: &[&Instance]) -> Option<Cause> {
+    let told = mine.iter().filter(|found| found.state == InstanceState::Ready);
+    let told = told.filter_map(|found| Some((found, found.cause.as_ref()?)));
+    let (found, cause) = told.max_by_key(|(_, cause)| (cause.reason == Reason::ReloadFailed, cause.since_unix_ms))?;
+    Some(Cause { message: format!("{}: {}", found.announcement.id, cause.message), ..cause.clone() })
 }
 
 /// Which instance's cause explains a service best: the one that is furthest from ready.

@@ -244,6 +244,7 @@ impl Sidecar {
             publish: Arc::new(move |snapshot| {
                 publish.send_replace(snapshot);
             }),
+            commanded: None,
             output: options.output,
             metrics: Metrics::new("test"),
         });

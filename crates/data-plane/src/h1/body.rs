@@ -125,14 +125,18 @@ impl Decoder {
                     }
                     return Ok(Part::Data(data));
                 }
-                Self::Chunked(Chunk::Trailers) => match parse::trailers(buf)? {
-                    Some(trailers) => {
-                        *self = Self::Done;
-                        return Ok(if trailers.is_empty() { Part::End } else { Part::Trailers(trailers) });
+                Self::Chunked(Chunk::Trailers) => {
+                    let before = buf.len();
+                    let trailers = parse::trailers(buf)?;
+                    // Whole or not, they may take so much and no more.
+                    let size = if trailers.is_some() { before - buf.len() } else { before };
+                    if size > MAX_TRAILERS {
+                        return Err(Fault::TooLarge);
                     }
-                    None if buf.len() > MAX_TRAILERS => return Err(Fault::TooLarge),
-                    None => return Ok(Part::More),
-                },
+                    let Some(trailers) = trailers else { return Ok(Part::More) };
+                    *self = Self::Done;
+                    return Ok(if trailers.is_empty() { Part::End } else { Part::Trailers(trailers) });
+                }
                 Self::Chunked(chunk) => chunk.read(buf)?,
             }
         }
@@ -232,6 +236,18 @@ mod tests {
     fn only_an_answer_without_a_length_ends_with_its_connection() {
         assert!(Decoder::of_answer(Framing::Unsaid).ends());
         assert!(!Decoder::of_answer(Framing::Length(1)).ends() && !chunked().ends());
+    }
+
+    #[test]
+    fn trailers_that_are_too_large_are_refused_whether_they_come_whole_or_in_pieces() {
+        let line = format!("x-a: {}\r\n", "v".repeat(8 * 1024));
+        let whole = format!("0\r\n{}\r\n", line.repeat(8));
+        let (half, _) = whole.split_at(whole.len() - 2);
+        for bytes in [whole.as_str(), half] {
+            assert_eq!(chunked().next(&mut BytesMut::from(bytes)), Err(Fault::TooLarge), "{}", bytes.len());
+        }
+        let fits = format!("0\r\n{}\r\n", line.repeat(7));
+        assert!(matches!(chunked().next(&mut BytesMut::from(fits.as_str())), Ok(Part::Trailers(_))));
     }
 
     #[test]

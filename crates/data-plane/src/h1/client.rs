@@ -28,17 +28,12 @@ const AT_ONCE: usize = 128 * 1024;
 /// Bytes of a request that wait to be written before more of its body is read.
 const AHEAD: usize = 256 * 1024;
 
-/// A connection to an upstream.
+/// A connection to an upstream, and the request that it carries.
 pub(crate) struct Conn {
     stream: Stream,
     input: Input,
     out: Out,
     is_reused: bool,
-}
-
-/// A request on its connection, until the end of its answer.
-struct Call {
-    conn: Conn,
     /// What is still to be sent.
     body: Option<TryBody>,
     framing: write::Framing,
@@ -52,15 +47,26 @@ struct Call {
 /// The body of an answer.
 pub(crate) struct AnswerBody {
     /// `None`: the connection was given back, or has ended.
-    call: Option<Box<Call>>,
+    conn: Option<Box<Conn>>,
     decoder: Decoder,
     keeps: bool,
     target: Rc<Target>,
 }
 
 impl Conn {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, input: Input::default(), out: Out::default(), is_reused: false }
+    /// In a box from the beginning: it goes from the idle ones to its requests and back.
+    pub(crate) fn new(stream: Stream) -> Box<Self> {
+        Box::new(Self {
+            stream,
+            input: Input::default(),
+            out: Out::default(),
+            is_reused: false,
+            body: None,
+            framing: write::Framing::None,
+            is_deaf: false,
+            largest_head: 0,
+            interim: 0,
+        })
     }
 
     /// Whether it was used before: then it may have died unseen.
@@ -79,14 +85,14 @@ impl Conn {
     /// # Errors
     /// Why there is none, and what that says of the request.
     pub(crate) async fn send(
-        self,
+        mut self: Box<Self>,
         outgoing: &Outgoing,
         target: Rc<Target>,
         largest_head: usize,
     ) -> Result<Answer<AnswerBody>, SendError> {
         let is_head = outgoing.head.method == Method::HEAD;
-        let mut call = Box::new(Call::begin(self, outgoing, largest_head));
-        let (answer, facts) = std::future::poll_fn(|cx| call.poll_head(cx)).await?;
+        self.begin(outgoing, largest_head);
+        let (answer, facts) = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
         let status = answer.status;
         let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let decoder = match status {
@@ -95,17 +101,15 @@ impl Conn {
             _ => Decoder::of_answer(facts.framing),
         };
         let keeps = facts.keeps && decoder != Decoder::ToEnd;
-        let mut body = AnswerBody { call: Some(call), decoder, keeps, target };
+        let mut body = AnswerBody { conn: Some(self), decoder, keeps, target };
         body.give_back_when_done();
         Ok(answer.with(body))
     }
-}
 
-impl Call {
-    fn begin(mut conn: Conn, outgoing: &Outgoing, largest_head: usize) -> Self {
-        let (body, framing) = outgoing.write(&mut conn.out);
-        let body = Some(body).filter(|_| framing != write::Framing::None);
-        Self { conn, body, framing, is_deaf: false, largest_head, interim: 0 }
+    fn begin(&mut self, outgoing: &Outgoing, largest_head: usize) {
+        let (body, framing) = outgoing.write(&mut self.out);
+        self.body = Some(body).filter(|_| framing != write::Framing::None);
+        (self.framing, self.is_deaf, self.largest_head, self.interim) = (framing, false, largest_head, 0);
     }
 
     /// Sends what can be sent.
@@ -117,7 +121,7 @@ impl Call {
         while !self.is_deaf {
             let mut waits = self.body.is_none();
             // Parts that are there already leave in one write.
-            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.conn.out.len() < room) {
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.out.len() < room) {
                 match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => self.frame(frame),
                     Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
@@ -125,7 +129,7 @@ impl Call {
                     Poll::Pending => waits = true,
                 }
             }
-            match self.conn.out.poll_flush(&mut self.conn.stream, cx) {
+            match self.out.poll_flush(&mut self.stream, cx) {
                 Poll::Ready(Ok(())) if waits || self.body.is_none() => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -142,25 +146,26 @@ impl Call {
 
     fn frame(&mut self, frame: Frame) {
         match frame {
-            Frame::Data(data) => write::data(&mut self.conn.out, self.framing, data),
+            Frame::Data(data) => write::data(&mut self.out, self.framing, data),
             Frame::Trailers(trailers) => self.end(Some(&trailers)),
         }
     }
 
     fn end(&mut self, trailers: Option<&Fields>) {
-        write::end(&mut self.conn.out, self.framing, trailers);
+        write::end(&mut self.out, self.framing, trailers);
         self.body = None;
     }
 
     /// Whether all of the request was sent.
     fn is_sent(&self) -> bool {
-        !self.is_deaf && self.body.is_none() && self.conn.out.is_empty()
+        !self.is_deaf && self.body.is_none() && self.out.is_empty()
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
         self.poll_send(cx)?;
         loop {
-            match parse::answer(&mut self.conn.input.buf) {
+            let head = if self.input.buf.is_empty() { Ok(None) } else { parse::answer(&mut self.input.buf) };
+            match head {
                 Ok(Some((answer, facts))) => {
                     let status = answer.status;
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
@@ -172,13 +177,13 @@ impl Call {
                     }
                     continue;
                 }
-                Ok(None) if self.conn.input.buf.len() > self.largest_head => {
+                Ok(None) if self.input.buf.len() > self.largest_head => {
                     return Poll::Ready(Err(SendError::BadResponse(Fault::TooLarge.into())));
                 }
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(SendError::BadResponse(fault.into()))),
             }
-            let read = match self.conn.input.poll_fill(&mut self.conn.stream, 0, cx) {
+            let read = match self.input.poll_fill(&mut self.stream, 0, cx) {
                 Poll::Ready(read) => read,
                 Poll::Pending => return Poll::Pending,
             };
@@ -187,7 +192,7 @@ impl Call {
                 Ok(_) => continue,
                 Err(error) => error.into(),
             };
-            let is_unsent = self.conn.is_reused && self.is_deaf && self.conn.out.written() == 0;
+            let is_unsent = self.is_reused && self.is_deaf && self.out.written() == 0;
             return Poll::Ready(Err(if is_unsent { SendError::Unsent } else { SendError::Reset(error.into()) }));
         }
     }
@@ -196,8 +201,8 @@ impl Call {
 impl AnswerBody {
     /// The bare connection after a change of its protocol, and what came behind the head.
     pub(crate) fn into_tunnel(mut self) -> Option<(Stream, Bytes)> {
-        let call = self.call.take()?;
-        Some((call.conn.stream, call.conn.input.buf.freeze()))
+        let Conn { stream, input, .. } = *self.conn.take()?;
+        Some((stream, input.buf.freeze()))
     }
 
     /// Once all of the answer was read, and all of the request sent, the connection may take another one.
@@ -205,10 +210,9 @@ impl AnswerBody {
         if !self.decoder.is_done() {
             return;
         }
-        let Some(call) = self.call.take() else { return };
-        let Call { mut conn, .. } = *call;
+        let Some(mut conn) = self.conn.take() else { return };
         // What an upstream says unasked belongs to no answer.
-        if self.keeps && call.body.is_none() && !call.is_deaf && conn.out.is_empty() && conn.input.buf.is_empty() {
+        if self.keeps && conn.body.is_none() && !conn.is_deaf && conn.out.is_empty() && conn.input.buf.is_empty() {
             conn.input.rest();
             conn.out.restart();
             conn.is_reused = true;
@@ -218,19 +222,19 @@ impl AnswerBody {
 
     /// Sends more of the request.
     pub(crate) fn pump(&mut self, cx: &mut Context<'_>) {
-        let Some(call) = &mut self.call else { return };
-        if !call.is_sent() && call.poll_send(cx).is_err() {
+        let Some(conn) = &mut self.conn else { return };
+        if !conn.is_sent() && conn.poll_send(cx).is_err() {
             // The client's own body broke off: the upstream will not get the rest.
-            call.is_deaf = true;
-            call.body = None;
+            conn.is_deaf = true;
+            conn.body = None;
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         loop {
             self.pump(cx);
-            let Some(call) = &mut self.call else { return Poll::Ready(None) };
-            match self.decoder.next(&mut call.conn.input.buf)? {
+            let Some(conn) = &mut self.conn else { return Poll::Ready(None) };
+            match self.decoder.next(&mut conn.input.buf)? {
                 Part::Data(data) => {
                     self.give_back_when_done();
                     return Poll::Ready(Some(Ok(Frame::Data(data))));
@@ -246,8 +250,8 @@ impl AnswerBody {
                 Part::More => {}
             }
             let expected = self.decoder.expected();
-            if call.conn.input.is_large(expected) {
-                match call.conn.input.poll_part(&mut call.conn.stream, expected, cx) {
+            if conn.input.is_large(expected) {
+                match conn.input.poll_part(&mut conn.stream, expected, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(data)) if !data.is_empty() => {
                         self.decoder.took(data.len());
@@ -255,24 +259,24 @@ impl AnswerBody {
                         return Poll::Ready(Some(Ok(Frame::Data(data))));
                     }
                     Poll::Ready(read) => {
-                        self.call = None;
+                        self.conn = None;
                         return Poll::Ready(Some(Err(read.map_or_else(Error::from, |_| Error::Short))));
                     }
                 }
             }
-            match call.conn.input.poll_fill(&mut call.conn.stream, expected, cx) {
+            match conn.input.poll_fill(&mut conn.stream, expected, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) if self.decoder.ends() => {
-                    self.call = None;
+                    self.conn = None;
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Ok(0)) => {
-                    self.call = None;
+                    self.conn = None;
                     return Poll::Ready(Some(Err(Error::Short)));
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
-                    self.call = None;
+                    self.conn = None;
                     return Poll::Ready(Some(Err(error.into())));
                 }
             }

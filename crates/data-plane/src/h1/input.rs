@@ -13,6 +13,8 @@ use synego_identity::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use crate::spare::{Shelf, Spare};
+
 /// Bytes read at once where little is expected.
 const SCRATCH: usize = 16 * 1024;
 /// From so many expected bytes on a body is read into a buffer of its own.
@@ -29,7 +31,7 @@ const SMALL: usize = 4 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
-    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<BytesMut, POOLED> = const { Spare::new() };
 }
 
 /// What was read of a connection and not used yet.
@@ -62,7 +64,7 @@ impl Input {
             ready!(Pin::new(stream).poll_read(cx, &mut read))?;
             let read = read.filled();
             if self.buf.capacity() == 0 && !read.is_empty() {
-                self.buf = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(SMALL));
+                self.buf = SPARE.take().unwrap_or_else(|| BytesMut::with_capacity(SMALL));
             }
             // Takes up what was handed on and is used no more, where it can.
             self.buf.extend_from_slice(read);
@@ -112,11 +114,7 @@ impl Input {
         }
         let buf = std::mem::take(&mut self.buf);
         if is_small && buf.capacity() > 0 {
-            SPARE.with_borrow_mut(|spare| {
-                if spare.len() < POOLED {
-                    spare.push(buf);
-                }
-            });
+            SPARE.keep(buf);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Bytes on their way out of a connection: small ones gathered into one write, large ones written from where they are.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use synego_identity::Stream;
 use tokio::io::AsyncWrite;
+
+use crate::spare::{Shelf, Spare};
 
 /// Up to this size bytes are copied to those before them: cheaper than one more slice of a write.
 const COPIED: usize = 4 * 1024;
@@ -21,7 +22,7 @@ const BUFFER: usize = 4 * 1024;
 const LARGEST: usize = 32 * 1024;
 
 thread_local! {
-    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: Spare<Vec<u8>, POOLED> = const { Spare::new() };
 }
 
 /// What waits to be written: `queue` first, then `tail` from `at` on.
@@ -39,7 +40,7 @@ impl Out {
     /// Where small parts are appended.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         if self.tail.capacity() == 0 {
-            self.tail = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(BUFFER));
+            self.tail = BUFFERS.take().unwrap_or_else(|| Vec::with_capacity(BUFFER));
         }
         &mut self.tail
     }
@@ -132,14 +133,12 @@ impl Out {
     fn rest(&mut self) {
         self.at = 0;
         self.tail.clear();
-        if self.tail.capacity() > 0 {
-            let buffer = std::mem::take(&mut self.tail);
-            BUFFERS.with_borrow_mut(|buffers| {
-                if buffers.len() < POOLED && buffer.capacity() <= LARGEST {
-                    buffers.push(buffer);
-                }
-            });
+        let buffer = std::mem::take(&mut self.tail);
+        if (1..=LARGEST).contains(&buffer.capacity()) {
+            BUFFERS.keep(buffer);
         }
-        self.queue = VecDeque::new();
+        if self.queue.capacity() > 0 {
+            self.queue = VecDeque::new();
+        }
     }
 }

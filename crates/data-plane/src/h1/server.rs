@@ -123,8 +123,9 @@ impl Session {
         let limits = &self.client.limits;
         let io = &mut *self.io.borrow_mut();
         loop {
-            match parse::request(&mut io.input.buf) {
-                Ok(Some((request, facts))) => return Poll::Ready(Next::Request(Box::new(request), facts)),
+            let head = if io.input.buf.is_empty() { Ok(None) } else { parse::request(&mut io.input.buf) };
+            match head {
+                Ok(Some((request, facts))) => return Poll::Ready(Next::Request(request.boxed(), facts)),
                 Ok(None) if io.input.buf.len() > self.client.largest_head() => {
                     return Poll::Ready(Next::Unreadable(Fault::TooLarge));
                 }

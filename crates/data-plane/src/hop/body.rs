@@ -16,10 +16,12 @@ use super::answer;
 use super::deadline::{self, Deadline};
 use super::headers;
 use super::intake::Intake;
+use super::leave::Leave;
 use super::record::Exchange;
 use crate::h1::Fault;
 use crate::message::{Body, Frame, NextFrame};
 use crate::pool::Received;
+use crate::spare::{Shelf, Spare};
 use crate::upstreams::Flight;
 
 /// What a protocol says of its failure.
@@ -45,13 +47,27 @@ pub(crate) enum BodyError {
     Silent(Duration),
 }
 
+thread_local! {
+    static SPARE: Spare<Box<Option<Relayed>>, 64> = const { Spare::new() };
+}
+
 /// The body of an answer.
 pub(crate) struct AnswerBody(Kind);
 
 enum Kind {
     Empty,
     Full(Option<Bytes>),
-    Relayed(Box<Relayed>),
+    /// In a box that may have been used before.
+    Relayed(Box<Option<Relayed>>),
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Kind::Relayed(mut place) = std::mem::replace(&mut self.0, Kind::Empty) {
+            *place = None;
+            SPARE.keep(place);
+        }
+    }
 }
 
 /// An answer that comes from an upstream.
@@ -67,6 +83,8 @@ pub(crate) struct Relayed {
     is_grpc: bool,
     last: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Ends it when the process it comes of does.
+    leave: Option<Leave>,
     ended: bool,
 }
 
@@ -80,7 +98,9 @@ impl AnswerBody {
     }
 
     pub(crate) fn relayed(body: Relayed) -> Self {
-        Self(Kind::Relayed(Box::new(body)))
+        let mut place = SPARE.take().unwrap_or_default();
+        *place = Some(body);
+        Self(Kind::Relayed(place))
     }
 }
 
@@ -107,10 +127,12 @@ impl Relayed {
         exchange: Exchange,
         bounds: Bounds,
         now: Instant,
+        leave: Option<Leave>,
     ) -> Self {
         let Bounds { silence, ends, is_grpc } = bounds;
+        let (timer, ended) = (None, false);
         let mut relayed =
-            Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer: None, ended: false };
+            Self { upstream, flight, intake, exchange, silence, ends, is_grpc, last: now, timer, leave, ended };
         if relayed.upstream.is_ended() {
             relayed.finish(true);
         }
@@ -142,6 +164,11 @@ impl Relayed {
             }
             Poll::Pending => {
                 let (reason, limit) = ready!(self.poll_limits(cx));
+                if reason == Reason::Draining && self.leave.as_ref().is_some_and(|leave| leave.is_events) {
+                    // Its client comes back by itself, and is told nothing but that it is over.
+                    self.finish(true);
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(self.break_off(reason, BodyError::Silent(limit))))
             }
         }
@@ -180,6 +207,14 @@ impl Relayed {
                 let reason = if ends.is_some() { Reason::DeadlineExceeded } else { Reason::IdleTimeout };
                 return Poll::Ready((reason, self.silence));
             }
+            let mut look = None;
+            if let Some(leave) = &mut self.leave {
+                if leave.poll(cx, now).is_ready() {
+                    return Poll::Ready((Reason::Draining, self.silence));
+                }
+                look = leave.look(now);
+            }
+            let next = look.map_or(next, |look| look.min(next));
             // An armed timer that is early is left alone: it fires, and this looks again.
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
             if timer.deadline().into_std() > next || timer.is_elapsed() {
@@ -191,7 +226,12 @@ impl Relayed {
 
     fn note(&mut self, frame: &mut Frame) {
         match frame {
-            Frame::Data(data) => self.exchange.sent(data.len()),
+            Frame::Data(data) => {
+                self.exchange.sent(data.len());
+                if let Some(leave) = &mut self.leave {
+                    leave.pass(data);
+                }
+            }
             Frame::Trailers(trailers) => {
                 self.exchange.clear_answer(trailers);
                 if let Some(reason) = headers::reason(trailers) {
@@ -217,7 +257,10 @@ impl AnswerBody {
     /// While the client takes nothing more: the request still flows, and the limits hold. Ready when the answer must end.
     pub(crate) fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Kind::Relayed(relayed) if !relayed.ended => relayed.poll_blocked(cx),
+            Kind::Relayed(relayed) => match &mut **relayed {
+                Some(relayed) if !relayed.ended => relayed.poll_blocked(cx),
+                _ => Poll::Pending,
+            },
             _ => Poll::Pending,
         }
     }
@@ -230,7 +273,7 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
-            Kind::Relayed(relayed) => relayed.poll(cx),
+            Kind::Relayed(relayed) => relayed.as_mut().as_mut().map_or(Poll::Ready(None), |relayed| relayed.poll(cx)),
         }
     }
 
@@ -238,7 +281,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(text) => text.is_none(),
-            Kind::Relayed(relayed) => relayed.ended,
+            Kind::Relayed(relayed) => relayed.as_ref().as_ref().is_none_or(|relayed| relayed.ended),
         }
     }
 
@@ -246,7 +289,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Full(text) => Some(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Relayed(relayed) => relayed.upstream.length(),
+            Kind::Relayed(relayed) => relayed.as_ref().as_ref().and_then(|relayed| relayed.upstream.length()),
         }
     }
 }

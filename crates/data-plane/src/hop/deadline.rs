@@ -134,7 +134,7 @@ pub(crate) fn was_its_time(ends: Option<Instant>, now: Instant) -> bool {
 }
 
 /// The smallest time that the caller gives; what is malformed counts as not given.
-fn given(fields: &Fields) -> Option<Duration> {
+pub(crate) fn given(fields: &Fields) -> Option<Duration> {
     if !fields.names().meets(TIMES) {
         return None;
     }

@@ -1,7 +1,7 @@
 //! Room for exchanges, used again: the future of one is larger than what an allocator hands out quickly, and its timer is
 //! worth keeping.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,12 +14,13 @@ use super::station::Station;
 use super::timer::Alarm;
 use super::{Reply, exchange};
 use crate::message::Request;
+use crate::spare::{Shelf, Spare};
 
 /// What a worker keeps for the next requests.
 const KEPT: usize = 64;
 
 thread_local! {
-    static IDLE: RefCell<Vec<Hand>> = const { RefCell::new(Vec::new()) };
+    static IDLE: Spare<Hand, KEPT> = const { Spare::new() };
 }
 
 /// A request, and all that its exchange needs.
@@ -49,7 +50,7 @@ pub(crate) struct Work(Option<Hand>);
 impl Work {
     /// Begins an exchange.
     pub(crate) fn begin(job: Job) -> Self {
-        let hand = IDLE.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
+        let hand = IDLE.take().unwrap_or_else(|| {
             let desk = Rc::<Desk>::default();
             Hand { work: Box::pin(work(desk.clone())), desk }
         });
@@ -63,11 +64,7 @@ impl Work {
         let Poll::Pending = hand.work.as_mut().poll(cx);
         let Some(reply) = hand.desk.reply.take() else { return Poll::Pending };
         if let Some(hand) = self.0.take() {
-            IDLE.with_borrow_mut(|idle| {
-                if idle.len() < KEPT {
-                    idle.push(hand);
-                }
-            });
+            IDLE.keep(hand);
         }
         Poll::Ready(reply)
     }

@@ -9,9 +9,14 @@ use super::answer::Refusal;
 use super::path;
 use crate::fields::{self, Fields, Name};
 use crate::message::Request;
+use crate::spare::{Shelf, Spare};
+
+thread_local! {
+    static SPARE: Spare<Rc<Head>, 64> = const { Spare::new() };
+}
 
 /// What the steps after `accept` know of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) version: Version,
@@ -37,6 +42,9 @@ pub(crate) struct Form {
     /// Whether Nginx has an application's page for it where no route takes it.
     pub(crate) falls_back: bool,
 }
+
+/// Bytes of text for which a kept one may have room.
+const LARGEST: usize = 1024;
 
 /// Fields, and their bytes, that a proxy or a part of the mesh may add to a request on its way.
 const ADDED: (usize, u64) = (16, 4096);
@@ -77,7 +85,12 @@ impl Head {
         let host = host_of(authority).ok_or_else(|| bad("the host is malformed"))?;
 
         let authority = std::str::from_utf8(authority).unwrap_or_default();
-        let mut text = String::with_capacity(path.len() + query.len() + authority.len() + host.len());
+        // Of one that is kept nobody else knows.
+        let mut room = SPARE.take();
+        let spare = room.as_mut().and_then(Rc::get_mut);
+        let mut text = spare.map(|spare| std::mem::take(&mut spare.text)).unwrap_or_default();
+        text.clear();
+        text.reserve(path.len() + query.len() + authority.len() + host.len());
         text.push_str(&path);
         let path_end = text.len();
         text.push_str(query);
@@ -91,7 +104,22 @@ impl Head {
         let version = request.version;
         let is_upgrade = version == Version::HTTP_11 && is_bare && asks_for_websocket(&request.fields);
         let is_grpc = is_grpc(&request.fields);
-        Ok(Rc::new(Self { method, version, is_grpc, is_upgrade, text, path_end, target_end, authority_end }))
+        let head = Self { method, version, is_grpc, is_upgrade, text, path_end, target_end, authority_end };
+        Ok(match room {
+            Some(mut room) => {
+                *Rc::make_mut(&mut room) = head;
+                room
+            }
+            None => Rc::new(head),
+        })
+    }
+
+    /// Leaves its room to another request, where nobody else needs it.
+    pub(crate) fn give_back(mut self: Rc<Self>) {
+        let is_small = self.text.capacity() <= LARGEST;
+        if is_small && Rc::get_mut(&mut self).is_some() {
+            SPARE.keep(self);
+        }
     }
 
     /// Canonical path.

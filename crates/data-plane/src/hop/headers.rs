@@ -45,6 +45,10 @@ fn remove_named(fields: &mut Fields) {
         let name = Name::of(token.as_bytes());
         !(PROTECTED.has(name) || token.starts_with("x-forwarded-") || token.starts_with("grpc-"))
     };
+    let is_plain = |value: &[u8]| value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close");
+    if fields.all(Name::Connection).all(is_plain) {
+        return;
+    }
     let lower = |token: &str| token.to_ascii_lowercase();
     // What most say names no field.
     let says_more = |token: &&str| !(token.eq_ignore_ascii_case("keep-alive") || token.eq_ignore_ascii_case("close"));

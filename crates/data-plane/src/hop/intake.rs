@@ -12,6 +12,7 @@ use synego_runtime::clock;
 use super::body::BodyError;
 use crate::fields::Fields;
 use crate::message::{Body, Frame, NextFrame};
+use crate::spare::{Shelf, Spare};
 use crate::{h1, h2};
 
 /// After so much waiting for the client its body must come at the lowest rate allowed.
@@ -70,9 +71,29 @@ impl Body for Source {
     }
 }
 
+thread_local! {
+    static SPARE: Spare<Rc<RefCell<Inner>>, 64> = const { Spare::new() };
+}
+
 /// The body of a request, shared by the tries that send it.
 #[derive(Clone)]
 pub(crate) struct Intake(Rc<RefCell<Inner>>);
+
+impl Drop for Intake {
+    /// The last one leaves its room to another request, and keeps nothing of its own.
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.0) > 1 {
+            return;
+        }
+        {
+            let mut inner = self.0.borrow_mut();
+            inner.body = Source::None;
+            inner.kept.clear();
+            inner.trailers = None;
+        }
+        SPARE.keep(self.0.clone());
+    }
+}
 
 struct Inner {
     body: Source,
@@ -104,9 +125,11 @@ impl Intake {
     pub(crate) fn new(body: Source, limit: u64, lowest_rate: u64, now: Instant) -> Self {
         let ended = body.is_ended();
         let length = if ended { Some(0) } else { body.length() };
-        Self(Rc::new(RefCell::new(Inner {
+        let spare = SPARE.take();
+        let kept = spare.as_ref().map(|spare| std::mem::take(&mut spare.borrow_mut().kept)).unwrap_or_default();
+        let inner = Inner {
             body,
-            kept: VecDeque::new(),
+            kept,
             kept_bytes: 0,
             keeps: true,
             limit,
@@ -122,7 +145,14 @@ impl Intake {
             ended,
             broken: false,
             lowest_rate,
-        })))
+        };
+        match spare {
+            Some(spare) => {
+                *spare.borrow_mut() = inner;
+                Self(spare)
+            }
+            None => Self(Rc::new(RefCell::new(inner))),
+        }
     }
 
     /// The body for the next try.

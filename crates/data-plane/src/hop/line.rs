@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use synego_runtime::clock;
 
-use super::trace::{Trace, hex};
+use super::trace::{Trace, hex16, hex32};
 
 /// What a line mostly takes.
 const ROOM: usize = 640;
@@ -77,8 +77,8 @@ impl Line<'_> {
         out.number("tries", u64::from(self.tries));
         out.text("request_id", self.request_id);
         if let Some(trace) = self.trace {
-            out.hex("trace_id", &trace.trace_id.to_be_bytes());
-            out.hex("span_id", &trace.span_id.to_be_bytes());
+            out.text("trace_id", std::str::from_utf8(&hex32(trace.trace_id)).ok());
+            out.text("span_id", std::str::from_utf8(&hex16(trace.span_id)).ok());
         }
         out.text("caller", self.caller);
         out.text("protocol", Some(self.protocol));
@@ -126,13 +126,6 @@ impl Json {
         digits(us / 1000, 1, &mut self.0);
         self.0.push('.');
         digits(us % 1000, 3, &mut self.0);
-    }
-
-    fn hex(&mut self, key: &str, bytes: &[u8]) {
-        let mut digits = [b'0'; 32];
-        let digits = digits.get_mut(..2 * bytes.len()).unwrap_or_default();
-        hex(bytes, digits);
-        self.text(key, std::str::from_utf8(digits).ok());
     }
 }
 

@@ -18,6 +18,7 @@ use super::trace::{self, RequestId, Trace};
 use crate::fields::{self, Fields, Name};
 use crate::load::Permit;
 use crate::server::Busy;
+use crate::tenure::Tenure;
 use crate::workers::NO_LINES;
 
 /// The status of an exchange whose client went away before it was answered, as in Nginx's logs.
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     station: Rc<Station>,
     busy: Busy,
     permit: Option<Permit>,
+    /// It is open on a generation of the service's process.
+    held: Option<Busy>,
     pub(crate) started: Instant,
     head: Option<Rc<Head>>,
     version: Version,
@@ -59,6 +62,7 @@ impl Exchange {
             busy: station.cells.request(),
             station: station.clone(),
             permit: None,
+            held: None,
             started: now,
             head: None,
             version,
@@ -117,6 +121,11 @@ impl Exchange {
         self.count_in_flight(1);
     }
 
+    /// It goes to a generation of the service's process, and is counted there to its end.
+    pub(crate) fn holds(&mut self, tenure: &Tenure) {
+        self.held = tenure.hold(self.station.worker);
+    }
+
     /// Where a hop has no balancer that counts them.
     fn count_in_flight(&self, change: i64) {
         if let (Some(_), Some(service)) = (&self.permit, &self.service) {
@@ -156,6 +165,9 @@ impl Exchange {
     /// It lasts: from now on it counts as a stream, not as a request.
     pub(crate) fn is_stream(&mut self) {
         self.busy.becomes_stream();
+        if let Some(held) = &mut self.held {
+            held.becomes_stream();
+        }
         if let Some(permit) = &mut self.permit {
             permit.becomes_stream();
         }
@@ -209,6 +221,7 @@ impl Exchange {
             permit.end(duration, self.status >= 500);
         }
         self.busy.end();
+        self.held = None;
         self.count(duration);
         if self.station.log.is_on() && self.is_kept() {
             self.write(duration);
@@ -283,5 +296,8 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish(false);
+        if let Some(head) = self.head.take() {
+            head.give_back();
+        }
     }
 }

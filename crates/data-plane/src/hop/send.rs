@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use rand::Rng;
+use smallvec::SmallVec;
 use synego_balance::{PickError, Slot, backoff_ceiling};
 use synego_model::{InstanceId, Limits, Reason, ServiceName};
 use synego_runtime::{clock, tasks};
@@ -78,7 +79,7 @@ pub(crate) async fn send(
     if let To::Service(service) = &way.to {
         service.budget.borrow_mut().deposit(exchange.started);
     }
-    let mut tried: Vec<Slot> = Vec::new();
+    let mut tried: SmallVec<[Slot; 4]> = SmallVec::new();
     let mut missed: Option<Refusal> = None;
     loop {
         // pick
@@ -128,7 +129,7 @@ async fn pick(
 ) -> Result<Try, Refusal> {
     let mut began = clock::now();
     match &way.to {
-        To::Own { address, speak, idle_limit } => Ok(Try {
+        To::Own { address, speak, idle_limit, .. } => Ok(Try {
             target: station.pool.target(address, &way.service, *idle_limit),
             speak: *speak,
             connect: OWN_CONNECT,

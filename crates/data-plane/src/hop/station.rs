@@ -31,6 +31,7 @@ use crate::outbound::Outbound;
 use crate::pool::{Pool, Speak};
 use crate::server::{Cells, State};
 use crate::snapshot::SnapshotReader;
+use crate::tenure::Tenure;
 use crate::upstreams::Service;
 
 /// One hop of one server on one worker.
@@ -99,7 +100,7 @@ pub(crate) enum To {
     /// One of the instances of a service.
     Service(Rc<Service>),
     /// The service of one's own sidecar.
-    Own { address: ServiceAddress, speak: Speak, idle_limit: Duration },
+    Own { address: ServiceAddress, speak: Speak, idle_limit: Duration, tenure: Tenure },
 }
 
 impl Table {
@@ -113,7 +114,12 @@ impl Table {
         match self {
             Self::Ingress(ingress) => ingress.route(station, head, fields),
             Self::Outbound(outbound) => outbound.route(station, head).await,
-            Self::Inbound(inbound) => inbound.route(station, client, head),
+            Self::Inbound(inbound) => match inbound.route(station, client, head) {
+                Err(refusal) if inbound.parks(&refusal) => {
+                    Box::pin(inbound.parked_route(station, client, head, fields)).await
+                }
+                found => found,
+            },
         }
     }
 

@@ -46,13 +46,14 @@ impl Trace {
     /// Goes on with the trace of a request, or begins one; writes what the next hop reads.
     pub(crate) fn take(fields: &mut Fields, rng: &mut impl Rng) -> Self {
         let parent = fields.only(Name::TraceParent).and_then(parse);
-        let span_id = rng.random_range(1..=u64::MAX);
+        // Zero stands for none.
+        let span_id = rng.random::<u64>().max(1);
         let trace = match parent {
             Some((trace_id, is_sampled)) => Self { trace_id, span_id, is_sampled },
             None => {
                 fields.remove(Name::TraceState);
                 let is_sampled = rng.random_ratio(1, SAMPLE_ONE_IN);
-                Self { trace_id: rng.random_range(1..=u128::MAX), span_id, is_sampled }
+                Self { trace_id: rng.random::<u128>().max(1), span_id, is_sampled }
             }
         };
         fields.set(Name::TraceParent, &trace.text());
@@ -61,20 +62,40 @@ impl Trace {
 
     fn text(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        text.get_mut(3..35).into_iter().for_each(|part| hex(&self.trace_id.to_be_bytes(), part));
-        text.get_mut(36..52).into_iter().for_each(|part| hex(&self.span_id.to_be_bytes(), part));
-        text.get_mut(53..55).into_iter().for_each(|part| hex(&[u8::from(self.is_sampled)], part));
+        text[3..35].copy_from_slice(&hex32(self.trace_id));
+        text[36..52].copy_from_slice(&hex16(self.span_id));
+        text[54] = b'0' + u8::from(self.is_sampled);
         text
     }
 }
 
-/// Writes bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8], digits: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
+/// The eight lower-case hexadecimal digits of a number, all of them at once: a half of each byte is moved into a byte of
+/// its own, and those above nine are lifted from the digits to the letters.
+fn hex8(number: u32) -> [u8; 8] {
+    let mut halves = u64::from(number);
+    halves = (halves << 16 | halves) & 0x0000_ffff_0000_ffff;
+    halves = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
+    halves = (halves << 4 | halves) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (halves + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (halves + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
+}
+
+/// Sixteen digits.
+pub(crate) fn hex16(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    let (high, low) = digits.split_at_mut(8);
+    high.copy_from_slice(&hex8((number >> 32) as u32));
+    low.copy_from_slice(&hex8(number as u32));
+    digits
+}
+
+/// Thirty-two digits.
+pub(crate) fn hex32(number: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    let (high, low) = digits.split_at_mut(16);
+    high.copy_from_slice(&hex16((number >> 64) as u64));
+    low.copy_from_slice(&hex16(number as u64));
+    digits
 }
 
 /// Trace id and sampled bit of a `traceparent`; `None` when it is malformed. Source: W3C Trace Context, §3.2.
@@ -113,8 +134,7 @@ pub(crate) fn request_id(fields: &mut Fields, trusted: bool, rng: &mut impl Rng)
     if let Some(kept) = fields.only(Name::RequestId).filter(sound).filter(|_| trusted) {
         return RequestId(SmallVec::from_slice(kept));
     }
-    let mut made = [0; 32];
-    hex(&rng.random::<[u8; 16]>(), &mut made);
+    let made = hex32(rng.random());
     fields.set(Name::RequestId, &made);
     RequestId(SmallVec::from_slice(&made))
 }
@@ -130,6 +150,15 @@ mod tests {
     fn taken(value: &str) -> (Trace, Fields) {
         let mut fields: Fields = [("traceparent", value), ("tracestate", "a=b")].into_iter().collect();
         (Trace::take(&mut fields, &mut SmallRng::seed_from_u64(7)), fields)
+    }
+
+    #[test]
+    fn numbers_are_written_as_digits_of_sixteen() {
+        for number in [0, 1, 9, 10, 15, 16, 0x0123_4567_89ab_cdef, u64::MAX, 0xa0b1_9f8e_0a09_90f0] {
+            assert_eq!(hex16(number), format!("{number:016x}").as_bytes());
+            let long = u128::from(number) << 64 | 0xfedc_ba98;
+            assert_eq!(hex32(long), format!("{long:032x}").as_bytes());
+        }
     }
 
     #[test]

@@ -15,11 +15,11 @@ const MAX_IDLE: usize = 256;
 
 /// The idle connections to one address, the last one used at the end.
 #[derive(Default)]
-pub(crate) struct Idle(RefCell<Vec<(Conn, Instant)>>);
+pub(crate) struct Idle(RefCell<Vec<(Box<Conn>, Instant)>>);
 
 impl Idle {
     /// The one used last of those that are still good; older ones wait for the sweep.
-    fn take(&self, limit: Duration, now: Instant) -> Option<Conn> {
+    fn take(&self, limit: Duration, now: Instant) -> Option<Box<Conn>> {
         let mut idle = self.0.borrow_mut();
         while let Some((mut conn, since)) = idle.pop() {
             if now.duration_since(since) < limit && conn.is_quiet() {
@@ -29,7 +29,7 @@ impl Idle {
         None
     }
 
-    pub(super) fn put(&self, conn: Conn, now: Instant) -> bool {
+    pub(super) fn put(&self, conn: Box<Conn>, now: Instant) -> bool {
         let mut idle = self.0.borrow_mut();
         let room = idle.len() < MAX_IDLE;
         if room {
@@ -49,7 +49,7 @@ impl Idle {
     }
 }
 
-pub(super) async fn ready(target: &Rc<Target>, limit: Duration, fresh: bool) -> Result<Conn, ConnectError> {
+pub(super) async fn ready(target: &Rc<Target>, limit: Duration, fresh: bool) -> Result<Box<Conn>, ConnectError> {
     if !fresh && let Some(conn) = target.h1.take(target.idle_limit.get(), clock::now()) {
         return Ok(conn);
     }

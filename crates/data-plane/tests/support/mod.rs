@@ -63,6 +63,7 @@ pub struct Instance {
     pub service: Service,
     pub inbound: Server,
     pub target: Arc<ArcSwap<InboundTarget>>,
+    pub parking: Parking,
     pub load: LoadMeter,
 }
 
@@ -212,11 +213,13 @@ impl Mesh {
         let id: InstanceId = format!("{service}-{}@here", number + 1).parse().expect("an id");
         let target = Arc::new(ArcSwap::from_pointee(target));
         let load = LoadMeter::new(self.handle.count());
+        let parking = Parking::default();
         let config = InboundConfig {
             name: id.as_str().into(),
             service: name(service),
             protocol,
             target: target.clone(),
+            parking: parking.clone(),
             snapshot: self.reader.clone(),
             acceptor: self.acceptor(service),
             connector: Connector::plain(),
@@ -226,7 +229,7 @@ impl Mesh {
         };
         let inbound = self.handle.serve(any(), Hop::Inbound(config)).expect("a port");
         self.endpoint(service, &id, inbound.local_addr(), InstanceState::Ready);
-        Instance { id, service: of, inbound, target, load }
+        Instance { id, service: of, inbound, target, parking, load }
     }
 
     /// Says where an instance is and how.

@@ -10,12 +10,14 @@ use crate::problems::{Problem, Problems};
 use crate::tree::{Entry, Kind, Node};
 
 /// Keys that only a process of ours has.
-pub(crate) const OF_A_PROCESS: &[&str] = &["build", "cwd", "env", "env_file", "instances", "port", "ready", "after"];
+pub(crate) const OF_A_PROCESS: &[&str] =
+    &["build", "cwd", "env", "env_file", "instances", "port", "ready", "after", "watch", "reload"];
 
 pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
     for service in whole.services() {
         origin(whole, service, problems);
         port(service, problems);
+        nothing_moves(service, problems);
         found(service, problems);
         variables(service, problems);
         labels(service, problems);
@@ -67,6 +69,22 @@ fn port(service: &Entry, problems: &mut Problems) {
         .expected("expected `auto` (the default), or `instances: 1`")
         .help("leave `port` out: each process is told its own in `PORT`; clients never see it");
     problems.error(port.span, problem);
+}
+
+/// A reload needs room for one more instance, or leave to miss one.
+fn nothing_moves(service: &Entry, problems: &mut Problems) {
+    let Some(reload) = service.value.get("reload") else { return };
+    let is_none = |key: &str| reload.get(key).and_then(Node::text) == Some("0");
+    // Without the key it may not miss any.
+    if is_none("max_surge") && reload.get("max_unavailable").and_then(Node::text).is_none_or(|count| count == "0") {
+        let problem = Problem::new(
+            "contradiction",
+            format!("`{}` can never be reloaded: it may have no instance more than wanted, and none less", service.key),
+        )
+        .expected("expected `max_surge` or `max_unavailable` above 0")
+        .help("leave `max_surge` out (1), or write `max_unavailable: 1`");
+        problems.error(reload.span, problem);
+    }
 }
 
 /// What is found running has no process of ours.

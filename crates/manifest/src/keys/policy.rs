@@ -283,9 +283,8 @@ static KEYS: &[Key] = &[
         "",
         Live,
         "park: { within: 5s }",
-        "requests wait while every instance restarts",
-    )
-    .later(),
+        "requests wait while every instance restarts; `false`: they are refused",
+    ),
     key(
         "split",
         &Shape::Named { noun: "version", keys: Keys::Free, of: &SHARE, max: 16, shorts: &[], pair: "VERSION: share" },

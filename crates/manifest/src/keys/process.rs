@@ -70,7 +70,14 @@ pub(super) static STOP: Section = Section {
                 "within: 25s",
                 "the one deadline of draining",
             ),
-            key("signal", &TEXT, "TERM", Live, "signal: INT", "what the process gets"),
+            key(
+                "signal",
+                &Shape::Word { what: "signal", built: &["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"], later: &[] },
+                "TERM",
+                Live,
+                "signal: INT",
+                "what the process gets",
+            ),
         ],
     )
 };

@@ -139,14 +139,14 @@ static COMMON_KEYS: &[Key] = &[
         "when it is started again; `never` is a job",
     )
     .later(),
-    key("stop", &Shape::Map(&STOP), "25s", Live, "stop: 60s", "how it is ended").later(),
+    key("stop", &Shape::Map(&STOP), "25s", Live, "stop: 60s", "how it is ended"),
     key("memory", &Shape::Size { min: 1 << 20, max: 1 << 44 }, "", Roll, "memory: 512MiB", "over it, it is restarted")
         .later(),
     key("cpu", &Shape::Cores, "", Roll, "cpu: 0.5", "cores it may use").later(),
     key("files", &Shape::Count { min: 16, max: 10_000_000, words: &[] }, "", Roll, "files: 65536", "files it may open")
         .later(),
-    key("watch", &Shape::Map(&WATCH), "", Live, "watch: [\"src/**\"]", "files whose change reloads it").later(),
-    key("reload", &Shape::Map(&RELOAD), "", Live, "reload: { max_surge: 1 }", "how many are replaced at once").later(),
+    key("watch", &Shape::Map(&WATCH), "", Live, "watch: [\"src/**\"]", "files whose change reloads it"),
+    key("reload", &Shape::Map(&RELOAD), "", Live, "reload: { max_surge: 1 }", "how many are replaced at once"),
     key("handlers", &Shape::Map(&HANDLERS), "", Live, "handlers: ./handlers", "handlers in a file tree").later(),
     key("logs", &Shape::Map(&SERVICE_LOGS), "", Live, "logs: { level: debug }", "what its own lines look like").later(),
     key(

@@ -9,11 +9,11 @@ use tokio::sync::{broadcast, watch};
 
 use super::Orders;
 use super::watch_process::{End, Failure};
+use crate::build;
 use crate::output::{Level, OutputSink};
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
-use crate::{build, environment};
 
 pub(super) struct Course {
     pub(super) spec: ProcessSpec,
@@ -31,8 +31,8 @@ pub(super) struct Course {
 pub(super) enum Told {
     /// End, with so much grace.
     Stop(Duration),
-    /// End and start anew.
-    Restart,
+    /// End with so much grace, and start anew.
+    Restart(Duration),
 }
 
 impl Course {
@@ -47,9 +47,10 @@ impl Course {
             phase: if spec.build.is_some() { Phase::Building } else { Phase::Starting },
             pid: 0,
             started_unix_ms: 0,
-            restarts: 0,
+            restarts: spec.restarts,
             cause: Some(cause(Reason::Starting, "")),
             exit: None,
+            last_lines: Vec::new(),
             status: String::new(),
             memory_bytes: 0,
             cpu_cores: None,
@@ -70,7 +71,8 @@ impl Course {
             let last = match end {
                 End::Told(exit) => Some((exit, None)),
                 End::Again => None,
-                End::Failed(failure) if !self.spec.restart.again => {
+                End::Failed(failure) if !self.spec.restart.again || self.is_on_trial() => {
+                    self.set(|state| state.last_lines.clone_from(&failure.last_lines));
                     Some((failure.exit.unwrap_or(ExitOutcome::NONE), Some(cause(failure.reason, &failure.message))))
                 }
                 End::Failed(failure) => self.back_off(failure).await.map(|exit| (exit, None)),
@@ -92,11 +94,7 @@ impl Course {
         if let (false, Some(command)) = (self.is_built, self.spec.build.clone()) {
             self.set(|state| (state.phase, state.cause) = (Phase::Building, Some(cause(Reason::Starting, "building"))));
             self.tell(ProcessEvent::Building);
-            let (cwd, output) = (self.spec.cwd.clone(), self.output.clone());
-            let built = async {
-                let env = environment::of(&self.spec)?;
-                build::build(&command, &cwd, &env, &output).await
-            };
+            let built = build::of(&self.spec, &command, &self.output);
             let outcome = tokio::select! {
                 outcome = built => outcome,
                 told = self.told() => return Some(self.obey_idle(told)),
@@ -130,6 +128,7 @@ impl Course {
         self.set(|state| {
             (state.phase, state.pid, state.cause) = (phase, 0, Some(cause(reason, &message)));
             state.exit = failure.exit.or(state.exit);
+            state.last_lines.clone_from(&failure.last_lines);
         });
         let note = format!("{message}; starts again in {}", synego_model::text::duration(in_whole_ms(wait)));
         self.output.note(Level::Error, note, failure.pid);
@@ -150,14 +149,19 @@ impl Course {
     fn obey_idle(&mut self, told: Told) -> End {
         match told {
             Told::Stop(_) => End::Told(ExitOutcome::NONE),
-            Told::Restart => self.begin_generation(),
+            Told::Restart(_) => self.begin_anew(),
         }
     }
 
-    /// A new generation is built anew.
-    pub(super) fn begin_generation(&mut self) -> End {
+    /// Whether its first failure is its last.
+    fn is_on_trial(&self) -> bool {
+        self.spec.trial && !self.orders.borrow().adopted
+    }
+
+    /// Whoever orders a new start has built what it needs.
+    pub(super) fn begin_anew(&mut self) -> End {
         self.restarts_seen = self.orders.borrow().restarts;
-        self.is_built = false;
+        self.is_built = true;
         End::Again
     }
 
@@ -169,7 +173,7 @@ impl Course {
             tokio::select! {
                 () = stop.stopped() => Told::Stop(grace),
                 orders = orders.wait_for(|orders| orders.stop.is_some() || orders.restarts != seen) => match orders {
-                    Ok(orders) => orders.stop.map_or(Told::Restart, Told::Stop),
+                    Ok(orders) => orders.stop.map_or(Told::Restart(orders.grace), Told::Stop),
                     // The handle was dropped.
                     Err(_) => Told::Stop(grace),
                 },

@@ -45,7 +45,7 @@ pub(super) struct Failure {
     /// Of the process that ended; 0: none was started.
     pub(super) pid: u32,
     pub(super) ready_for: Duration,
-    last_lines: Vec<String>,
+    pub(super) last_lines: Vec<String>,
 }
 
 impl Failure {
@@ -142,10 +142,10 @@ impl Course {
                 capture.finish(LAST_LINES_WITHIN).await;
                 End::Told(exit)
             }
-            Happened::Told(Told::Restart) => {
-                self.end(leader, self.spec.grace).await;
+            Happened::Told(Told::Restart(grace)) => {
+                self.end(leader, grace).await;
                 capture.finish(LAST_LINES_WITHIN).await;
-                self.begin_generation()
+                self.begin_anew()
             }
         }
     }

@@ -254,7 +254,7 @@ async fn a_restart_is_gentle_and_needs_no_wait() {
     let mut run = start(spec(sh("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done"), dir.path()));
     let first = run.ready().await.pid;
     run.line("up").await;
-    run.supervisor.restart();
+    run.supervisor.restart(Duration::from_secs(5));
     let second = run.until("restarted", |state| state.phase == Phase::Ready && state.pid != first).await;
     assert_eq!(second.restarts, 1);
     assert!(run.messages().contains(&"bye".to_owned()));

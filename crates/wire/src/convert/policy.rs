@@ -1,6 +1,6 @@
 //! Policies and probes: how requests are treated, how health is found out.
 
-use synego_model::{Access, AccessLines, Balance, BalanceKind, Eject, HashKey, HealthSpec, Policy, Probe};
+use synego_model::{Access, AccessLines, Balance, BalanceKind, Eject, HashKey, HealthSpec, Park, Policy, Probe};
 
 use super::access::access;
 use super::{Problems, checked, from_ms, join, ms};
@@ -23,6 +23,7 @@ impl From<&Policy> for pb::Policy {
             balance: Some((&policy.balance).into()),
             eject: policy.eject.as_ref().map(Into::into),
             retries: policy.retries.min(3),
+            park: policy.park.as_ref().map(|park| pb::Park { within_ms: ms(park.within).max(1), max: park.max.max(1) }),
         }
     }
 }
@@ -91,6 +92,10 @@ pub(crate) fn policy(message: &pb::Policy, path: &str, problems: &mut Problems) 
         balance,
         eject,
         retries: problems.range(&join(path, "retries"), message.retries, 0, 3),
+        park: message.park.as_ref().map(|park| Park {
+            within: from_ms(problems.range(&join(path, "park.within_ms"), park.within_ms, 1, MAX_TIMEOUT_MS)),
+            max: problems.range(&join(path, "park.max"), park.max, 1, 100_000),
+        }),
     })
 }
 
@@ -197,6 +202,8 @@ pub struct SidecarSettings {
     pub access: Option<Access>,
     /// Services that have the permission of their own `uses`, by name.
     pub callers: Vec<synego_model::ServiceName>,
+    /// Whether other instances of the service are ready: then requests need not wait for this one.
+    pub others_ready: bool,
 }
 
 impl From<&SidecarSettings> for pb::SidecarSettings {
@@ -209,6 +216,7 @@ impl From<&SidecarSettings> for pb::SidecarSettings {
             access_lines: settings.access_lines.map(Into::into),
             access: settings.access.as_ref().map(Into::into),
             caller: settings.callers.iter().map(ToString::to_string).collect(),
+            others_ready: settings.others_ready,
         }
     }
 }
@@ -257,6 +265,7 @@ fn settings(message: &pb::SidecarSettings, path: &str, problems: &mut Problems) 
         access: access?,
         callers,
         access_lines,
+        others_ready: message.others_ready,
     })
 }
 

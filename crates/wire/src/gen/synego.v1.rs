@@ -111,6 +111,8 @@ pub enum Reason {
     StartFailed = 102,
     /// The process was not ready within its limit. \[503\]
     NotReadyInTime = 103,
+    /// The successor of the process failed to prove itself, so the former one serves on. \[503\]
+    ReloadFailed = 104,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -173,6 +175,7 @@ impl Reason {
             Self::BuildFailed => "REASON_BUILD_FAILED",
             Self::StartFailed => "REASON_START_FAILED",
             Self::NotReadyInTime => "REASON_NOT_READY_IN_TIME",
+            Self::ReloadFailed => "REASON_RELOAD_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -232,6 +235,7 @@ impl Reason {
             "REASON_BUILD_FAILED" => Some(Self::BuildFailed),
             "REASON_START_FAILED" => Some(Self::StartFailed),
             "REASON_NOT_READY_IN_TIME" => Some(Self::NotReadyInTime),
+            "REASON_RELOAD_FAILED" => Some(Self::ReloadFailed),
             _ => None,
         }
     }
@@ -1647,7 +1651,7 @@ pub mod sidecar_server {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromSidecar {
     /// Exactly one is set.
-    #[prost(oneof = "from_sidecar::Is", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_sidecar::Is", tags = "1, 2, 3, 4, 5, 6, 10")]
     pub is: ::core::option::Option<from_sidecar::Is>,
 }
 /// Nested message and enum types in `FromSidecar`.
@@ -1673,13 +1677,16 @@ pub mod from_sidecar {
         /// Lines of the process's output, as many as there are, at most 500.
         #[prost(message, tag = "6")]
         Output(super::OutputLines),
+        /// What becomes of an order.
+        #[prost(message, tag = "10")]
+        Order(super::OrderStep),
     }
 }
 /// One message from a master to a sidecar.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromMaster {
     /// Exactly one is set.
-    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_master::Is", tags = "1, 2, 3, 4, 5, 6, 10")]
     pub is: ::core::option::Option<from_master::Is>,
 }
 /// Nested message and enum types in `FromMaster`.
@@ -1705,6 +1712,9 @@ pub mod from_master {
         /// Whom to trust from now on; after `Joined`, and at each change.
         #[prost(message, tag = "6")]
         Trust(super::Trust),
+        /// Every caller whom this master tells has taken up that this instance drains; once for each drain.
+        #[prost(bool, tag = "10")]
+        DrainKnown(bool),
     }
 }
 /// Who this sidecar is and what stands behind it.
@@ -1972,6 +1982,9 @@ pub struct SidecarSettings {
     /// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
     #[prost(message, optional, tag = "10")]
     pub access_lines: ::core::option::Option<AccessLines>,
+    /// Whether other instances of the service are ready: then requests need not wait while this one restarts.
+    #[prost(bool, tag = "20")]
+    pub others_ready: bool,
 }
 /// Which exchanges get a line in the access log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2248,6 +2261,19 @@ pub struct Policy {
     /// Further tries; 0 to 3.
     #[prost(uint32, tag = "7")]
     pub retries: u32,
+    /// How requests wait while every instance restarts; not set: they are refused.
+    #[prost(message, optional, tag = "8")]
+    pub park: ::core::option::Option<Park>,
+}
+/// How requests wait while every instance of a service restarts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Park {
+    /// How long one waits; milliseconds, 1 to 3,600,000.
+    #[prost(uint32, tag = "1")]
+    pub within_ms: u32,
+    /// How many wait in one instance; 1 to 100,000.
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
 }
 /// How an instance is picked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2353,19 +2379,19 @@ pub struct Eject {
     pub at_most_percent: u32,
 }
 /// What a person asked of one instance.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {
-    /// Returned in `OutputLines.query`, so that the asker is found again.
+    /// Returned in `OutputLines.query` and `OrderStep.query`, so that the asker is found again.
     #[prost(uint64, tag = "3")]
     pub query: u64,
     /// Exactly one is set.
-    #[prost(oneof = "command::Is", tags = "1, 2")]
+    #[prost(oneof = "command::Is", tags = "1, 2, 10")]
     pub is: ::core::option::Option<command::Is>,
 }
 /// Nested message and enum types in `Command`.
 pub mod command {
     /// Exactly one is set.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Is {
         /// Send output lines from now on; ends with `false`.
         #[prost(bool, tag = "1")]
@@ -2373,6 +2399,9 @@ pub mod command {
         /// Send the last lines of the output; at most 10,000.
         #[prost(uint32, tag = "2")]
         RecentOutput(u32),
+        /// Change how the service runs on this machine. What runs is never said: the machine's own file says it.
+        #[prost(message, tag = "10")]
+        Order(super::Order),
     }
 }
 /// Lines of a process's output.
@@ -2544,6 +2573,93 @@ pub struct HandshakesRefused {
     /// At which end the sidecar stood: `accepting` or `connecting`.
     #[prost(string, tag = "3")]
     pub side: ::prost::alloc::string::String,
+}
+/// A change of how a service runs, for the sidecar that gets it or, of `scale`, for its machine.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Order {
+    /// Exactly one is set.
+    #[prost(oneof = "order::Is", tags = "1, 2, 3, 4")]
+    pub is: ::core::option::Option<order::Is>,
+}
+/// Nested message and enum types in `Order`.
+pub mod order {
+    /// Exactly one is set.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Is {
+        /// Replace the process by a new generation that proves itself first.
+        #[prost(message, tag = "1")]
+        Reload(super::Reload),
+        /// Take no further requests and finish those that run; the process stays.
+        #[prost(message, tag = "2")]
+        Drain(super::DrainOrder),
+        /// Take requests again.
+        #[prost(bool, tag = "3")]
+        Undrain(bool),
+        /// Run so many instances of a service on this machine.
+        #[prost(message, tag = "4")]
+        Scale(super::Scale),
+    }
+}
+/// Replace the process of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reload {
+    /// The same for all instances that one person's wish reaches: after a failure on a machine the rest of it is skipped.
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+}
+/// Finish what runs in an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainOrder {
+    /// Time for it; milliseconds, 0: the service's own.
+    #[prost(uint32, tag = "1")]
+    pub within_ms: u32,
+}
+/// Run so many instances.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Scale {
+    /// Name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// How many, 0 to 256.
+    #[prost(uint32, tag = "2")]
+    pub instances: u32,
+    /// As many as the machine's file says, whatever `instances` says.
+    #[prost(bool, tag = "3")]
+    pub as_in_file: bool,
+}
+/// What becomes of an order, at each step of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderStep {
+    /// `Command.query` of the asker.
+    #[prost(uint64, tag = "1")]
+    pub query: u64,
+    /// Where it is: `waiting`, `building`, `starting`, `parking`, `draining`; last `done`, `failed` or `skipped`.
+    #[prost(string, tag = "2")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Why, or what is waited for; at most 4 KiB.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// Generation of the process before.
+    #[prost(uint32, tag = "4")]
+    pub from: u32,
+    /// Generation that serves now.
+    #[prost(uint32, tag = "5")]
+    pub to: u32,
+    /// What the process printed last, where it failed; at most 10 lines.
+    #[prost(string, repeated, tag = "6")]
+    pub line: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Requests that are open.
+    #[prost(uint32, tag = "7")]
+    pub open_requests: u32,
+    /// Streams that are open.
+    #[prost(uint32, tag = "8")]
+    pub open_streams: u32,
+    /// Instances before, for `scale`.
+    #[prost(uint32, tag = "9")]
+    pub before: u32,
+    /// Instances now, for `scale`.
+    #[prost(uint32, tag = "10")]
+    pub after: u32,
 }
 /// Generated client implementations.
 pub mod mesh_client {
@@ -3204,6 +3320,22 @@ pub struct ServiceView {
     /// Whether the manifest names it.
     #[prost(bool, tag = "16")]
     pub declared: bool,
+    /// Machines on which another number of instances is wanted than the file says.
+    #[prost(message, repeated, tag = "17")]
+    pub scaled: ::prost::alloc::vec::Vec<ScaledView>,
+}
+/// A service on a machine on which it was scaled.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScaledView {
+    /// The machine.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// How many instances are wanted there.
+    #[prost(uint32, tag = "2")]
+    pub instances: u32,
+    /// How many the file says.
+    #[prost(uint32, tag = "3")]
+    pub file: u32,
 }
 /// One instance.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3411,6 +3543,9 @@ pub struct Change {
     /// What it touches, for people.
     #[prost(string, tag = "6")]
     pub touches: ::prost::alloc::string::String,
+    /// Whether `apply` takes it at this mesh.
+    #[prost(bool, tag = "7")]
+    pub applies: bool,
 }
 /// One mistake in a manifest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3735,6 +3870,88 @@ pub struct IssuedOperator {
     /// What is kept of it.
     #[prost(message, optional, tag = "3")]
     pub login: ::core::option::Option<LoginView>,
+}
+/// Which processes are to be replaced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadRequest {
+    /// Names of services; with `instance` empty too: every service that the mesh starts.
+    #[prost(string, repeated, tag = "1")]
+    pub service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Instances such as `users-1@vm1`, or `users-1` on each machine.
+    #[prost(string, repeated, tag = "2")]
+    pub instance: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Machines; none: all.
+    #[prost(string, repeated, tag = "3")]
+    pub node: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Which instances are to finish what runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainRequest {
+    /// Names of services.
+    #[prost(string, repeated, tag = "1")]
+    pub service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Instances such as `users-1@vm1`, or `users-1` on each machine.
+    #[prost(string, repeated, tag = "2")]
+    pub instance: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Machines; none: all. Alone: every instance there.
+    #[prost(string, repeated, tag = "3")]
+    pub node: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Time for it; milliseconds, 0: each service's own, at most 600,000.
+    #[prost(uint32, tag = "4")]
+    pub within_ms: u32,
+    /// They take requests again.
+    #[prost(bool, tag = "5")]
+    pub undo: bool,
+}
+/// How many instances are to run.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScaleRequest {
+    /// Name of the service.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Machines; none: all on which it runs.
+    #[prost(string, repeated, tag = "2")]
+    pub node: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many on each, 0 to 256.
+    #[prost(uint32, tag = "3")]
+    pub instances: u32,
+    /// As many as the file says.
+    #[prost(bool, tag = "4")]
+    pub as_in_file: bool,
+}
+/// One step of a reload, drain or scale.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LifecycleStep {
+    /// The instance, such as `users-1@vm1`; of a scale the service and its machine, `users@vm1`.
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// Where it is, `waiting`, `building`, `starting`, `parking` or `draining`; last `done`, `failed` or `skipped`.
+    #[prost(string, tag = "2")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Why, or what is waited for; may be empty.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// Generation of the process before.
+    #[prost(uint32, tag = "4")]
+    pub from: u32,
+    /// Generation that serves now.
+    #[prost(uint32, tag = "5")]
+    pub to: u32,
+    /// What the process printed last, where it failed; at most 10 lines.
+    #[prost(string, repeated, tag = "6")]
+    pub line: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Requests that are open.
+    #[prost(uint32, tag = "7")]
+    pub open_requests: u32,
+    /// Streams that are open.
+    #[prost(uint32, tag = "8")]
+    pub open_streams: u32,
+    /// Instances before, for a scale.
+    #[prost(uint32, tag = "9")]
+    pub before: u32,
+    /// Instances now, for a scale.
+    #[prost(uint32, tag = "10")]
+    pub after: u32,
 }
 /// What one who asks may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -4240,6 +4457,74 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("synego.v1.Admin", "IssueOperator"));
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+        /// and ends when all is done. NOT_FOUND: there is no such service or instance.
+        pub async fn reload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LifecycleStep>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/Reload");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Reload"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+        /// tells each step. NOT_FOUND: there is no such service or instance.
+        pub async fn drain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LifecycleStep>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/Drain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Drain"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+        pub async fn scale(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScaleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LifecycleStep>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/synego.v1.Admin/Scale");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("synego.v1.Admin", "Scale"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4364,6 +4649,41 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::IssueOperatorRequest>,
         ) -> std::result::Result<tonic::Response<super::IssuedOperator>, tonic::Status>;
+        /// Server streaming response type for the Reload method.
+        type ReloadStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LifecycleStep, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+        /// and ends when all is done. NOT_FOUND: there is no such service or instance.
+        async fn reload(
+            &self,
+            request: tonic::Request<super::ReloadRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReloadStream>, tonic::Status>;
+        /// Server streaming response type for the Drain method.
+        type DrainStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LifecycleStep, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+        /// tells each step. NOT_FOUND: there is no such service or instance.
+        async fn drain(
+            &self,
+            request: tonic::Request<super::DrainRequest>,
+        ) -> std::result::Result<tonic::Response<Self::DrainStream>, tonic::Status>;
+        /// Server streaming response type for the Scale method.
+        type ScaleStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LifecycleStep, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+        async fn scale(
+            &self,
+            request: tonic::Request<super::ScaleRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ScaleStream>, tonic::Status>;
     }
     /// Served by a master to people and tools.
     #[derive(Debug)]
@@ -5223,6 +5543,144 @@ pub mod admin_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/Reload" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReloadSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::ReloadRequest>
+                    for ReloadSvc<T> {
+                        type Response = super::LifecycleStep;
+                        type ResponseStream = T::ReloadStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReloadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::reload(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReloadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/Drain" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::DrainRequest>
+                    for DrainSvc<T> {
+                        type Response = super::LifecycleStep;
+                        type ResponseStream = T::DrainStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::drain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/synego.v1.Admin/Scale" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScaleSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::ScaleRequest>
+                    for ScaleSvc<T> {
+                        type Response = super::LifecycleStep;
+                        type ResponseStream = T::ScaleStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScaleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::scale(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScaleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

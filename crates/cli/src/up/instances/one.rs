@@ -1,12 +1,12 @@
 //! One instance from its turn to its end, and what others learn of it meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use synego_model::ServiceName;
 use synego_runtime::Stop;
 use synego_runtime::tasks::{self, Kind};
-use synego_sidecar::{Ended, Shared, Sidecar, SidecarConfig, UplinkStatus};
+use synego_sidecar::{Ended, Orders, Shared, Sidecar, SidecarConfig, UplinkStatus};
 use synego_supervise::{OutputSink, ProcessState};
 use tokio::sync::watch;
 
@@ -20,13 +20,16 @@ pub(super) struct One {
     pub(super) after: Vec<ServiceName>,
     /// How many instances of each service before it must be ready.
     pub(super) wanted: BTreeMap<ServiceName, usize>,
-    pub(super) is_first: bool,
+    /// Whether it builds for all instances of its service.
+    pub(super) builds: bool,
     pub(super) built: Arc<watch::Sender<bool>>,
     pub(super) is_built: watch::Receiver<bool>,
     pub(super) ready: Arc<watch::Sender<Ready>>,
     pub(super) pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
     pub(super) shared: Shared,
     pub(super) sink: OutputSink,
+    /// By which it is told to reload or drain, once it runs.
+    pub(super) orders: Arc<OnceLock<Orders>>,
 }
 
 impl One {
@@ -36,10 +39,7 @@ impl One {
             () = self.turn(has_build) => {}
             () = stop.stopped() => return Ok(Ended::default()),
         }
-        if let (false, Some(process)) = (self.is_first, &mut self.config.process) {
-            // One build serves all instances of the service.
-            process.build = None;
-        }
+        self.config.is_built = !self.builds;
         let service = self.config.service.clone();
         let sidecar = match Sidecar::bind(self.config, self.shared, self.sink.clone()).await {
             Ok(sidecar) => sidecar,
@@ -51,6 +51,8 @@ impl One {
                 return Err(problem);
             }
         };
+        // Bound once.
+        let _first = self.orders.set(sidecar.orders());
         let watching = tasks::spawn(
             "instance-picture",
             Kind::Connection,
@@ -61,7 +63,7 @@ impl One {
                 announcement: sidecar.announcement(),
                 links: sidecar.links(),
                 process: sidecar.process(),
-                built: self.is_first.then_some(self.built),
+                built: self.builds.then_some(self.built),
                 ready: self.ready,
                 pictures: self.pictures,
             }),
@@ -80,7 +82,7 @@ impl One {
         };
         // The sender is this very struct's: it cannot be gone.
         let _ = ready.wait_for(all).await;
-        if has_build && !self.is_first {
+        if has_build && !self.builds {
             let _ = self.is_built.wait_for(|built| *built).await;
         }
     }

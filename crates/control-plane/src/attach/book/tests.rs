@@ -29,7 +29,7 @@ fn book() -> Book {
 fn attach(book: &mut Book, hello: Hello, pid: u32, lives: bool) -> Result<(Accepted, Received), String> {
     let (to, received) = mpsc::channel(8);
     let features = vec![Feature::LiveConfig, Feature::InPlaceDrain];
-    book.attach(hello, pid, features, to, |_| lives).map(|accepted| (accepted, received))
+    book.attach(hello, None, pid, features, to, |_| lives).map(|accepted| (accepted, received))
 }
 
 fn state(book: &mut Book, ms: u64) -> Option<(InstanceState, Option<Reason>)> {
@@ -162,13 +162,13 @@ fn a_new_log_level_goes_to_all_that_take_live_settings() {
 fn a_drain_is_sent_only_to_a_stream_that_understands_it() {
     let drain = || pb::ToService { is: Some(Is::Drain(pb::Drain::default())) };
     let mut book = book();
-    assert_eq!(book.send_drain(drain()), Err(DrainAnswer::NotAttached));
+    assert_eq!(book.send_drain(None, drain()), Err(DrainAnswer::NotAttached));
     let (to, _received) = mpsc::channel(8);
-    book.attach(hello(0, Phase::Ready), 7, Vec::new(), to, |_| true).map(|_| ()).expect("taken");
-    assert_eq!(book.send_drain(drain()), Err(DrainAnswer::NotUnderstood));
+    book.attach(hello(0, Phase::Ready), None, 7, Vec::new(), to, |_| true).map(|_| ()).expect("taken");
+    assert_eq!(book.send_drain(None, drain()), Err(DrainAnswer::NotUnderstood));
     let (accepted, mut received) = attach(&mut book, hello(0, Phase::Ready), 7, true).expect("taken");
-    assert_eq!(book.send_drain(drain()), Ok(0));
+    assert_eq!(book.send_drain(None, drain()), Ok(0));
     assert!(received.try_recv().is_ok());
     book.lost(accepted.stream, at(0));
-    assert_eq!(book.send_drain(drain()), Err(DrainAnswer::NotAttached));
+    assert_eq!(book.send_drain(None, drain()), Err(DrainAnswer::NotAttached));
 }

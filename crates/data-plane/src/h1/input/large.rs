@@ -1,7 +1,6 @@
 //! Parts of large bodies: read into buffers that a worker uses again, since the first touch of fresh memory costs more than
 //! all else of such a read.
 
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use synego_identity::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::spare::{Shelf, Spare};
 
 /// Bytes of one read.
 const SIZE: usize = 128 * 1024;
@@ -18,7 +19,7 @@ const KEPT: usize = 16;
 const SMALL: usize = 16 * 1024;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spare<Box<[u8]>, KEPT> = const { Spare::new() };
 }
 
 /// A buffer that goes back to its worker.
@@ -26,7 +27,7 @@ struct Lent(Box<[u8]>);
 
 impl Lent {
     fn take() -> Self {
-        Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into()))
+        Self(SPARE.take().unwrap_or_else(|| vec![0; SIZE].into()))
     }
 }
 
@@ -38,14 +39,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
-        // A part may outlive what its thread keeps.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT {
-                spare.push(buffer);
-            }
-        });
+        SPARE.keep(std::mem::take(&mut self.0));
     }
 }
 

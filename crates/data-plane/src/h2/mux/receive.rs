@@ -236,7 +236,7 @@ impl Mux {
             return Err(Fault::Stream(Wrong(id, Code::REFUSED_STREAM)));
         }
         let (request, length) = match fields.request() {
-            Ok((request, length)) => (Some(Box::new(request)), length),
+            Ok((request, length)) => (Some(request.boxed()), length),
             Err(Refused::TooLarge) => (None, None),
             Err(Refused::Malformed) => return Err(Fault::Stream(Wrong(id, Code::PROTOCOL_ERROR))),
         };

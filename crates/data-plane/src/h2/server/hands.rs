@@ -1,6 +1,6 @@
 //! Tasks that answer streams, used again: making one costs more than most of what it does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -9,12 +9,13 @@ use synego_runtime::tasks;
 
 use super::{Job, serve_stream};
 use crate::hop::timer::Alarm;
+use crate::spare::{Shelf, Spare};
 
 /// Tasks of a worker that wait for a stream; more than these end with theirs.
 const KEPT: usize = 64;
 
 thread_local! {
-    static IDLE: RefCell<Vec<Rc<Hand>>> = const { RefCell::new(Vec::new()) };
+    static IDLE: Spare<Rc<Hand>, KEPT> = const { Spare::new() };
 }
 
 /// A task, as those see it who have work for it.
@@ -27,7 +28,7 @@ struct Hand {
 /// Has a stream answered, by a task that waits or by a new one.
 pub(super) fn work(job: Job) {
     let job = Box::new(job);
-    let Some(hand) = IDLE.with_borrow_mut(Vec::pop) else {
+    let Some(hand) = IDLE.take() else {
         tasks::spawn_local("http2-stream", tasks::Kind::Connection, run(job));
         return;
     };
@@ -43,14 +44,7 @@ async fn run(first: Box<Job>) {
     let mut alarm = Alarm::default();
     while let Some(job) = next.take() {
         serve_stream(job, &mut alarm).await;
-        let is_kept = IDLE.with_borrow_mut(|idle| {
-            let has_room = idle.len() < KEPT;
-            if has_room {
-                idle.push(hand.clone());
-            }
-            has_room
-        });
-        if !is_kept {
+        if !IDLE.keep(hand.clone()) {
             return;
         }
         let job = poll_fn(|cx| match hand.job.take() {

@@ -905,7 +905,9 @@ type ServiceView struct {
 	// Its places, as said; empty: inside only.
 	Route []string `protobuf:"bytes,15,rep,name=route,proto3" json:"route,omitempty"`
 	// Whether the manifest names it.
-	Declared      bool `protobuf:"varint,16,opt,name=declared,proto3" json:"declared,omitempty"`
+	Declared bool `protobuf:"varint,16,opt,name=declared,proto3" json:"declared,omitempty"`
+	// Machines on which another number of instances is wanted than the file says.
+	Scaled        []*ScaledView `protobuf:"bytes,17,rep,name=scaled,proto3" json:"scaled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1054,77 @@ func (x *ServiceView) GetDeclared() bool {
 	return false
 }
 
+func (x *ServiceView) GetScaled() []*ScaledView {
+	if x != nil {
+		return x.Scaled
+	}
+	return nil
+}
+
+// A service on a machine on which it was scaled.
+type ScaledView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// How many instances are wanted there.
+	Instances uint32 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	// How many the file says.
+	File          uint32 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScaledView) Reset() {
+	*x = ScaledView{}
+	mi := &file_synego_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScaledView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScaledView) ProtoMessage() {}
+
+func (x *ScaledView) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScaledView.ProtoReflect.Descriptor instead.
+func (*ScaledView) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ScaledView) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ScaledView) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ScaledView) GetFile() uint32 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
 // One instance.
 type InstanceView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1095,7 +1168,7 @@ type InstanceView struct {
 
 func (x *InstanceView) Reset() {
 	*x = InstanceView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[13]
+	mi := &file_synego_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1180,7 @@ func (x *InstanceView) String() string {
 func (*InstanceView) ProtoMessage() {}
 
 func (x *InstanceView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[13]
+	mi := &file_synego_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1193,7 @@ func (x *InstanceView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceView.ProtoReflect.Descriptor instead.
 func (*InstanceView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InstanceView) GetId() string {
@@ -1265,7 +1338,7 @@ type RouteView struct {
 
 func (x *RouteView) Reset() {
 	*x = RouteView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[14]
+	mi := &file_synego_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1350,7 @@ func (x *RouteView) String() string {
 func (*RouteView) ProtoMessage() {}
 
 func (x *RouteView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[14]
+	mi := &file_synego_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1363,7 @@ func (x *RouteView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteView.ProtoReflect.Descriptor instead.
 func (*RouteView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RouteView) GetPlace() string {
@@ -1357,7 +1430,7 @@ type NodeView struct {
 
 func (x *NodeView) Reset() {
 	*x = NodeView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[15]
+	mi := &file_synego_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1442,7 @@ func (x *NodeView) String() string {
 func (*NodeView) ProtoMessage() {}
 
 func (x *NodeView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[15]
+	mi := &file_synego_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1455,7 @@ func (x *NodeView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeView.ProtoReflect.Descriptor instead.
 func (*NodeView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeView) GetName() string {
@@ -1431,7 +1504,7 @@ type GatewayView struct {
 
 func (x *GatewayView) Reset() {
 	*x = GatewayView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[16]
+	mi := &file_synego_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1516,7 @@ func (x *GatewayView) String() string {
 func (*GatewayView) ProtoMessage() {}
 
 func (x *GatewayView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[16]
+	mi := &file_synego_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1529,7 @@ func (x *GatewayView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayView.ProtoReflect.Descriptor instead.
 func (*GatewayView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GatewayView) GetEngine() string {
@@ -1530,7 +1603,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_synego_v1_admin_proto_msgTypes[17]
+	mi := &file_synego_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1615,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[17]
+	mi := &file_synego_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1628,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Warning) GetCode() string {
@@ -1596,7 +1669,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[18]
+	mi := &file_synego_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1681,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[18]
+	mi := &file_synego_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1694,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApplyRequest) GetFile() []*ManifestFile {
@@ -1667,7 +1740,7 @@ type ManifestFile struct {
 
 func (x *ManifestFile) Reset() {
 	*x = ManifestFile{}
-	mi := &file_synego_v1_admin_proto_msgTypes[19]
+	mi := &file_synego_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1752,7 @@ func (x *ManifestFile) String() string {
 func (*ManifestFile) ProtoMessage() {}
 
 func (x *ManifestFile) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[19]
+	mi := &file_synego_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1765,7 @@ func (x *ManifestFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestFile.ProtoReflect.Descriptor instead.
 func (*ManifestFile) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ManifestFile) GetPath() string {
@@ -1733,7 +1806,7 @@ type ApplyResult struct {
 
 func (x *ApplyResult) Reset() {
 	*x = ApplyResult{}
-	mi := &file_synego_v1_admin_proto_msgTypes[20]
+	mi := &file_synego_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1818,7 @@ func (x *ApplyResult) String() string {
 func (*ApplyResult) ProtoMessage() {}
 
 func (x *ApplyResult) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[20]
+	mi := &file_synego_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1831,7 @@ func (x *ApplyResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResult.ProtoReflect.Descriptor instead.
 func (*ApplyResult) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyResult) GetRevision() uint64 {
@@ -1803,14 +1876,16 @@ type Change struct {
 	// `live`, `edge`, `socket`, `scale`, `roll`, `self` or `never`.
 	Effect string `protobuf:"bytes,5,opt,name=effect,proto3" json:"effect,omitempty"`
 	// What it touches, for people.
-	Touches       string `protobuf:"bytes,6,opt,name=touches,proto3" json:"touches,omitempty"`
+	Touches string `protobuf:"bytes,6,opt,name=touches,proto3" json:"touches,omitempty"`
+	// Whether `apply` takes it at this mesh.
+	Applies       bool `protobuf:"varint,7,opt,name=applies,proto3" json:"applies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_synego_v1_admin_proto_msgTypes[21]
+	mi := &file_synego_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1897,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[21]
+	mi := &file_synego_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1910,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Change) GetPath() string {
@@ -1880,6 +1955,13 @@ func (x *Change) GetTouches() string {
 	return ""
 }
 
+func (x *Change) GetApplies() bool {
+	if x != nil {
+		return x.Applies
+	}
+	return false
+}
+
 // One mistake in a manifest.
 type Diagnostic struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1907,7 +1989,7 @@ type Diagnostic struct {
 
 func (x *Diagnostic) Reset() {
 	*x = Diagnostic{}
-	mi := &file_synego_v1_admin_proto_msgTypes[22]
+	mi := &file_synego_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2001,7 @@ func (x *Diagnostic) String() string {
 func (*Diagnostic) ProtoMessage() {}
 
 func (x *Diagnostic) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[22]
+	mi := &file_synego_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2014,7 @@ func (x *Diagnostic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diagnostic.ProtoReflect.Descriptor instead.
 func (*Diagnostic) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Diagnostic) GetFile() string {
@@ -2015,7 +2097,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[23]
+	mi := &file_synego_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2109,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[23]
+	mi := &file_synego_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2122,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogsRequest) GetService() []string {
@@ -2084,7 +2166,7 @@ type LogsBatch struct {
 
 func (x *LogsBatch) Reset() {
 	*x = LogsBatch{}
-	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	mi := &file_synego_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2178,7 @@ func (x *LogsBatch) String() string {
 func (*LogsBatch) ProtoMessage() {}
 
 func (x *LogsBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[24]
+	mi := &file_synego_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2191,7 @@ func (x *LogsBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsBatch.ProtoReflect.Descriptor instead.
 func (*LogsBatch) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogsBatch) GetLine() []*LogsLine {
@@ -2141,7 +2223,7 @@ type LogsLine struct {
 
 func (x *LogsLine) Reset() {
 	*x = LogsLine{}
-	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	mi := &file_synego_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2235,7 @@ func (x *LogsLine) String() string {
 func (*LogsLine) ProtoMessage() {}
 
 func (x *LogsLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[25]
+	mi := &file_synego_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2248,7 @@ func (x *LogsLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsLine.ProtoReflect.Descriptor instead.
 func (*LogsLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogsLine) GetInstance() string {
@@ -2203,7 +2285,7 @@ type DownRequest struct {
 
 func (x *DownRequest) Reset() {
 	*x = DownRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[26]
+	mi := &file_synego_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2297,7 @@ func (x *DownRequest) String() string {
 func (*DownRequest) ProtoMessage() {}
 
 func (x *DownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[26]
+	mi := &file_synego_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2310,7 @@ func (x *DownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownRequest.ProtoReflect.Descriptor instead.
 func (*DownRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DownRequest) GetWithinMs() uint32 {
@@ -2262,7 +2344,7 @@ type DownProgress struct {
 
 func (x *DownProgress) Reset() {
 	*x = DownProgress{}
-	mi := &file_synego_v1_admin_proto_msgTypes[27]
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2356,7 @@ func (x *DownProgress) String() string {
 func (*DownProgress) ProtoMessage() {}
 
 func (x *DownProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[27]
+	mi := &file_synego_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2369,7 @@ func (x *DownProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownProgress.ProtoReflect.Descriptor instead.
 func (*DownProgress) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DownProgress) GetInstance() string {
@@ -2331,7 +2413,7 @@ type TokenCreateRequest struct {
 
 func (x *TokenCreateRequest) Reset() {
 	*x = TokenCreateRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2425,7 @@ func (x *TokenCreateRequest) String() string {
 func (*TokenCreateRequest) ProtoMessage() {}
 
 func (x *TokenCreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[28]
+	mi := &file_synego_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2438,7 @@ func (x *TokenCreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenCreateRequest.ProtoReflect.Descriptor instead.
 func (*TokenCreateRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TokenCreateRequest) GetService() string {
@@ -2386,7 +2468,7 @@ type TokenCreated struct {
 
 func (x *TokenCreated) Reset() {
 	*x = TokenCreated{}
-	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2480,7 @@ func (x *TokenCreated) String() string {
 func (*TokenCreated) ProtoMessage() {}
 
 func (x *TokenCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[29]
+	mi := &file_synego_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2493,7 @@ func (x *TokenCreated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenCreated.ProtoReflect.Descriptor instead.
 func (*TokenCreated) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TokenCreated) GetToken() string {
@@ -2437,7 +2519,7 @@ type TokenListRequest struct {
 
 func (x *TokenListRequest) Reset() {
 	*x = TokenListRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2531,7 @@ func (x *TokenListRequest) String() string {
 func (*TokenListRequest) ProtoMessage() {}
 
 func (x *TokenListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[30]
+	mi := &file_synego_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2544,7 @@ func (x *TokenListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenListRequest.ProtoReflect.Descriptor instead.
 func (*TokenListRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 // All join tokens.
@@ -2476,7 +2558,7 @@ type TokenListAnswer struct {
 
 func (x *TokenListAnswer) Reset() {
 	*x = TokenListAnswer{}
-	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2570,7 @@ func (x *TokenListAnswer) String() string {
 func (*TokenListAnswer) ProtoMessage() {}
 
 func (x *TokenListAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[31]
+	mi := &file_synego_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2583,7 @@ func (x *TokenListAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenListAnswer.ProtoReflect.Descriptor instead.
 func (*TokenListAnswer) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TokenListAnswer) GetToken() []*TokenView {
@@ -2522,7 +2604,7 @@ type TokenRevokeRequest struct {
 
 func (x *TokenRevokeRequest) Reset() {
 	*x = TokenRevokeRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2616,7 @@ func (x *TokenRevokeRequest) String() string {
 func (*TokenRevokeRequest) ProtoMessage() {}
 
 func (x *TokenRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[32]
+	mi := &file_synego_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2629,7 @@ func (x *TokenRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokenRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenRevokeRequest) GetId() string {
@@ -2578,7 +2660,7 @@ type TokenView struct {
 
 func (x *TokenView) Reset() {
 	*x = TokenView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2672,7 @@ func (x *TokenView) String() string {
 func (*TokenView) ProtoMessage() {}
 
 func (x *TokenView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[33]
+	mi := &file_synego_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2685,7 @@ func (x *TokenView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenView.ProtoReflect.Descriptor instead.
 func (*TokenView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenView) GetId() string {
@@ -2657,7 +2739,7 @@ type CaStatusRequest struct {
 
 func (x *CaStatusRequest) Reset() {
 	*x = CaStatusRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2751,7 @@ func (x *CaStatusRequest) String() string {
 func (*CaStatusRequest) ProtoMessage() {}
 
 func (x *CaStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[34]
+	mi := &file_synego_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2764,7 @@ func (x *CaStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaStatusRequest.ProtoReflect.Descriptor instead.
 func (*CaStatusRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 // What shall become of a rotation.
@@ -2698,7 +2780,7 @@ type CaRotateRequest struct {
 
 func (x *CaRotateRequest) Reset() {
 	*x = CaRotateRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +2792,7 @@ func (x *CaRotateRequest) String() string {
 func (*CaRotateRequest) ProtoMessage() {}
 
 func (x *CaRotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[35]
+	mi := &file_synego_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +2805,7 @@ func (x *CaRotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaRotateRequest.ProtoReflect.Descriptor instead.
 func (*CaRotateRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CaRotateRequest) GetFast() bool {
@@ -2749,7 +2831,7 @@ type CaExportRequest struct {
 
 func (x *CaExportRequest) Reset() {
 	*x = CaExportRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2843,7 @@ func (x *CaExportRequest) String() string {
 func (*CaExportRequest) ProtoMessage() {}
 
 func (x *CaExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[36]
+	mi := &file_synego_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2856,7 @@ func (x *CaExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaExportRequest.ProtoReflect.Descriptor instead.
 func (*CaExportRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 // A root and its key.
@@ -2790,7 +2872,7 @@ type CaPem struct {
 
 func (x *CaPem) Reset() {
 	*x = CaPem{}
-	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +2884,7 @@ func (x *CaPem) String() string {
 func (*CaPem) ProtoMessage() {}
 
 func (x *CaPem) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[37]
+	mi := &file_synego_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +2897,7 @@ func (x *CaPem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaPem.ProtoReflect.Descriptor instead.
 func (*CaPem) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CaPem) GetCertificate() string {
@@ -2869,7 +2951,7 @@ type CaView struct {
 
 func (x *CaView) Reset() {
 	*x = CaView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +2963,7 @@ func (x *CaView) String() string {
 func (*CaView) ProtoMessage() {}
 
 func (x *CaView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[38]
+	mi := &file_synego_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2976,7 @@ func (x *CaView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaView.ProtoReflect.Descriptor instead.
 func (*CaView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CaView) GetMesh() string {
@@ -3014,7 +3096,7 @@ type RootView struct {
 
 func (x *RootView) Reset() {
 	*x = RootView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3108,7 @@ func (x *RootView) String() string {
 func (*RootView) ProtoMessage() {}
 
 func (x *RootView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[39]
+	mi := &file_synego_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3121,7 @@ func (x *RootView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootView.ProtoReflect.Descriptor instead.
 func (*RootView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RootView) GetFingerprint() string {
@@ -3092,7 +3174,7 @@ type WaitingView struct {
 
 func (x *WaitingView) Reset() {
 	*x = WaitingView{}
-	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3186,7 @@ func (x *WaitingView) String() string {
 func (*WaitingView) ProtoMessage() {}
 
 func (x *WaitingView) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[40]
+	mi := &file_synego_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3199,7 @@ func (x *WaitingView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingView.ProtoReflect.Descriptor instead.
 func (*WaitingView) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WaitingView) GetHolder() string {
@@ -3152,7 +3234,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3246,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[41]
+	mi := &file_synego_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3259,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *IdentityRequest) GetInstance() []string {
@@ -3206,7 +3288,7 @@ type IdentityAnswer struct {
 
 func (x *IdentityAnswer) Reset() {
 	*x = IdentityAnswer{}
-	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3300,7 @@ func (x *IdentityAnswer) String() string {
 func (*IdentityAnswer) ProtoMessage() {}
 
 func (x *IdentityAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[42]
+	mi := &file_synego_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3313,7 @@ func (x *IdentityAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityAnswer.ProtoReflect.Descriptor instead.
 func (*IdentityAnswer) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *IdentityAnswer) GetMesh() string {
@@ -3282,7 +3364,7 @@ type InstanceIdentity struct {
 
 func (x *InstanceIdentity) Reset() {
 	*x = InstanceIdentity{}
-	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3376,7 @@ func (x *InstanceIdentity) String() string {
 func (*InstanceIdentity) ProtoMessage() {}
 
 func (x *InstanceIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[43]
+	mi := &file_synego_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3389,7 @@ func (x *InstanceIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstanceIdentity.ProtoReflect.Descriptor instead.
 func (*InstanceIdentity) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *InstanceIdentity) GetInstance() string {
@@ -3341,7 +3423,7 @@ type IssueOperatorRequest struct {
 
 func (x *IssueOperatorRequest) Reset() {
 	*x = IssueOperatorRequest{}
-	mi := &file_synego_v1_admin_proto_msgTypes[44]
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3435,7 @@ func (x *IssueOperatorRequest) String() string {
 func (*IssueOperatorRequest) ProtoMessage() {}
 
 func (x *IssueOperatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[44]
+	mi := &file_synego_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3448,7 @@ func (x *IssueOperatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueOperatorRequest.ProtoReflect.Descriptor instead.
 func (*IssueOperatorRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *IssueOperatorRequest) GetName() string {
@@ -3412,7 +3494,7 @@ type IssuedOperator struct {
 
 func (x *IssuedOperator) Reset() {
 	*x = IssuedOperator{}
-	mi := &file_synego_v1_admin_proto_msgTypes[45]
+	mi := &file_synego_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3506,7 @@ func (x *IssuedOperator) String() string {
 func (*IssuedOperator) ProtoMessage() {}
 
 func (x *IssuedOperator) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_admin_proto_msgTypes[45]
+	mi := &file_synego_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3519,7 @@ func (x *IssuedOperator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuedOperator.ProtoReflect.Descriptor instead.
 func (*IssuedOperator) Descriptor() ([]byte, []int) {
-	return file_synego_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *IssuedOperator) GetCertificate() []byte {
@@ -3459,6 +3541,352 @@ func (x *IssuedOperator) GetLogin() *LoginView {
 		return x.Login
 	}
 	return nil
+}
+
+// Which processes are to be replaced.
+type ReloadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of services; with `instance` empty too: every service that the mesh starts.
+	Service []string `protobuf:"bytes,1,rep,name=service,proto3" json:"service,omitempty"`
+	// Instances such as `users-1@vm1`, or `users-1` on each machine.
+	Instance []string `protobuf:"bytes,2,rep,name=instance,proto3" json:"instance,omitempty"`
+	// Machines; none: all.
+	Node          []string `protobuf:"bytes,3,rep,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ReloadRequest) GetService() []string {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *ReloadRequest) GetInstance() []string {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *ReloadRequest) GetNode() []string {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+// Which instances are to finish what runs.
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of services.
+	Service []string `protobuf:"bytes,1,rep,name=service,proto3" json:"service,omitempty"`
+	// Instances such as `users-1@vm1`, or `users-1` on each machine.
+	Instance []string `protobuf:"bytes,2,rep,name=instance,proto3" json:"instance,omitempty"`
+	// Machines; none: all. Alone: every instance there.
+	Node []string `protobuf:"bytes,3,rep,name=node,proto3" json:"node,omitempty"`
+	// Time for it; milliseconds, 0: each service's own, at most 600,000.
+	WithinMs uint32 `protobuf:"varint,4,opt,name=within_ms,json=withinMs,proto3" json:"within_ms,omitempty"`
+	// They take requests again.
+	Undo          bool `protobuf:"varint,5,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *DrainRequest) GetService() []string {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetInstance() []string {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetNode() []string {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetWithinMs() uint32 {
+	if x != nil {
+		return x.WithinMs
+	}
+	return 0
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// How many instances are to run.
+type ScaleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Machines; none: all on which it runs.
+	Node []string `protobuf:"bytes,2,rep,name=node,proto3" json:"node,omitempty"`
+	// How many on each, 0 to 256.
+	Instances uint32 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
+	// As many as the file says.
+	AsInFile      bool `protobuf:"varint,4,opt,name=as_in_file,json=asInFile,proto3" json:"as_in_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScaleRequest) Reset() {
+	*x = ScaleRequest{}
+	mi := &file_synego_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScaleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScaleRequest) ProtoMessage() {}
+
+func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
+func (*ScaleRequest) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ScaleRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ScaleRequest) GetNode() []string {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ScaleRequest) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *ScaleRequest) GetAsInFile() bool {
+	if x != nil {
+		return x.AsInFile
+	}
+	return false
+}
+
+// One step of a reload, drain or scale.
+type LifecycleStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The instance, such as `users-1@vm1`; of a scale the service and its machine, `users@vm1`.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Where it is, `waiting`, `building`, `starting`, `parking` or `draining`; last `done`, `failed` or `skipped`.
+	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why, or what is waited for; may be empty.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Generation of the process before.
+	From uint32 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
+	// Generation that serves now.
+	To uint32 `protobuf:"varint,5,opt,name=to,proto3" json:"to,omitempty"`
+	// What the process printed last, where it failed; at most 10 lines.
+	Line []string `protobuf:"bytes,6,rep,name=line,proto3" json:"line,omitempty"`
+	// Requests that are open.
+	OpenRequests uint32 `protobuf:"varint,7,opt,name=open_requests,json=openRequests,proto3" json:"open_requests,omitempty"`
+	// Streams that are open.
+	OpenStreams uint32 `protobuf:"varint,8,opt,name=open_streams,json=openStreams,proto3" json:"open_streams,omitempty"`
+	// Instances before, for a scale.
+	Before uint32 `protobuf:"varint,9,opt,name=before,proto3" json:"before,omitempty"`
+	// Instances now, for a scale.
+	After         uint32 `protobuf:"varint,10,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecycleStep) Reset() {
+	*x = LifecycleStep{}
+	mi := &file_synego_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecycleStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecycleStep) ProtoMessage() {}
+
+func (x *LifecycleStep) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecycleStep.ProtoReflect.Descriptor instead.
+func (*LifecycleStep) Descriptor() ([]byte, []int) {
+	return file_synego_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *LifecycleStep) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *LifecycleStep) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *LifecycleStep) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LifecycleStep) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *LifecycleStep) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *LifecycleStep) GetLine() []string {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *LifecycleStep) GetOpenRequests() uint32 {
+	if x != nil {
+		return x.OpenRequests
+	}
+	return 0
+}
+
+func (x *LifecycleStep) GetOpenStreams() uint32 {
+	if x != nil {
+		return x.OpenStreams
+	}
+	return 0
+}
+
+func (x *LifecycleStep) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *LifecycleStep) GetAfter() uint32 {
+	if x != nil {
+		return x.After
+	}
+	return 0
 }
 
 var File_synego_v1_admin_proto protoreflect.FileDescriptor
@@ -3518,7 +3946,7 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\aingress\x18\x02 \x01(\tR\aingress\x12\x12\n" +
 	"\x04mesh\x18\x03 \x01(\tR\x04mesh\x12\x14\n" +
 	"\x05admin\x18\x04 \x01(\tR\x05admin\x12&\n" +
-	"\x0fstarted_unix_ms\x18\x05 \x01(\x04R\rstartedUnixMs\"\xab\x04\n" +
+	"\x0fstarted_unix_ms\x18\x05 \x01(\x04R\rstartedUnixMs\"\xda\x04\n" +
 	"\vServiceView\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.synego.v1.InstanceStateR\x05state\x12+\n" +
@@ -3538,7 +3966,13 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\x04uses\x18\r \x03(\tR\x04uses\x12)\n" +
 	"\x06policy\x18\x0e \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12\x14\n" +
 	"\x05route\x18\x0f \x03(\tR\x05route\x12\x1a\n" +
-	"\bdeclared\x18\x10 \x01(\bR\bdeclared\"\xf0\x04\n" +
+	"\bdeclared\x18\x10 \x01(\bR\bdeclared\x12-\n" +
+	"\x06scaled\x18\x11 \x03(\v2\x15.synego.v1.ScaledViewR\x06scaled\"R\n" +
+	"\n" +
+	"ScaledView\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\rR\x04file\"\xf0\x04\n" +
 	"\fInstanceView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -3605,14 +4039,15 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\x06change\x18\x03 \x03(\v2\x11.synego.v1.ChangeR\x06change\x125\n" +
 	"\n" +
 	"diagnostic\x18\x04 \x03(\v2\x15.synego.v1.DiagnosticR\n" +
-	"diagnostic\"\x94\x01\n" +
+	"diagnostic\"\xae\x01\n" +
 	"\x06Change\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x16\n" +
 	"\x06before\x18\x03 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\tR\x05after\x12\x16\n" +
 	"\x06effect\x18\x05 \x01(\tR\x06effect\x12\x18\n" +
-	"\atouches\x18\x06 \x01(\tR\atouches\"\xe2\x01\n" +
+	"\atouches\x18\x06 \x01(\tR\atouches\x12\x18\n" +
+	"\aapplies\x18\a \x01(\bR\aapplies\"\xe2\x01\n" +
 	"\n" +
 	"Diagnostic\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
@@ -3717,12 +4152,41 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\x0eIssuedOperator\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x12\n" +
 	"\x04root\x18\x02 \x03(\fR\x04root\x12*\n" +
-	"\x05login\x18\x03 \x01(\v2\x14.synego.v1.LoginViewR\x05login*g\n" +
+	"\x05login\x18\x03 \x01(\v2\x14.synego.v1.LoginViewR\x05login\"Y\n" +
+	"\rReloadRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x03(\tR\aservice\x12\x1a\n" +
+	"\binstance\x18\x02 \x03(\tR\binstance\x12\x12\n" +
+	"\x04node\x18\x03 \x03(\tR\x04node\"\x89\x01\n" +
+	"\fDrainRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x03(\tR\aservice\x12\x1a\n" +
+	"\binstance\x18\x02 \x03(\tR\binstance\x12\x12\n" +
+	"\x04node\x18\x03 \x03(\tR\x04node\x12\x1b\n" +
+	"\twithin_ms\x18\x04 \x01(\rR\bwithinMs\x12\x12\n" +
+	"\x04undo\x18\x05 \x01(\bR\x04undo\"x\n" +
+	"\fScaleRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04node\x18\x02 \x03(\tR\x04node\x12\x1c\n" +
+	"\tinstances\x18\x03 \x01(\rR\tinstances\x12\x1c\n" +
+	"\n" +
+	"as_in_file\x18\x04 \x01(\bR\basInFile\"\x8d\x02\n" +
+	"\rLifecycleStep\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\rR\x02to\x12\x12\n" +
+	"\x04line\x18\x06 \x03(\tR\x04line\x12#\n" +
+	"\ropen_requests\x18\a \x01(\rR\fopenRequests\x12!\n" +
+	"\fopen_streams\x18\b \x01(\rR\vopenStreams\x12\x16\n" +
+	"\x06before\x18\t \x01(\rR\x06before\x12\x14\n" +
+	"\x05after\x18\n" +
+	" \x01(\rR\x05after*g\n" +
 	"\tAdminRole\x12\x1a\n" +
 	"\x16ADMIN_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fADMIN_ROLE_LOOK\x10\x01\x12\x13\n" +
 	"\x0fADMIN_ROLE_READ\x10\x02\x12\x14\n" +
-	"\x10ADMIN_ROLE_WRITE\x10\x032\xea\b\n" +
+	"\x10ADMIN_ROLE_WRITE\x10\x032\xa6\n" +
+	"\n" +
 	"\x05Admin\x121\n" +
 	"\x03Get\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView\x125\n" +
 	"\x05Watch\x12\x15.synego.v1.GetRequest\x1a\x13.synego.v1.MeshView0\x01\x128\n" +
@@ -3743,7 +4207,10 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\bCaExport\x12\x1a.synego.v1.CaExportRequest\x1a\x10.synego.v1.CaPem\x12/\n" +
 	"\bCaImport\x12\x10.synego.v1.CaPem\x1a\x11.synego.v1.CaView\x12A\n" +
 	"\bIdentity\x12\x1a.synego.v1.IdentityRequest\x1a\x19.synego.v1.IdentityAnswer\x12K\n" +
-	"\rIssueOperator\x12\x1f.synego.v1.IssueOperatorRequest\x1a\x19.synego.v1.IssuedOperatorBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\rIssueOperator\x12\x1f.synego.v1.IssueOperatorRequest\x1a\x19.synego.v1.IssuedOperator\x12>\n" +
+	"\x06Reload\x12\x18.synego.v1.ReloadRequest\x1a\x18.synego.v1.LifecycleStep0\x01\x12<\n" +
+	"\x05Drain\x12\x17.synego.v1.DrainRequest\x1a\x18.synego.v1.LifecycleStep0\x01\x12<\n" +
+	"\x05Scale\x12\x17.synego.v1.ScaleRequest\x1a\x18.synego.v1.LifecycleStep0\x01BJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_admin_proto_rawDescOnce sync.Once
@@ -3758,7 +4225,7 @@ func file_synego_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_synego_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_synego_v1_admin_proto_goTypes = []any{
 	(AdminRole)(0),               // 0: synego.v1.AdminRole
 	(*WhoAmIRequest)(nil),        // 1: synego.v1.WhoAmIRequest
@@ -3774,49 +4241,54 @@ var file_synego_v1_admin_proto_goTypes = []any{
 	(*MeshView)(nil),             // 11: synego.v1.MeshView
 	(*MasterView)(nil),           // 12: synego.v1.MasterView
 	(*ServiceView)(nil),          // 13: synego.v1.ServiceView
-	(*InstanceView)(nil),         // 14: synego.v1.InstanceView
-	(*RouteView)(nil),            // 15: synego.v1.RouteView
-	(*NodeView)(nil),             // 16: synego.v1.NodeView
-	(*GatewayView)(nil),          // 17: synego.v1.GatewayView
-	(*Warning)(nil),              // 18: synego.v1.Warning
-	(*ApplyRequest)(nil),         // 19: synego.v1.ApplyRequest
-	(*ManifestFile)(nil),         // 20: synego.v1.ManifestFile
-	(*ApplyResult)(nil),          // 21: synego.v1.ApplyResult
-	(*Change)(nil),               // 22: synego.v1.Change
-	(*Diagnostic)(nil),           // 23: synego.v1.Diagnostic
-	(*LogsRequest)(nil),          // 24: synego.v1.LogsRequest
-	(*LogsBatch)(nil),            // 25: synego.v1.LogsBatch
-	(*LogsLine)(nil),             // 26: synego.v1.LogsLine
-	(*DownRequest)(nil),          // 27: synego.v1.DownRequest
-	(*DownProgress)(nil),         // 28: synego.v1.DownProgress
-	(*TokenCreateRequest)(nil),   // 29: synego.v1.TokenCreateRequest
-	(*TokenCreated)(nil),         // 30: synego.v1.TokenCreated
-	(*TokenListRequest)(nil),     // 31: synego.v1.TokenListRequest
-	(*TokenListAnswer)(nil),      // 32: synego.v1.TokenListAnswer
-	(*TokenRevokeRequest)(nil),   // 33: synego.v1.TokenRevokeRequest
-	(*TokenView)(nil),            // 34: synego.v1.TokenView
-	(*CaStatusRequest)(nil),      // 35: synego.v1.CaStatusRequest
-	(*CaRotateRequest)(nil),      // 36: synego.v1.CaRotateRequest
-	(*CaExportRequest)(nil),      // 37: synego.v1.CaExportRequest
-	(*CaPem)(nil),                // 38: synego.v1.CaPem
-	(*CaView)(nil),               // 39: synego.v1.CaView
-	(*RootView)(nil),             // 40: synego.v1.RootView
-	(*WaitingView)(nil),          // 41: synego.v1.WaitingView
-	(*IdentityRequest)(nil),      // 42: synego.v1.IdentityRequest
-	(*IdentityAnswer)(nil),       // 43: synego.v1.IdentityAnswer
-	(*InstanceIdentity)(nil),     // 44: synego.v1.InstanceIdentity
-	(*IssueOperatorRequest)(nil), // 45: synego.v1.IssueOperatorRequest
-	(*IssuedOperator)(nil),       // 46: synego.v1.IssuedOperator
-	nil,                          // 47: synego.v1.InstanceView.LabelsEntry
-	nil,                          // 48: synego.v1.ApplyRequest.VariablesEntry
-	(InstanceState)(0),           // 49: synego.v1.InstanceState
-	(*StateCause)(nil),           // 50: synego.v1.StateCause
-	(Protocol)(0),                // 51: synego.v1.Protocol
-	(*Policy)(nil),               // 52: synego.v1.Policy
-	(*InstanceLoad)(nil),         // 53: synego.v1.InstanceLoad
-	(*Ejection)(nil),             // 54: synego.v1.Ejection
-	(*OutputLine)(nil),           // 55: synego.v1.OutputLine
-	(*IdentityReport)(nil),       // 56: synego.v1.IdentityReport
+	(*ScaledView)(nil),           // 14: synego.v1.ScaledView
+	(*InstanceView)(nil),         // 15: synego.v1.InstanceView
+	(*RouteView)(nil),            // 16: synego.v1.RouteView
+	(*NodeView)(nil),             // 17: synego.v1.NodeView
+	(*GatewayView)(nil),          // 18: synego.v1.GatewayView
+	(*Warning)(nil),              // 19: synego.v1.Warning
+	(*ApplyRequest)(nil),         // 20: synego.v1.ApplyRequest
+	(*ManifestFile)(nil),         // 21: synego.v1.ManifestFile
+	(*ApplyResult)(nil),          // 22: synego.v1.ApplyResult
+	(*Change)(nil),               // 23: synego.v1.Change
+	(*Diagnostic)(nil),           // 24: synego.v1.Diagnostic
+	(*LogsRequest)(nil),          // 25: synego.v1.LogsRequest
+	(*LogsBatch)(nil),            // 26: synego.v1.LogsBatch
+	(*LogsLine)(nil),             // 27: synego.v1.LogsLine
+	(*DownRequest)(nil),          // 28: synego.v1.DownRequest
+	(*DownProgress)(nil),         // 29: synego.v1.DownProgress
+	(*TokenCreateRequest)(nil),   // 30: synego.v1.TokenCreateRequest
+	(*TokenCreated)(nil),         // 31: synego.v1.TokenCreated
+	(*TokenListRequest)(nil),     // 32: synego.v1.TokenListRequest
+	(*TokenListAnswer)(nil),      // 33: synego.v1.TokenListAnswer
+	(*TokenRevokeRequest)(nil),   // 34: synego.v1.TokenRevokeRequest
+	(*TokenView)(nil),            // 35: synego.v1.TokenView
+	(*CaStatusRequest)(nil),      // 36: synego.v1.CaStatusRequest
+	(*CaRotateRequest)(nil),      // 37: synego.v1.CaRotateRequest
+	(*CaExportRequest)(nil),      // 38: synego.v1.CaExportRequest
+	(*CaPem)(nil),                // 39: synego.v1.CaPem
+	(*CaView)(nil),               // 40: synego.v1.CaView
+	(*RootView)(nil),             // 41: synego.v1.RootView
+	(*WaitingView)(nil),          // 42: synego.v1.WaitingView
+	(*IdentityRequest)(nil),      // 43: synego.v1.IdentityRequest
+	(*IdentityAnswer)(nil),       // 44: synego.v1.IdentityAnswer
+	(*InstanceIdentity)(nil),     // 45: synego.v1.InstanceIdentity
+	(*IssueOperatorRequest)(nil), // 46: synego.v1.IssueOperatorRequest
+	(*IssuedOperator)(nil),       // 47: synego.v1.IssuedOperator
+	(*ReloadRequest)(nil),        // 48: synego.v1.ReloadRequest
+	(*DrainRequest)(nil),         // 49: synego.v1.DrainRequest
+	(*ScaleRequest)(nil),         // 50: synego.v1.ScaleRequest
+	(*LifecycleStep)(nil),        // 51: synego.v1.LifecycleStep
+	nil,                          // 52: synego.v1.InstanceView.LabelsEntry
+	nil,                          // 53: synego.v1.ApplyRequest.VariablesEntry
+	(InstanceState)(0),           // 54: synego.v1.InstanceState
+	(*StateCause)(nil),           // 55: synego.v1.StateCause
+	(Protocol)(0),                // 56: synego.v1.Protocol
+	(*Policy)(nil),               // 57: synego.v1.Policy
+	(*InstanceLoad)(nil),         // 58: synego.v1.InstanceLoad
+	(*Ejection)(nil),             // 59: synego.v1.Ejection
+	(*OutputLine)(nil),           // 60: synego.v1.OutputLine
+	(*IdentityReport)(nil),       // 61: synego.v1.IdentityReport
 }
 var file_synego_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: synego.v1.WhoAmIAnswer.role:type_name -> synego.v1.AdminRole
@@ -3827,79 +4299,86 @@ var file_synego_v1_admin_proto_depIdxs = []int32{
 	5,  // 5: synego.v1.RevokedLogin.login:type_name -> synego.v1.LoginView
 	12, // 6: synego.v1.MeshView.master:type_name -> synego.v1.MasterView
 	13, // 7: synego.v1.MeshView.service:type_name -> synego.v1.ServiceView
-	15, // 8: synego.v1.MeshView.route:type_name -> synego.v1.RouteView
-	16, // 9: synego.v1.MeshView.node:type_name -> synego.v1.NodeView
-	17, // 10: synego.v1.MeshView.gateway:type_name -> synego.v1.GatewayView
-	18, // 11: synego.v1.MeshView.warning:type_name -> synego.v1.Warning
-	49, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
-	50, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
-	51, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
-	14, // 15: synego.v1.ServiceView.instance:type_name -> synego.v1.InstanceView
-	52, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
-	49, // 17: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
-	50, // 18: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
-	53, // 19: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
-	54, // 20: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
-	47, // 21: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
-	52, // 22: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
-	49, // 23: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
-	50, // 24: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
-	20, // 25: synego.v1.ApplyRequest.file:type_name -> synego.v1.ManifestFile
-	48, // 26: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
-	22, // 27: synego.v1.ApplyResult.change:type_name -> synego.v1.Change
-	23, // 28: synego.v1.ApplyResult.diagnostic:type_name -> synego.v1.Diagnostic
-	26, // 29: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
-	55, // 30: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
-	34, // 31: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
-	34, // 32: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
-	40, // 33: synego.v1.CaView.root:type_name -> synego.v1.RootView
-	41, // 34: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
-	44, // 35: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
-	40, // 36: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
-	56, // 37: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
-	0,  // 38: synego.v1.IssueOperatorRequest.role:type_name -> synego.v1.AdminRole
-	5,  // 39: synego.v1.IssuedOperator.login:type_name -> synego.v1.LoginView
-	10, // 40: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
-	10, // 41: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
-	19, // 42: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
-	24, // 43: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
-	27, // 44: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
-	1,  // 45: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
-	3,  // 46: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
-	6,  // 47: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
-	8,  // 48: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
-	29, // 49: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
-	31, // 50: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
-	33, // 51: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
-	35, // 52: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
-	36, // 53: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
-	37, // 54: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
-	38, // 55: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
-	42, // 56: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
-	45, // 57: synego.v1.Admin.IssueOperator:input_type -> synego.v1.IssueOperatorRequest
-	11, // 58: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
-	11, // 59: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
-	21, // 60: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
-	25, // 61: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
-	28, // 62: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
-	2,  // 63: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
-	4,  // 64: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
-	7,  // 65: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
-	9,  // 66: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
-	30, // 67: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
-	32, // 68: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
-	34, // 69: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
-	39, // 70: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
-	39, // 71: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
-	38, // 72: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
-	39, // 73: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
-	43, // 74: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
-	46, // 75: synego.v1.Admin.IssueOperator:output_type -> synego.v1.IssuedOperator
-	58, // [58:76] is the sub-list for method output_type
-	40, // [40:58] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	16, // 8: synego.v1.MeshView.route:type_name -> synego.v1.RouteView
+	17, // 9: synego.v1.MeshView.node:type_name -> synego.v1.NodeView
+	18, // 10: synego.v1.MeshView.gateway:type_name -> synego.v1.GatewayView
+	19, // 11: synego.v1.MeshView.warning:type_name -> synego.v1.Warning
+	54, // 12: synego.v1.ServiceView.state:type_name -> synego.v1.InstanceState
+	55, // 13: synego.v1.ServiceView.cause:type_name -> synego.v1.StateCause
+	56, // 14: synego.v1.ServiceView.protocol:type_name -> synego.v1.Protocol
+	15, // 15: synego.v1.ServiceView.instance:type_name -> synego.v1.InstanceView
+	57, // 16: synego.v1.ServiceView.policy:type_name -> synego.v1.Policy
+	14, // 17: synego.v1.ServiceView.scaled:type_name -> synego.v1.ScaledView
+	54, // 18: synego.v1.InstanceView.state:type_name -> synego.v1.InstanceState
+	55, // 19: synego.v1.InstanceView.cause:type_name -> synego.v1.StateCause
+	58, // 20: synego.v1.InstanceView.load:type_name -> synego.v1.InstanceLoad
+	59, // 21: synego.v1.InstanceView.ejected_by:type_name -> synego.v1.Ejection
+	52, // 22: synego.v1.InstanceView.labels:type_name -> synego.v1.InstanceView.LabelsEntry
+	57, // 23: synego.v1.RouteView.policy:type_name -> synego.v1.Policy
+	54, // 24: synego.v1.GatewayView.state:type_name -> synego.v1.InstanceState
+	55, // 25: synego.v1.GatewayView.cause:type_name -> synego.v1.StateCause
+	21, // 26: synego.v1.ApplyRequest.file:type_name -> synego.v1.ManifestFile
+	53, // 27: synego.v1.ApplyRequest.variables:type_name -> synego.v1.ApplyRequest.VariablesEntry
+	23, // 28: synego.v1.ApplyResult.change:type_name -> synego.v1.Change
+	24, // 29: synego.v1.ApplyResult.diagnostic:type_name -> synego.v1.Diagnostic
+	27, // 30: synego.v1.LogsBatch.line:type_name -> synego.v1.LogsLine
+	60, // 31: synego.v1.LogsLine.line:type_name -> synego.v1.OutputLine
+	35, // 32: synego.v1.TokenCreated.view:type_name -> synego.v1.TokenView
+	35, // 33: synego.v1.TokenListAnswer.token:type_name -> synego.v1.TokenView
+	41, // 34: synego.v1.CaView.root:type_name -> synego.v1.RootView
+	42, // 35: synego.v1.CaView.waiting:type_name -> synego.v1.WaitingView
+	45, // 36: synego.v1.IdentityAnswer.instance:type_name -> synego.v1.InstanceIdentity
+	41, // 37: synego.v1.IdentityAnswer.root:type_name -> synego.v1.RootView
+	61, // 38: synego.v1.InstanceIdentity.identity:type_name -> synego.v1.IdentityReport
+	0,  // 39: synego.v1.IssueOperatorRequest.role:type_name -> synego.v1.AdminRole
+	5,  // 40: synego.v1.IssuedOperator.login:type_name -> synego.v1.LoginView
+	10, // 41: synego.v1.Admin.Get:input_type -> synego.v1.GetRequest
+	10, // 42: synego.v1.Admin.Watch:input_type -> synego.v1.GetRequest
+	20, // 43: synego.v1.Admin.Apply:input_type -> synego.v1.ApplyRequest
+	25, // 44: synego.v1.Admin.Logs:input_type -> synego.v1.LogsRequest
+	28, // 45: synego.v1.Admin.Down:input_type -> synego.v1.DownRequest
+	1,  // 46: synego.v1.Admin.WhoAmI:input_type -> synego.v1.WhoAmIRequest
+	3,  // 47: synego.v1.Admin.IssueLogin:input_type -> synego.v1.IssueLoginRequest
+	6,  // 48: synego.v1.Admin.ListLogins:input_type -> synego.v1.ListLoginsRequest
+	8,  // 49: synego.v1.Admin.RevokeLogin:input_type -> synego.v1.RevokeLoginRequest
+	30, // 50: synego.v1.Admin.TokenCreate:input_type -> synego.v1.TokenCreateRequest
+	32, // 51: synego.v1.Admin.TokenList:input_type -> synego.v1.TokenListRequest
+	34, // 52: synego.v1.Admin.TokenRevoke:input_type -> synego.v1.TokenRevokeRequest
+	36, // 53: synego.v1.Admin.CaStatus:input_type -> synego.v1.CaStatusRequest
+	37, // 54: synego.v1.Admin.CaRotate:input_type -> synego.v1.CaRotateRequest
+	38, // 55: synego.v1.Admin.CaExport:input_type -> synego.v1.CaExportRequest
+	39, // 56: synego.v1.Admin.CaImport:input_type -> synego.v1.CaPem
+	43, // 57: synego.v1.Admin.Identity:input_type -> synego.v1.IdentityRequest
+	46, // 58: synego.v1.Admin.IssueOperator:input_type -> synego.v1.IssueOperatorRequest
+	48, // 59: synego.v1.Admin.Reload:input_type -> synego.v1.ReloadRequest
+	49, // 60: synego.v1.Admin.Drain:input_type -> synego.v1.DrainRequest
+	50, // 61: synego.v1.Admin.Scale:input_type -> synego.v1.ScaleRequest
+	11, // 62: synego.v1.Admin.Get:output_type -> synego.v1.MeshView
+	11, // 63: synego.v1.Admin.Watch:output_type -> synego.v1.MeshView
+	22, // 64: synego.v1.Admin.Apply:output_type -> synego.v1.ApplyResult
+	26, // 65: synego.v1.Admin.Logs:output_type -> synego.v1.LogsBatch
+	29, // 66: synego.v1.Admin.Down:output_type -> synego.v1.DownProgress
+	2,  // 67: synego.v1.Admin.WhoAmI:output_type -> synego.v1.WhoAmIAnswer
+	4,  // 68: synego.v1.Admin.IssueLogin:output_type -> synego.v1.IssuedLogin
+	7,  // 69: synego.v1.Admin.ListLogins:output_type -> synego.v1.LoginList
+	9,  // 70: synego.v1.Admin.RevokeLogin:output_type -> synego.v1.RevokedLogin
+	31, // 71: synego.v1.Admin.TokenCreate:output_type -> synego.v1.TokenCreated
+	33, // 72: synego.v1.Admin.TokenList:output_type -> synego.v1.TokenListAnswer
+	35, // 73: synego.v1.Admin.TokenRevoke:output_type -> synego.v1.TokenView
+	40, // 74: synego.v1.Admin.CaStatus:output_type -> synego.v1.CaView
+	40, // 75: synego.v1.Admin.CaRotate:output_type -> synego.v1.CaView
+	39, // 76: synego.v1.Admin.CaExport:output_type -> synego.v1.CaPem
+	40, // 77: synego.v1.Admin.CaImport:output_type -> synego.v1.CaView
+	44, // 78: synego.v1.Admin.Identity:output_type -> synego.v1.IdentityAnswer
+	47, // 79: synego.v1.Admin.IssueOperator:output_type -> synego.v1.IssuedOperator
+	51, // 80: synego.v1.Admin.Reload:output_type -> synego.v1.LifecycleStep
+	51, // 81: synego.v1.Admin.Drain:output_type -> synego.v1.LifecycleStep
+	51, // 82: synego.v1.Admin.Scale:output_type -> synego.v1.LifecycleStep
+	62, // [62:83] is the sub-list for method output_type
+	41, // [41:62] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_admin_proto_init() }
@@ -3915,7 +4394,7 @@ func file_synego_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_admin_proto_rawDesc), len(file_synego_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   48,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,9 @@ const (
 	Admin_CaImport_FullMethodName      = "/synego.v1.Admin/CaImport"
 	Admin_Identity_FullMethodName      = "/synego.v1.Admin/Identity"
 	Admin_IssueOperator_FullMethodName = "/synego.v1.Admin/IssueOperator"
+	Admin_Reload_FullMethodName        = "/synego.v1.Admin/Reload"
+	Admin_Drain_FullMethodName         = "/synego.v1.Admin/Drain"
+	Admin_Scale_FullMethodName         = "/synego.v1.Admin/Scale"
 )
 
 // AdminClient is the client API for Admin service.
@@ -89,6 +92,14 @@ type AdminClient interface {
 	Identity(ctx context.Context, in *IdentityRequest, opts ...grpc.CallOption) (*IdentityAnswer, error)
 	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
 	IssueOperator(ctx context.Context, in *IssueOperatorRequest, opts ...grpc.CallOption) (*IssuedOperator, error)
+	// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+	// and ends when all is done. NOT_FOUND: there is no such service or instance.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
+	// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+	// tells each step. NOT_FOUND: there is no such service or instance.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
+	// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error)
 }
 
 type adminClient struct {
@@ -306,6 +317,63 @@ func (c *adminClient) IssueOperator(ctx context.Context, in *IssueOperatorReques
 	return out, nil
 }
 
+func (c *adminClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[3], Admin_Reload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReloadRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadClient = grpc.ServerStreamingClient[LifecycleStep]
+
+func (c *adminClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Drain_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DrainClient = grpc.ServerStreamingClient[LifecycleStep]
+
+func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LifecycleStep], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[5], Admin_Scale_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScaleRequest, LifecycleStep]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ScaleClient = grpc.ServerStreamingClient[LifecycleStep]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -349,6 +417,14 @@ type AdminServer interface {
 	Identity(context.Context, *IdentityRequest) (*IdentityAnswer, error)
 	// A certificate by which a person or tool is known over TLS; its key never leaves the one who asks.
 	IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error)
+	// Replaces processes by new generations that prove themselves first, instance by instance; the stream tells each step
+	// and ends when all is done. NOT_FOUND: there is no such service or instance.
+	Reload(*ReloadRequest, grpc.ServerStreamingServer[LifecycleStep]) error
+	// Takes instances out of service until what runs in them is finished, or puts them back; the processes stay. The stream
+	// tells each step. NOT_FOUND: there is no such service or instance.
+	Drain(*DrainRequest, grpc.ServerStreamingServer[LifecycleStep]) error
+	// Runs another number of instances of a service on its machines. NOT_FOUND: there is no such service.
+	Scale(*ScaleRequest, grpc.ServerStreamingServer[LifecycleStep]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -412,6 +488,15 @@ func (UnimplementedAdminServer) Identity(context.Context, *IdentityRequest) (*Id
 }
 func (UnimplementedAdminServer) IssueOperator(context.Context, *IssueOperatorRequest) (*IssuedOperator, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueOperator not implemented")
+}
+func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedAdminServer) Drain(*DrainRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedAdminServer) Scale(*ScaleRequest, grpc.ServerStreamingServer[LifecycleStep]) error {
+	return status.Error(codes.Unimplemented, "method Scale not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -737,6 +822,39 @@ func _Admin_IssueOperator_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Reload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReloadRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Reload(m, &grpc.GenericServerStream[ReloadRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadServer = grpc.ServerStreamingServer[LifecycleStep]
+
+func _Admin_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DrainRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Drain(m, &grpc.GenericServerStream[DrainRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DrainServer = grpc.ServerStreamingServer[LifecycleStep]
+
+func _Admin_Scale_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ScaleRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Scale(m, &grpc.GenericServerStream[ScaleRequest, LifecycleStep]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ScaleServer = grpc.ServerStreamingServer[LifecycleStep]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -819,6 +937,21 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Down",
 			Handler:       _Admin_Down_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Reload",
+			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Drain",
+			Handler:       _Admin_Drain_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Scale",
+			Handler:       _Admin_Scale_Handler,
 			ServerStreams: true,
 		},
 	},

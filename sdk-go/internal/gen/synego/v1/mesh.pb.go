@@ -146,7 +146,7 @@ func (x Balance_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Balance_Kind.Descriptor instead.
 func (Balance_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25, 0}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26, 0}
 }
 
 // One message from a sidecar to a master.
@@ -162,6 +162,7 @@ type FromSidecar struct {
 	//	*FromSidecar_Taken
 	//	*FromSidecar_Announced
 	//	*FromSidecar_Output
+	//	*FromSidecar_Order
 	Is            isFromSidecar_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -258,6 +259,15 @@ func (x *FromSidecar) GetOutput() *OutputLines {
 	return nil
 }
 
+func (x *FromSidecar) GetOrder() *OrderStep {
+	if x != nil {
+		if x, ok := x.Is.(*FromSidecar_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
 type isFromSidecar_Is interface {
 	isFromSidecar_Is()
 }
@@ -292,6 +302,11 @@ type FromSidecar_Output struct {
 	Output *OutputLines `protobuf:"bytes,6,opt,name=output,proto3,oneof"`
 }
 
+type FromSidecar_Order struct {
+	// What becomes of an order.
+	Order *OrderStep `protobuf:"bytes,10,opt,name=order,proto3,oneof"`
+}
+
 func (*FromSidecar_Join) isFromSidecar_Is() {}
 
 func (*FromSidecar_Report) isFromSidecar_Is() {}
@@ -303,6 +318,8 @@ func (*FromSidecar_Taken) isFromSidecar_Is() {}
 func (*FromSidecar_Announced) isFromSidecar_Is() {}
 
 func (*FromSidecar_Output) isFromSidecar_Is() {}
+
+func (*FromSidecar_Order) isFromSidecar_Is() {}
 
 // One message from a master to a sidecar.
 type FromMaster struct {
@@ -317,6 +334,7 @@ type FromMaster struct {
 	//	*FromMaster_Settings
 	//	*FromMaster_Command
 	//	*FromMaster_Trust
+	//	*FromMaster_DrainKnown
 	Is            isFromMaster_Is `protobuf_oneof:"is"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -413,6 +431,15 @@ func (x *FromMaster) GetTrust() *Trust {
 	return nil
 }
 
+func (x *FromMaster) GetDrainKnown() bool {
+	if x != nil {
+		if x, ok := x.Is.(*FromMaster_DrainKnown); ok {
+			return x.DrainKnown
+		}
+	}
+	return false
+}
+
 type isFromMaster_Is interface {
 	isFromMaster_Is()
 }
@@ -447,6 +474,11 @@ type FromMaster_Trust struct {
 	Trust *Trust `protobuf:"bytes,6,opt,name=trust,proto3,oneof"`
 }
 
+type FromMaster_DrainKnown struct {
+	// Every caller whom this master tells has taken up that this instance drains; once for each drain.
+	DrainKnown bool `protobuf:"varint,10,opt,name=drain_known,json=drainKnown,proto3,oneof"`
+}
+
 func (*FromMaster_Joined) isFromMaster_Is() {}
 
 func (*FromMaster_Snapshot) isFromMaster_Is() {}
@@ -458,6 +490,8 @@ func (*FromMaster_Settings) isFromMaster_Is() {}
 func (*FromMaster_Command) isFromMaster_Is() {}
 
 func (*FromMaster_Trust) isFromMaster_Is() {}
+
+func (*FromMaster_DrainKnown) isFromMaster_Is() {}
 
 // Who this sidecar is and what stands behind it.
 type Join struct {
@@ -1439,7 +1473,9 @@ type SidecarSettings struct {
 	// Services that have the permission to call it by their own `uses`; at most 10,000.
 	Caller []string `protobuf:"bytes,6,rep,name=caller,proto3" json:"caller,omitempty"`
 	// Which exchanges get a line in the access log; not set: the sidecar goes on as it does.
-	AccessLines   *AccessLines `protobuf:"bytes,10,opt,name=access_lines,json=accessLines,proto3" json:"access_lines,omitempty"`
+	AccessLines *AccessLines `protobuf:"bytes,10,opt,name=access_lines,json=accessLines,proto3" json:"access_lines,omitempty"`
+	// Whether other instances of the service are ready: then requests need not wait while this one restarts.
+	OthersReady   bool `protobuf:"varint,20,opt,name=others_ready,json=othersReady,proto3" json:"others_ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1521,6 +1557,13 @@ func (x *SidecarSettings) GetAccessLines() *AccessLines {
 		return x.AccessLines
 	}
 	return nil
+}
+
+func (x *SidecarSettings) GetOthersReady() bool {
+	if x != nil {
+		return x.OthersReady
+	}
+	return false
 }
 
 // Which exchanges get a line in the access log.
@@ -2427,7 +2470,9 @@ type Policy struct {
 	// When an instance is left out; not set: never.
 	Eject *Eject `protobuf:"bytes,6,opt,name=eject,proto3" json:"eject,omitempty"`
 	// Further tries; 0 to 3.
-	Retries       uint32 `protobuf:"varint,7,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries uint32 `protobuf:"varint,7,opt,name=retries,proto3" json:"retries,omitempty"`
+	// How requests wait while every instance restarts; not set: they are refused.
+	Park          *Park `protobuf:"bytes,8,opt,name=park,proto3" json:"park,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2511,6 +2556,68 @@ func (x *Policy) GetRetries() uint32 {
 	return 0
 }
 
+func (x *Policy) GetPark() *Park {
+	if x != nil {
+		return x.Park
+	}
+	return nil
+}
+
+// How requests wait while every instance of a service restarts.
+type Park struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long one waits; milliseconds, 1 to 3,600,000.
+	WithinMs uint32 `protobuf:"varint,1,opt,name=within_ms,json=withinMs,proto3" json:"within_ms,omitempty"`
+	// How many wait in one instance; 1 to 100,000.
+	Max           uint32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Park) Reset() {
+	*x = Park{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Park) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Park) ProtoMessage() {}
+
+func (x *Park) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Park.ProtoReflect.Descriptor instead.
+func (*Park) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Park) GetWithinMs() uint32 {
+	if x != nil {
+		return x.WithinMs
+	}
+	return 0
+}
+
+func (x *Park) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 // How an instance is picked.
 type Balance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2534,7 +2641,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2653,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[25]
+	mi := &file_synego_v1_mesh_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2666,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{25}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Balance) GetKind() Balance_Kind {
@@ -2659,7 +2766,7 @@ type Eject struct {
 
 func (x *Eject) Reset() {
 	*x = Eject{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2778,7 @@ func (x *Eject) String() string {
 func (*Eject) ProtoMessage() {}
 
 func (x *Eject) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[26]
+	mi := &file_synego_v1_mesh_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2791,7 @@ func (x *Eject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eject.ProtoReflect.Descriptor instead.
 func (*Eject) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{26}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Eject) GetFailures() uint32 {
@@ -2724,8 +2831,9 @@ type Command struct {
 	//
 	//	*Command_FollowOutput
 	//	*Command_RecentOutput
+	//	*Command_Order
 	Is isCommand_Is `protobuf_oneof:"is"`
-	// Returned in `OutputLines.query`, so that the asker is found again.
+	// Returned in `OutputLines.query` and `OrderStep.query`, so that the asker is found again.
 	Query         uint64 `protobuf:"varint,3,opt,name=query,proto3" json:"query,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2733,7 +2841,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2853,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[27]
+	mi := &file_synego_v1_mesh_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2866,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{27}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Command) GetIs() isCommand_Is {
@@ -2786,6 +2894,15 @@ func (x *Command) GetRecentOutput() uint32 {
 	return 0
 }
 
+func (x *Command) GetOrder() *Order {
+	if x != nil {
+		if x, ok := x.Is.(*Command_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetQuery() uint64 {
 	if x != nil {
 		return x.Query
@@ -2807,9 +2924,16 @@ type Command_RecentOutput struct {
 	RecentOutput uint32 `protobuf:"varint,2,opt,name=recent_output,json=recentOutput,proto3,oneof"`
 }
 
+type Command_Order struct {
+	// Change how the service runs on this machine. What runs is never said: the machine's own file says it.
+	Order *Order `protobuf:"bytes,10,opt,name=order,proto3,oneof"`
+}
+
 func (*Command_FollowOutput) isCommand_Is() {}
 
 func (*Command_RecentOutput) isCommand_Is() {}
+
+func (*Command_Order) isCommand_Is() {}
 
 // Lines of a process's output.
 type OutputLines struct {
@@ -2826,7 +2950,7 @@ type OutputLines struct {
 
 func (x *OutputLines) Reset() {
 	*x = OutputLines{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2838,7 +2962,7 @@ func (x *OutputLines) String() string {
 func (*OutputLines) ProtoMessage() {}
 
 func (x *OutputLines) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[28]
+	mi := &file_synego_v1_mesh_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2851,7 +2975,7 @@ func (x *OutputLines) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLines.ProtoReflect.Descriptor instead.
 func (*OutputLines) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{28}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OutputLines) GetQuery() uint64 {
@@ -2900,7 +3024,7 @@ type OutputLine struct {
 
 func (x *OutputLine) Reset() {
 	*x = OutputLine{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3036,7 @@ func (x *OutputLine) String() string {
 func (*OutputLine) ProtoMessage() {}
 
 func (x *OutputLine) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[29]
+	mi := &file_synego_v1_mesh_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3049,7 @@ func (x *OutputLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputLine.ProtoReflect.Descriptor instead.
 func (*OutputLine) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{29}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OutputLine) GetUnixUs() uint64 {
@@ -2999,7 +3123,7 @@ type Applicant struct {
 
 func (x *Applicant) Reset() {
 	*x = Applicant{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3135,7 @@ func (x *Applicant) String() string {
 func (*Applicant) ProtoMessage() {}
 
 func (x *Applicant) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[30]
+	mi := &file_synego_v1_mesh_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3148,7 @@ func (x *Applicant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applicant.ProtoReflect.Descriptor instead.
 func (*Applicant) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{30}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Applicant) GetService() string {
@@ -3063,7 +3187,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3199,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[31]
+	mi := &file_synego_v1_mesh_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3212,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{31}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EnrolRequest) GetToken() string {
@@ -3123,7 +3247,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3259,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[32]
+	mi := &file_synego_v1_mesh_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3272,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{32}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RenewRequest) GetApplicant() *Applicant {
@@ -3173,7 +3297,7 @@ type Certificates struct {
 
 func (x *Certificates) Reset() {
 	*x = Certificates{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3309,7 @@ func (x *Certificates) String() string {
 func (*Certificates) ProtoMessage() {}
 
 func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[33]
+	mi := &file_synego_v1_mesh_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3322,7 @@ func (x *Certificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
 func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{33}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Certificates) GetMesh() string {
@@ -3237,7 +3361,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3373,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[34]
+	mi := &file_synego_v1_mesh_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3386,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{34}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Certificate) GetChain() [][]byte {
@@ -3301,7 +3425,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +3437,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[35]
+	mi := &file_synego_v1_mesh_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +3450,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{35}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Trust) GetRoot() [][]byte {
@@ -3377,7 +3501,7 @@ type IdentityReport struct {
 
 func (x *IdentityReport) Reset() {
 	*x = IdentityReport{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3513,7 @@ func (x *IdentityReport) String() string {
 func (*IdentityReport) ProtoMessage() {}
 
 func (x *IdentityReport) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[36]
+	mi := &file_synego_v1_mesh_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3526,7 @@ func (x *IdentityReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReport.ProtoReflect.Descriptor instead.
 func (*IdentityReport) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{36}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *IdentityReport) GetId() string {
@@ -3483,7 +3607,7 @@ type PeerSeen struct {
 
 func (x *PeerSeen) Reset() {
 	*x = PeerSeen{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3619,7 @@ func (x *PeerSeen) String() string {
 func (*PeerSeen) ProtoMessage() {}
 
 func (x *PeerSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[37]
+	mi := &file_synego_v1_mesh_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3632,7 @@ func (x *PeerSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerSeen.ProtoReflect.Descriptor instead.
 func (*PeerSeen) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{37}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PeerSeen) GetId() string {
@@ -3547,7 +3671,7 @@ type HandshakesRefused struct {
 
 func (x *HandshakesRefused) Reset() {
 	*x = HandshakesRefused{}
-	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	mi := &file_synego_v1_mesh_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3683,7 @@ func (x *HandshakesRefused) String() string {
 func (*HandshakesRefused) ProtoMessage() {}
 
 func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_synego_v1_mesh_proto_msgTypes[38]
+	mi := &file_synego_v1_mesh_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3696,7 @@ func (x *HandshakesRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandshakesRefused.ProtoReflect.Descriptor instead.
 func (*HandshakesRefused) Descriptor() ([]byte, []int) {
-	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{38}
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HandshakesRefused) GetCause() string {
@@ -3596,19 +3720,425 @@ func (x *HandshakesRefused) GetSide() string {
 	return ""
 }
 
+// A change of how a service runs, for the sidecar that gets it or, of `scale`, for its machine.
+type Order struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one is set.
+	//
+	// Types that are valid to be assigned to Is:
+	//
+	//	*Order_Reload
+	//	*Order_Drain
+	//	*Order_Undrain
+	//	*Order_Scale
+	Is            isOrder_Is `protobuf_oneof:"is"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Order) GetIs() isOrder_Is {
+	if x != nil {
+		return x.Is
+	}
+	return nil
+}
+
+func (x *Order) GetReload() *Reload {
+	if x != nil {
+		if x, ok := x.Is.(*Order_Reload); ok {
+			return x.Reload
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetDrain() *DrainOrder {
+	if x != nil {
+		if x, ok := x.Is.(*Order_Drain); ok {
+			return x.Drain
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetUndrain() bool {
+	if x != nil {
+		if x, ok := x.Is.(*Order_Undrain); ok {
+			return x.Undrain
+		}
+	}
+	return false
+}
+
+func (x *Order) GetScale() *Scale {
+	if x != nil {
+		if x, ok := x.Is.(*Order_Scale); ok {
+			return x.Scale
+		}
+	}
+	return nil
+}
+
+type isOrder_Is interface {
+	isOrder_Is()
+}
+
+type Order_Reload struct {
+	// Replace the process by a new generation that proves itself first.
+	Reload *Reload `protobuf:"bytes,1,opt,name=reload,proto3,oneof"`
+}
+
+type Order_Drain struct {
+	// Take no further requests and finish those that run; the process stays.
+	Drain *DrainOrder `protobuf:"bytes,2,opt,name=drain,proto3,oneof"`
+}
+
+type Order_Undrain struct {
+	// Take requests again.
+	Undrain bool `protobuf:"varint,3,opt,name=undrain,proto3,oneof"`
+}
+
+type Order_Scale struct {
+	// Run so many instances of a service on this machine.
+	Scale *Scale `protobuf:"bytes,4,opt,name=scale,proto3,oneof"`
+}
+
+func (*Order_Reload) isOrder_Is() {}
+
+func (*Order_Drain) isOrder_Is() {}
+
+func (*Order_Undrain) isOrder_Is() {}
+
+func (*Order_Scale) isOrder_Is() {}
+
+// Replace the process of an instance.
+type Reload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The same for all instances that one person's wish reaches: after a failure on a machine the rest of it is skipped.
+	Round         uint64 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reload) Reset() {
+	*x = Reload{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reload) ProtoMessage() {}
+
+func (x *Reload) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reload.ProtoReflect.Descriptor instead.
+func (*Reload) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Reload) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+// Finish what runs in an instance.
+type DrainOrder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time for it; milliseconds, 0: the service's own.
+	WithinMs      uint32 `protobuf:"varint,1,opt,name=within_ms,json=withinMs,proto3" json:"within_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainOrder) Reset() {
+	*x = DrainOrder{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainOrder) ProtoMessage() {}
+
+func (x *DrainOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainOrder.ProtoReflect.Descriptor instead.
+func (*DrainOrder) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DrainOrder) GetWithinMs() uint32 {
+	if x != nil {
+		return x.WithinMs
+	}
+	return 0
+}
+
+// Run so many instances.
+type Scale struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// How many, 0 to 256.
+	Instances uint32 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	// As many as the machine's file says, whatever `instances` says.
+	AsInFile      bool `protobuf:"varint,3,opt,name=as_in_file,json=asInFile,proto3" json:"as_in_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scale) Reset() {
+	*x = Scale{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scale) ProtoMessage() {}
+
+func (x *Scale) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scale.ProtoReflect.Descriptor instead.
+func (*Scale) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Scale) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Scale) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *Scale) GetAsInFile() bool {
+	if x != nil {
+		return x.AsInFile
+	}
+	return false
+}
+
+// What becomes of an order, at each step of it.
+type OrderStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `Command.query` of the asker.
+	Query uint64 `protobuf:"varint,1,opt,name=query,proto3" json:"query,omitempty"`
+	// Where it is: `waiting`, `building`, `starting`, `parking`, `draining`; last `done`, `failed` or `skipped`.
+	Outcome string `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Why, or what is waited for; at most 4 KiB.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Generation of the process before.
+	From uint32 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`
+	// Generation that serves now.
+	To uint32 `protobuf:"varint,5,opt,name=to,proto3" json:"to,omitempty"`
+	// What the process printed last, where it failed; at most 10 lines.
+	Line []string `protobuf:"bytes,6,rep,name=line,proto3" json:"line,omitempty"`
+	// Requests that are open.
+	OpenRequests uint32 `protobuf:"varint,7,opt,name=open_requests,json=openRequests,proto3" json:"open_requests,omitempty"`
+	// Streams that are open.
+	OpenStreams uint32 `protobuf:"varint,8,opt,name=open_streams,json=openStreams,proto3" json:"open_streams,omitempty"`
+	// Instances before, for `scale`.
+	Before uint32 `protobuf:"varint,9,opt,name=before,proto3" json:"before,omitempty"`
+	// Instances now, for `scale`.
+	After         uint32 `protobuf:"varint,10,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderStep) Reset() {
+	*x = OrderStep{}
+	mi := &file_synego_v1_mesh_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderStep) ProtoMessage() {}
+
+func (x *OrderStep) ProtoReflect() protoreflect.Message {
+	mi := &file_synego_v1_mesh_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderStep.ProtoReflect.Descriptor instead.
+func (*OrderStep) Descriptor() ([]byte, []int) {
+	return file_synego_v1_mesh_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *OrderStep) GetQuery() uint64 {
+	if x != nil {
+		return x.Query
+	}
+	return 0
+}
+
+func (x *OrderStep) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *OrderStep) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *OrderStep) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *OrderStep) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *OrderStep) GetLine() []string {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *OrderStep) GetOpenRequests() uint32 {
+	if x != nil {
+		return x.OpenRequests
+	}
+	return 0
+}
+
+func (x *OrderStep) GetOpenStreams() uint32 {
+	if x != nil {
+		return x.OpenStreams
+	}
+	return 0
+}
+
+func (x *OrderStep) GetBefore() uint32 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *OrderStep) GetAfter() uint32 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
 var File_synego_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x14synego/v1/mesh.proto\x12\tsynego.v1\x1a\x16synego/v1/common.proto\"\xaf\x02\n" +
+	"\x14synego/v1/mesh.proto\x12\tsynego.v1\x1a\x16synego/v1/common.proto\"\xdd\x02\n" +
 	"\vFromSidecar\x12%\n" +
 	"\x04join\x18\x01 \x01(\v2\x0f.synego.v1.JoinH\x00R\x04join\x12+\n" +
 	"\x06report\x18\x02 \x01(\v2\x11.synego.v1.ReportH\x00R\x06report\x124\n" +
 	"\tsubscribe\x18\x03 \x01(\v2\x14.synego.v1.SubscribeH\x00R\tsubscribe\x12(\n" +
 	"\x05taken\x18\x04 \x01(\v2\x10.synego.v1.TakenH\x00R\x05taken\x124\n" +
 	"\tannounced\x18\x05 \x01(\v2\x14.synego.v1.AnnouncedH\x00R\tannounced\x120\n" +
-	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06outputB\x04\n" +
-	"\x02is\"\xb0\x02\n" +
+	"\x06output\x18\x06 \x01(\v2\x16.synego.v1.OutputLinesH\x00R\x06output\x12,\n" +
+	"\x05order\x18\n" +
+	" \x01(\v2\x14.synego.v1.OrderStepH\x00R\x05orderB\x04\n" +
+	"\x02is\"\xd3\x02\n" +
 	"\n" +
 	"FromMaster\x12+\n" +
 	"\x06joined\x18\x01 \x01(\v2\x11.synego.v1.JoinedH\x00R\x06joined\x121\n" +
@@ -3616,7 +4146,10 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x05delta\x18\x03 \x01(\v2\x10.synego.v1.DeltaH\x00R\x05delta\x128\n" +
 	"\bsettings\x18\x04 \x01(\v2\x1a.synego.v1.SidecarSettingsH\x00R\bsettings\x12.\n" +
 	"\acommand\x18\x05 \x01(\v2\x12.synego.v1.CommandH\x00R\acommand\x12(\n" +
-	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trustB\x04\n" +
+	"\x05trust\x18\x06 \x01(\v2\x10.synego.v1.TrustH\x00R\x05trust\x12!\n" +
+	"\vdrain_known\x18\n" +
+	" \x01(\bH\x00R\n" +
+	"drainKnownB\x04\n" +
 	"\x02is\"\x87\x02\n" +
 	"\x04Join\x12!\n" +
 	"\fprotocol_min\x18\x01 \x01(\rR\vprotocolMin\x12!\n" +
@@ -3704,7 +4237,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12&\n" +
 	"\x0freport_every_ms\x18\x05 \x01(\rR\rreportEveryMs\x12\x18\n" +
 	"\aingress\x18\x06 \x01(\tR\aingress\x126\n" +
-	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\x95\x02\n" +
+	"\bsettings\x18\a \x01(\v2\x1a.synego.v1.SidecarSettingsR\bsettings\"\xb8\x02\n" +
 	"\x0fSidecarSettings\x12\x1a\n" +
 	"\bdeclared\x18\x01 \x01(\bR\bdeclared\x12)\n" +
 	"\x06policy\x18\x02 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12)\n" +
@@ -3713,7 +4246,8 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x06access\x18\x05 \x01(\v2\x11.synego.v1.AccessR\x06access\x12\x16\n" +
 	"\x06caller\x18\x06 \x03(\tR\x06caller\x129\n" +
 	"\faccess_lines\x18\n" +
-	" \x01(\v2\x16.synego.v1.AccessLinesR\vaccessLines\"9\n" +
+	" \x01(\v2\x16.synego.v1.AccessLinesR\vaccessLines\x12!\n" +
+	"\fothers_ready\x18\x14 \x01(\bR\vothersReady\"9\n" +
 	"\vAccessLines\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\rR\apercent\"\xfd\x01\n" +
@@ -3783,7 +4317,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x06policy\x18\x04 \x01(\v2\x11.synego.v1.PolicyR\x06policy\x12+\n" +
 	"\x06upsert\x18\x05 \x03(\v2\x13.synego.v1.EndpointR\x06upsert\x12\x16\n" +
 	"\x06remove\x18\x06 \x03(\tR\x06remove\x12)\n" +
-	"\x06access\x18\a \x01(\v2\x11.synego.v1.AccessR\x06access\"\xf5\x01\n" +
+	"\x06access\x18\a \x01(\v2\x11.synego.v1.AccessR\x06access\"\x9a\x02\n" +
 	"\x06Policy\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\x01 \x01(\rR\ttimeoutMs\x12$\n" +
@@ -3793,7 +4327,11 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\aidle_ms\x18\x04 \x01(\rR\x06idleMs\x12,\n" +
 	"\abalance\x18\x05 \x01(\v2\x12.synego.v1.BalanceR\abalance\x12&\n" +
 	"\x05eject\x18\x06 \x01(\v2\x10.synego.v1.EjectR\x05eject\x12\x18\n" +
-	"\aretries\x18\a \x01(\rR\aretries\"\xca\x02\n" +
+	"\aretries\x18\a \x01(\rR\aretries\x12#\n" +
+	"\x04park\x18\b \x01(\v2\x0f.synego.v1.ParkR\x04park\"5\n" +
+	"\x04Park\x12\x1b\n" +
+	"\twithin_ms\x18\x01 \x01(\rR\bwithinMs\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\rR\x03max\"\xca\x02\n" +
 	"\aBalance\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.synego.v1.Balance.KindR\x04kind\x12\x18\n" +
 	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12\x18\n" +
@@ -3815,10 +4353,12 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\bfailures\x18\x01 \x01(\rR\bfailures\x12\x19\n" +
 	"\bfirst_ms\x18\x02 \x01(\rR\afirstMs\x12\x15\n" +
 	"\x06max_ms\x18\x03 \x01(\rR\x05maxMs\x12&\n" +
-	"\x0fat_most_percent\x18\x04 \x01(\rR\ratMostPercent\"s\n" +
+	"\x0fat_most_percent\x18\x04 \x01(\rR\ratMostPercent\"\x9d\x01\n" +
 	"\aCommand\x12%\n" +
 	"\rfollow_output\x18\x01 \x01(\bH\x00R\ffollowOutput\x12%\n" +
-	"\rrecent_output\x18\x02 \x01(\rH\x00R\frecentOutput\x12\x14\n" +
+	"\rrecent_output\x18\x02 \x01(\rH\x00R\frecentOutput\x12(\n" +
+	"\x05order\x18\n" +
+	" \x01(\v2\x10.synego.v1.OrderH\x00R\x05order\x12\x14\n" +
 	"\x05query\x18\x03 \x01(\x04R\x05queryB\x04\n" +
 	"\x02is\"j\n" +
 	"\vOutputLines\x12\x14\n" +
@@ -3881,7 +4421,35 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\n" +
 	"handshakes\x18\x02 \x01(\x04R\n" +
 	"handshakes\x12\x12\n" +
-	"\x04side\x18\x03 \x01(\tR\x04side2\xb7\x01\n" +
+	"\x04side\x18\x03 \x01(\tR\x04side\"\xaf\x01\n" +
+	"\x05Order\x12+\n" +
+	"\x06reload\x18\x01 \x01(\v2\x11.synego.v1.ReloadH\x00R\x06reload\x12-\n" +
+	"\x05drain\x18\x02 \x01(\v2\x15.synego.v1.DrainOrderH\x00R\x05drain\x12\x1a\n" +
+	"\aundrain\x18\x03 \x01(\bH\x00R\aundrain\x12(\n" +
+	"\x05scale\x18\x04 \x01(\v2\x10.synego.v1.ScaleH\x00R\x05scaleB\x04\n" +
+	"\x02is\"\x1e\n" +
+	"\x06Reload\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\")\n" +
+	"\n" +
+	"DrainOrder\x12\x1b\n" +
+	"\twithin_ms\x18\x01 \x01(\rR\bwithinMs\"]\n" +
+	"\x05Scale\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x1c\n" +
+	"\n" +
+	"as_in_file\x18\x03 \x01(\bR\basInFile\"\x83\x02\n" +
+	"\tOrderStep\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\x04R\x05query\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\rR\x02to\x12\x12\n" +
+	"\x04line\x18\x06 \x03(\tR\x04line\x12#\n" +
+	"\ropen_requests\x18\a \x01(\rR\fopenRequests\x12!\n" +
+	"\fopen_streams\x18\b \x01(\rR\vopenStreams\x12\x16\n" +
+	"\x06before\x18\t \x01(\rR\x06before\x12\x14\n" +
+	"\x05after\x18\n" +
+	" \x01(\rR\x05after2\xb7\x01\n" +
 	"\x04Mesh\x129\n" +
 	"\x04Link\x12\x16.synego.v1.FromSidecar\x1a\x15.synego.v1.FromMaster(\x010\x01\x129\n" +
 	"\x05Enrol\x12\x17.synego.v1.EnrolRequest\x1a\x17.synego.v1.Certificates\x129\n" +
@@ -3900,7 +4468,7 @@ func file_synego_v1_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_synego_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_synego_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_synego_v1_mesh_proto_goTypes = []any{
 	(Access_Mode)(0),          // 0: synego.v1.Access.Mode
 	(Balance_Kind)(0),         // 1: synego.v1.Balance.Kind
@@ -3929,25 +4497,31 @@ var file_synego_v1_mesh_proto_goTypes = []any{
 	(*Delta)(nil),             // 24: synego.v1.Delta
 	(*ServiceDelta)(nil),      // 25: synego.v1.ServiceDelta
 	(*Policy)(nil),            // 26: synego.v1.Policy
-	(*Balance)(nil),           // 27: synego.v1.Balance
-	(*Eject)(nil),             // 28: synego.v1.Eject
-	(*Command)(nil),           // 29: synego.v1.Command
-	(*OutputLines)(nil),       // 30: synego.v1.OutputLines
-	(*OutputLine)(nil),        // 31: synego.v1.OutputLine
-	(*Applicant)(nil),         // 32: synego.v1.Applicant
-	(*EnrolRequest)(nil),      // 33: synego.v1.EnrolRequest
-	(*RenewRequest)(nil),      // 34: synego.v1.RenewRequest
-	(*Certificates)(nil),      // 35: synego.v1.Certificates
-	(*Certificate)(nil),       // 36: synego.v1.Certificate
-	(*Trust)(nil),             // 37: synego.v1.Trust
-	(*IdentityReport)(nil),    // 38: synego.v1.IdentityReport
-	(*PeerSeen)(nil),          // 39: synego.v1.PeerSeen
-	(*HandshakesRefused)(nil), // 40: synego.v1.HandshakesRefused
-	nil,                       // 41: synego.v1.Announced.LabelsEntry
-	(Protocol)(0),             // 42: synego.v1.Protocol
-	(InstanceState)(0),        // 43: synego.v1.InstanceState
-	(*StateCause)(nil),        // 44: synego.v1.StateCause
-	(LogLevel)(0),             // 45: synego.v1.LogLevel
+	(*Park)(nil),              // 27: synego.v1.Park
+	(*Balance)(nil),           // 28: synego.v1.Balance
+	(*Eject)(nil),             // 29: synego.v1.Eject
+	(*Command)(nil),           // 30: synego.v1.Command
+	(*OutputLines)(nil),       // 31: synego.v1.OutputLines
+	(*OutputLine)(nil),        // 32: synego.v1.OutputLine
+	(*Applicant)(nil),         // 33: synego.v1.Applicant
+	(*EnrolRequest)(nil),      // 34: synego.v1.EnrolRequest
+	(*RenewRequest)(nil),      // 35: synego.v1.RenewRequest
+	(*Certificates)(nil),      // 36: synego.v1.Certificates
+	(*Certificate)(nil),       // 37: synego.v1.Certificate
+	(*Trust)(nil),             // 38: synego.v1.Trust
+	(*IdentityReport)(nil),    // 39: synego.v1.IdentityReport
+	(*PeerSeen)(nil),          // 40: synego.v1.PeerSeen
+	(*HandshakesRefused)(nil), // 41: synego.v1.HandshakesRefused
+	(*Order)(nil),             // 42: synego.v1.Order
+	(*Reload)(nil),            // 43: synego.v1.Reload
+	(*DrainOrder)(nil),        // 44: synego.v1.DrainOrder
+	(*Scale)(nil),             // 45: synego.v1.Scale
+	(*OrderStep)(nil),         // 46: synego.v1.OrderStep
+	nil,                       // 47: synego.v1.Announced.LabelsEntry
+	(Protocol)(0),             // 48: synego.v1.Protocol
+	(InstanceState)(0),        // 49: synego.v1.InstanceState
+	(*StateCause)(nil),        // 50: synego.v1.StateCause
+	(LogLevel)(0),             // 51: synego.v1.LogLevel
 }
 var file_synego_v1_mesh_proto_depIdxs = []int32{
 	4,  // 0: synego.v1.FromSidecar.join:type_name -> synego.v1.Join
@@ -3955,68 +4529,74 @@ var file_synego_v1_mesh_proto_depIdxs = []int32{
 	11, // 2: synego.v1.FromSidecar.subscribe:type_name -> synego.v1.Subscribe
 	12, // 3: synego.v1.FromSidecar.taken:type_name -> synego.v1.Taken
 	5,  // 4: synego.v1.FromSidecar.announced:type_name -> synego.v1.Announced
-	30, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
-	13, // 6: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
-	21, // 7: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
-	24, // 8: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
-	14, // 9: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
-	29, // 10: synego.v1.FromMaster.command:type_name -> synego.v1.Command
-	37, // 11: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
-	5,  // 12: synego.v1.Join.announced:type_name -> synego.v1.Announced
-	42, // 13: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
-	41, // 14: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
-	43, // 15: synego.v1.Report.state:type_name -> synego.v1.InstanceState
-	44, // 16: synego.v1.Report.cause:type_name -> synego.v1.StateCause
-	8,  // 17: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
-	9,  // 18: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
-	10, // 19: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
-	7,  // 20: synego.v1.Report.denial:type_name -> synego.v1.Denial
-	38, // 21: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
-	44, // 22: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
-	14, // 23: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
-	26, // 24: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
-	20, // 25: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
-	16, // 26: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
-	15, // 27: synego.v1.SidecarSettings.access_lines:type_name -> synego.v1.AccessLines
-	0,  // 28: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
-	17, // 29: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
-	19, // 30: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
-	18, // 31: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
-	18, // 32: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
-	17, // 33: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
-	22, // 34: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
-	42, // 35: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
-	26, // 36: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
-	23, // 37: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
-	16, // 38: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
-	43, // 39: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
-	25, // 40: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
-	42, // 41: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
-	26, // 42: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
-	23, // 43: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
-	16, // 44: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
-	27, // 45: synego.v1.Policy.balance:type_name -> synego.v1.Balance
-	28, // 46: synego.v1.Policy.eject:type_name -> synego.v1.Eject
-	1,  // 47: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
-	31, // 48: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
-	45, // 49: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
-	32, // 50: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
-	32, // 51: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
-	36, // 52: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
-	37, // 53: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
-	39, // 54: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
-	40, // 55: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
-	2,  // 56: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
-	33, // 57: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
-	34, // 58: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
-	3,  // 59: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
-	35, // 60: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
-	35, // 61: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
-	59, // [59:62] is the sub-list for method output_type
-	56, // [56:59] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	31, // 5: synego.v1.FromSidecar.output:type_name -> synego.v1.OutputLines
+	46, // 6: synego.v1.FromSidecar.order:type_name -> synego.v1.OrderStep
+	13, // 7: synego.v1.FromMaster.joined:type_name -> synego.v1.Joined
+	21, // 8: synego.v1.FromMaster.snapshot:type_name -> synego.v1.Snapshot
+	24, // 9: synego.v1.FromMaster.delta:type_name -> synego.v1.Delta
+	14, // 10: synego.v1.FromMaster.settings:type_name -> synego.v1.SidecarSettings
+	30, // 11: synego.v1.FromMaster.command:type_name -> synego.v1.Command
+	38, // 12: synego.v1.FromMaster.trust:type_name -> synego.v1.Trust
+	5,  // 13: synego.v1.Join.announced:type_name -> synego.v1.Announced
+	48, // 14: synego.v1.Announced.protocol:type_name -> synego.v1.Protocol
+	47, // 15: synego.v1.Announced.labels:type_name -> synego.v1.Announced.LabelsEntry
+	49, // 16: synego.v1.Report.state:type_name -> synego.v1.InstanceState
+	50, // 17: synego.v1.Report.cause:type_name -> synego.v1.StateCause
+	8,  // 18: synego.v1.Report.load:type_name -> synego.v1.InstanceLoad
+	9,  // 19: synego.v1.Report.ejection:type_name -> synego.v1.Ejection
+	10, // 20: synego.v1.Report.calls:type_name -> synego.v1.CallFigures
+	7,  // 21: synego.v1.Report.denial:type_name -> synego.v1.Denial
+	39, // 22: synego.v1.Report.identity:type_name -> synego.v1.IdentityReport
+	50, // 23: synego.v1.Ejection.cause:type_name -> synego.v1.StateCause
+	14, // 24: synego.v1.Joined.settings:type_name -> synego.v1.SidecarSettings
+	26, // 25: synego.v1.SidecarSettings.policy:type_name -> synego.v1.Policy
+	20, // 26: synego.v1.SidecarSettings.health:type_name -> synego.v1.Health
+	16, // 27: synego.v1.SidecarSettings.access:type_name -> synego.v1.Access
+	15, // 28: synego.v1.SidecarSettings.access_lines:type_name -> synego.v1.AccessLines
+	0,  // 29: synego.v1.Access.mode:type_name -> synego.v1.Access.Mode
+	17, // 30: synego.v1.Access.rules:type_name -> synego.v1.AccessRules
+	19, // 31: synego.v1.Access.route:type_name -> synego.v1.RouteAccess
+	18, // 32: synego.v1.AccessRules.allow:type_name -> synego.v1.AccessRule
+	18, // 33: synego.v1.AccessRules.deny:type_name -> synego.v1.AccessRule
+	17, // 34: synego.v1.RouteAccess.rules:type_name -> synego.v1.AccessRules
+	22, // 35: synego.v1.Snapshot.service:type_name -> synego.v1.ServiceTable
+	48, // 36: synego.v1.ServiceTable.protocol:type_name -> synego.v1.Protocol
+	26, // 37: synego.v1.ServiceTable.policy:type_name -> synego.v1.Policy
+	23, // 38: synego.v1.ServiceTable.endpoint:type_name -> synego.v1.Endpoint
+	16, // 39: synego.v1.ServiceTable.access:type_name -> synego.v1.Access
+	49, // 40: synego.v1.Endpoint.state:type_name -> synego.v1.InstanceState
+	25, // 41: synego.v1.Delta.service:type_name -> synego.v1.ServiceDelta
+	48, // 42: synego.v1.ServiceDelta.protocol:type_name -> synego.v1.Protocol
+	26, // 43: synego.v1.ServiceDelta.policy:type_name -> synego.v1.Policy
+	23, // 44: synego.v1.ServiceDelta.upsert:type_name -> synego.v1.Endpoint
+	16, // 45: synego.v1.ServiceDelta.access:type_name -> synego.v1.Access
+	28, // 46: synego.v1.Policy.balance:type_name -> synego.v1.Balance
+	29, // 47: synego.v1.Policy.eject:type_name -> synego.v1.Eject
+	27, // 48: synego.v1.Policy.park:type_name -> synego.v1.Park
+	1,  // 49: synego.v1.Balance.kind:type_name -> synego.v1.Balance.Kind
+	42, // 50: synego.v1.Command.order:type_name -> synego.v1.Order
+	32, // 51: synego.v1.OutputLines.line:type_name -> synego.v1.OutputLine
+	51, // 52: synego.v1.OutputLine.level:type_name -> synego.v1.LogLevel
+	33, // 53: synego.v1.EnrolRequest.applicant:type_name -> synego.v1.Applicant
+	33, // 54: synego.v1.RenewRequest.applicant:type_name -> synego.v1.Applicant
+	37, // 55: synego.v1.Certificates.certificate:type_name -> synego.v1.Certificate
+	38, // 56: synego.v1.Certificates.trust:type_name -> synego.v1.Trust
+	40, // 57: synego.v1.IdentityReport.peer:type_name -> synego.v1.PeerSeen
+	41, // 58: synego.v1.IdentityReport.refused:type_name -> synego.v1.HandshakesRefused
+	43, // 59: synego.v1.Order.reload:type_name -> synego.v1.Reload
+	44, // 60: synego.v1.Order.drain:type_name -> synego.v1.DrainOrder
+	45, // 61: synego.v1.Order.scale:type_name -> synego.v1.Scale
+	2,  // 62: synego.v1.Mesh.Link:input_type -> synego.v1.FromSidecar
+	34, // 63: synego.v1.Mesh.Enrol:input_type -> synego.v1.EnrolRequest
+	35, // 64: synego.v1.Mesh.Renew:input_type -> synego.v1.RenewRequest
+	3,  // 65: synego.v1.Mesh.Link:output_type -> synego.v1.FromMaster
+	36, // 66: synego.v1.Mesh.Enrol:output_type -> synego.v1.Certificates
+	36, // 67: synego.v1.Mesh.Renew:output_type -> synego.v1.Certificates
+	65, // [65:68] is the sub-list for method output_type
+	62, // [62:65] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_synego_v1_mesh_proto_init() }
@@ -4032,6 +4612,7 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromSidecar_Taken)(nil),
 		(*FromSidecar_Announced)(nil),
 		(*FromSidecar_Output)(nil),
+		(*FromSidecar_Order)(nil),
 	}
 	file_synego_v1_mesh_proto_msgTypes[1].OneofWrappers = []any{
 		(*FromMaster_Joined)(nil),
@@ -4040,20 +4621,28 @@ func file_synego_v1_mesh_proto_init() {
 		(*FromMaster_Settings)(nil),
 		(*FromMaster_Command)(nil),
 		(*FromMaster_Trust)(nil),
+		(*FromMaster_DrainKnown)(nil),
 	}
 	file_synego_v1_mesh_proto_msgTypes[18].OneofWrappers = []any{
 		(*Health_Http)(nil),
 		(*Health_Grpc)(nil),
 		(*Health_Tcp)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[25].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[26].OneofWrappers = []any{
 		(*Balance_Header)(nil),
 		(*Balance_Cookie)(nil),
 		(*Balance_Query)(nil),
 	}
-	file_synego_v1_mesh_proto_msgTypes[27].OneofWrappers = []any{
+	file_synego_v1_mesh_proto_msgTypes[28].OneofWrappers = []any{
 		(*Command_FollowOutput)(nil),
 		(*Command_RecentOutput)(nil),
+		(*Command_Order)(nil),
+	}
+	file_synego_v1_mesh_proto_msgTypes[40].OneofWrappers = []any{
+		(*Order_Reload)(nil),
+		(*Order_Drain)(nil),
+		(*Order_Undrain)(nil),
+		(*Order_Scale)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4061,7 +4650,7 @@ func file_synego_v1_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_synego_v1_mesh_proto_rawDesc), len(file_synego_v1_mesh_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -139,6 +139,8 @@ const (
 	Reason_REASON_START_FAILED Reason = 102
 	// The process was not ready within its limit. [503]
 	Reason_REASON_NOT_READY_IN_TIME Reason = 103
+	// The successor of the process failed to prove itself, so the former one serves on. [503]
+	Reason_REASON_RELOAD_FAILED Reason = 104
 )
 
 // Enum value maps for Reason.
@@ -198,6 +200,7 @@ var (
 		101: "REASON_BUILD_FAILED",
 		102: "REASON_START_FAILED",
 		103: "REASON_NOT_READY_IN_TIME",
+		104: "REASON_RELOAD_FAILED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -254,6 +257,7 @@ var (
 		"REASON_BUILD_FAILED":         101,
 		"REASON_START_FAILED":         102,
 		"REASON_NOT_READY_IN_TIME":    103,
+		"REASON_RELOAD_FAILED":        104,
 	}
 )
 
@@ -288,7 +292,7 @@ var File_synego_v1_reason_proto protoreflect.FileDescriptor
 
 const file_synego_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16synego/v1/reason.proto\x12\tsynego.v1*\x80\v\n" +
+	"\x16synego/v1/reason.proto\x12\tsynego.v1*\x9a\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fREASON_NO_ROUTE\x10\x01\x12\x1a\n" +
@@ -344,7 +348,8 @@ const file_synego_v1_reason_proto_rawDesc = "" +
 	"\x15REASON_REPLACE_WANTED\x10d\x12\x17\n" +
 	"\x13REASON_BUILD_FAILED\x10e\x12\x17\n" +
 	"\x13REASON_START_FAILED\x10f\x12\x1c\n" +
-	"\x18REASON_NOT_READY_IN_TIME\x10gBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\x18REASON_NOT_READY_IN_TIME\x10g\x12\x18\n" +
+	"\x14REASON_RELOAD_FAILED\x10hBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_reason_proto_rawDescOnce sync.Once

@@ -125,6 +125,8 @@ export enum Reason {
   REASON_START_FAILED = 102,
   /** REASON_NOT_READY_IN_TIME - The process was not ready within its limit. [503] */
   REASON_NOT_READY_IN_TIME = 103,
+  /** REASON_RELOAD_FAILED - The successor of the process failed to prove itself, so the former one serves on. [503] */
+  REASON_RELOAD_FAILED = 104,
   UNRECOGNIZED = -1,
 }
 
@@ -292,6 +294,9 @@ export function reasonFromJSON(object: any): Reason {
     case 103:
     case "REASON_NOT_READY_IN_TIME":
       return Reason.REASON_NOT_READY_IN_TIME;
+    case 104:
+    case "REASON_RELOAD_FAILED":
+      return Reason.REASON_RELOAD_FAILED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -409,6 +414,8 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_START_FAILED";
     case Reason.REASON_NOT_READY_IN_TIME:
       return "REASON_NOT_READY_IN_TIME";
+    case Reason.REASON_RELOAD_FAILED:
+      return "REASON_RELOAD_FAILED";
     case Reason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

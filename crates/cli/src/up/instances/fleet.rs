@@ -1,0 +1,466 @@
+//! The services of this machine while they run: reloaded in turn, drained, and made more or fewer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use synego_manifest::Manifest;
+use synego_model::{InstanceId, InstanceName, LocalService, ServiceName, Target};
+use synego_runtime::logs::LineWriter;
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Stop, Stopper};
+use synego_sidecar::order::{Commanded, Order, Outcome, Step};
+use synego_sidecar::{Ended, Orders, ReloadHow};
+use synego_supervise::{OutputSink, StopBy};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::lines::show;
+use super::one::One;
+use super::turns::Turns;
+use super::{Gone, Ground, Picture, Ready, config, process};
+use crate::failure::Failure;
+
+/// Steps of one order that wait for whoever gave it.
+const STEPS: usize = 64;
+
+/// One service of this machine, running.
+pub(super) struct Running {
+    pub(super) local: LocalService,
+    /// Services of this machine that must be ready before it starts.
+    pub(super) after: Vec<ServiceName>,
+    /// How many of their instances.
+    pub(super) before: BTreeMap<ServiceName, usize>,
+    pub(super) end: Stopper,
+    pub(super) life: Stop,
+    pub(super) writer: LineWriter,
+    pub(super) built: Arc<watch::Sender<bool>>,
+    pub(super) turns: Turns,
+    pub(super) members: Vec<Member>,
+}
+
+/// One instance of it.
+pub(super) struct Member {
+    index: usize,
+    id: String,
+    end: Stopper,
+    orders: Arc<OnceLock<Orders>>,
+    sink: OutputSink,
+    task: JoinHandle<(String, Result<Ended, String>)>,
+}
+
+/// All services of this machine.
+pub(crate) struct Fleet {
+    ground: Ground,
+    manifest: Mutex<Manifest>,
+    ready: Arc<watch::Sender<Ready>>,
+    pictures: Arc<watch::Sender<BTreeMap<String, Picture>>>,
+    running: Mutex<Vec<Running>>,
+    this: Weak<Self>,
+}
+
+/// An instance as its sidecar sees it: orders from a master come by here.
+struct Local {
+    fleet: Weak<Fleet>,
+    service: ServiceName,
+    id: String,
+}
+
+impl Fleet {
+    pub(super) fn new(
+        ground: Ground,
+        manifest: Manifest,
+        pictures: watch::Sender<BTreeMap<String, Picture>>,
+        running: Vec<Running>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            ground,
+            manifest: Mutex::new(manifest),
+            ready: Arc::new(watch::Sender::new(Ready::new())),
+            pictures: Arc::new(pictures),
+            running: Mutex::new(running),
+            this: this.clone(),
+        })
+    }
+
+    /// Starts as many instances of each service as the manifest says.
+    pub(super) fn begin(&self) -> Result<(), Failure> {
+        for service in self.lock().iter_mut() {
+            for index in 0..service.local.instances() {
+                let member = self.member(service, index)?;
+                service.members.push(member);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one instance.
+    fn member(&self, service: &Running, index: usize) -> Result<Member, Failure> {
+        let name = format!("{}-{}", service.local.spec.name, index + 1);
+        let instance: InstanceName = name.parse().map_err(|error| Failure::new(format!("{error}")))?;
+        let id = InstanceId::new(&instance, &self.ground.node).to_string();
+        let sink = OutputSink::new(service.local.spec.name.as_str(), name, service.writer.clone());
+        show(&sink, id.clone(), self.ground.lines.clone());
+        let orders = Arc::new(OnceLock::new());
+        let local =
+            Arc::new(Local { fleet: self.this.clone(), service: service.local.spec.name.clone(), id: id.clone() });
+        let manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let one = One {
+            config: config(&manifest, &service.local, index, instance, &self.ground, local),
+            id: id.clone(),
+            after: service.after.clone(),
+            wanted: service.before.clone(),
+            // One build serves all instances of the service.
+            builds: !*service.built.borrow() && index == 0,
+            built: service.built.clone(),
+            is_built: service.built.subscribe(),
+            ready: self.ready.clone(),
+            pictures: self.pictures.clone(),
+            shared: self.ground.shared.clone(),
+            sink: sink.clone(),
+            orders: orders.clone(),
+        };
+        let (end, life) = service.life.child();
+        let of = id.clone();
+        let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, one.run(life).await) });
+        Ok(Member { index, id, end, orders, sink, task })
+    }
+
+    /// Everything that runs; from now on nothing is started any more.
+    pub(super) fn take_all(&self) -> Vec<Running> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// The output of each instance.
+    pub(crate) fn sinks(&self) -> BTreeMap<String, OutputSink> {
+        let running = self.lock();
+        let members = running.iter().flat_map(|service| &service.members);
+        members.map(|member| (member.id.clone(), member.sink.clone())).collect()
+    }
+
+    /// The instances there are, with their services.
+    pub(crate) fn ids(&self) -> Vec<(ServiceName, String)> {
+        let running = self.lock();
+        let of = |service: &Running| -> Vec<(ServiceName, String)> {
+            service.members.iter().map(|member| (service.local.spec.name.clone(), member.id.clone())).collect()
+        };
+        running.iter().flat_map(of).collect()
+    }
+
+    /// Takes up what the changed file of this machine says of the services that run: how they are ended and watched at
+    /// once, how they are run by a reload, how many by starting and ending some. A number that was scaled stays.
+    pub(crate) fn take_up(&self, manifest: &Manifest) {
+        let (mut rolled, mut resized) = (Vec::new(), Vec::new());
+        *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = manifest.clone();
+        for service in self.lock().iter_mut() {
+            let name = service.local.spec.name.clone();
+            let Some(now) = manifest.local.iter().find(|local| local.spec.name == name) else { continue };
+            let before = std::mem::replace(&mut service.local, now.clone());
+            service.turns.set(now.reload);
+            let orders: Vec<Orders> =
+                service.members.iter().filter_map(|member| member.orders.get()).cloned().collect();
+            if now.stop != before.stop {
+                let by = StopBy::of(&now.stop.signal).unwrap_or_default();
+                orders.iter().for_each(|orders| orders.set_stop(now.stop.within, by));
+            }
+            let is_run = |local: &LocalService| {
+                let (env, files) = (local.env.clone(), local.env_files.clone());
+                (local.target.clone(), local.cwd.clone(), env, files, local.ready.clone())
+            };
+            if let (Some(process), true) = (process(now, &self.ground), is_run(&before) != is_run(now)) {
+                orders.iter().for_each(|orders| orders.set_process(process.clone()));
+                rolled.push(name.clone());
+            }
+            if now.instances() != before.instances() && service.members.len() == before.instances() {
+                resized.push(name);
+            }
+        }
+        for service in rolled {
+            drop(tasks::spawn("roll", Kind::Connection, self.reload(service, "its manifest changed")));
+        }
+        for service in resized {
+            // Whoever applied sees it in `status`.
+            drop(self.scale(&service, None));
+        }
+    }
+
+    /// Reloads all instances of a service, in turn.
+    pub(crate) fn reload(&self, service: ServiceName, why: &'static str) -> impl Future<Output = ()> + use<> {
+        let round = synego_runtime::clock::unix_us();
+        let ids = self.ids().into_iter().filter(|(name, _)| *name == service);
+        let all: Vec<_> = ids.map(|(name, id)| (self.order(&name, &id, Order::Reload { round }), id)).collect();
+        async move {
+            tracing::info!(%service, why, "it is reloaded");
+            let ends = all.into_iter().map(|(mut steps, id)| async move {
+                while let Some(step) = steps.recv().await {
+                    if step.outcome == Outcome::Failed {
+                        tracing::warn!(instance = id, why, cause = step.message, "the reload failed");
+                    }
+                }
+            });
+            futures_util::future::join_all(ends).await;
+        }
+    }
+
+    /// What is watched of each service.
+    pub(crate) fn watched(&self) -> BTreeMap<ServiceName, synego_model::WatchSpec> {
+        let running = self.lock();
+        let of = |service: &Running| Some((service.local.spec.name.clone(), service.local.watch.clone()?));
+        running.iter().filter_map(of).collect()
+    }
+
+    /// Orders something of one instance.
+    pub(crate) fn order(&self, service: &ServiceName, id: &str, order: Order) -> mpsc::Receiver<Step> {
+        let (to, steps) = mpsc::channel(STEPS);
+        let found = {
+            let running = self.lock();
+            let service = running.iter().find(|running| running.local.spec.name == *service);
+            service.and_then(|service| {
+                let member = service.members.iter().find(|member| member.id == id)?;
+                Some((service.turns.clone(), member.orders.get().cloned()))
+            })
+        };
+        let id = id.to_owned();
+        tasks::spawn("order", Kind::Connection, async move {
+            match (found, order) {
+                (Some((turns, Some(orders))), Order::Reload { round }) => reload(turns, orders, round, &id, to).await,
+                (Some((_, Some(orders))), order) => {
+                    pass_on(orders.give(order, ReloadHow::default()), &to).await;
+                }
+                (Some((_, None)), _) => last(&to, Outcome::Failed, "it has not begun to run yet").await,
+                (None, _) => last(&to, Outcome::Failed, "it does not run here any more").await,
+            }
+        });
+        steps
+    }
+
+    /// Runs so many instances of a service; `None`: as many as the file says.
+    pub(crate) fn scale(&self, name: &ServiceName, instances: Option<u32>) -> mpsc::Receiver<Step> {
+        let (to, steps) = mpsc::channel(STEPS);
+        let changed = self.resize(name, instances);
+        let (pictures, ready) = (self.pictures.clone(), self.ready.clone());
+        let (service, mut watched) = (name.clone(), ready.subscribe());
+        tasks::spawn("scale", Kind::Connection, async move {
+            let resized = match changed {
+                Ok(resized) => resized,
+                Err(problem) => return last(&to, Outcome::Failed, &problem).await,
+            };
+            let instances = resized.instances;
+            let first = if resized.gone.is_empty() { Outcome::Starting } else { Outcome::Draining };
+            let _gone = to.try_send(Step { instances, ..Step::of(first, "") });
+            for member in resized.gone {
+                member.end.stop();
+                let id = member.id;
+                // One that panicked was reported by its task.
+                let _ended = member.task.await;
+                pictures.send_modify(|pictures| drop(pictures.remove(&id)));
+                ready.send_modify(|ready| {
+                    ready.entry(service.clone()).or_default().remove(&id);
+                });
+            }
+            let wanted = resized.new;
+            let all = watched.wait_for(|ready| {
+                let there = ready.get(&service);
+                wanted.iter().all(|id| there.is_some_and(|there| there.contains(id)))
+            });
+            let step = match tokio::time::timeout(resized.within, all).await {
+                Ok(_) => Step::of(Outcome::Done, ""),
+                Err(_) => {
+                    Step::of(Outcome::Failed, "not all of the new instances are ready in time; they go on trying")
+                }
+            };
+            let _gone = to.send(Step { instances, ..step }).await;
+        });
+        steps
+    }
+
+    /// Starts those that are missing, and takes those that are too many out of what runs.
+    fn resize(&self, name: &ServiceName, instances: Option<u32>) -> Result<Resized, String> {
+        let mut running = self.lock();
+        let service = running.iter_mut().find(|running| running.local.spec.name == *name);
+        let service = service.ok_or_else(|| format!("`{name}` does not run on this machine"))?;
+        let wanted = match instances {
+            None => service.local.instances(),
+            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        match &service.local.target {
+            Target::Found(_) => return Err(format!("`{name}` is found running, `address`: nobody starts more of it")),
+            Target::Run { port: Some(port), .. } if wanted > 1 => {
+                return Err(format!("only one process can have the port {port}: leave `port` out"));
+            }
+            Target::Run { .. } => {}
+        }
+        let before = service.members.len();
+        service.members.sort_by_key(|member| member.index);
+        let gone = service.members.split_off(wanted.min(before));
+        let taken: BTreeSet<usize> = service.members.iter().map(|member| member.index).collect();
+        let free: Vec<usize> =
+            (0..).filter(|index| !taken.contains(index)).take(wanted.saturating_sub(before)).collect();
+        let mut new = Vec::new();
+        for index in free {
+            let member = self.member(service, index).map_err(|failure| failure.what.clone())?;
+            new.push(member.id.clone());
+            service.members.push(member);
+        }
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let within = service.local.ready.within + Duration::from_secs(5);
+        Ok(Resized { gone, new, instances: (count(before), count(wanted)), within })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a scale did at once.
+struct Resized {
+    gone: Vec<Member>,
+    new: Vec<String>,
+    instances: (u32, u32),
+    within: Duration,
+}
+
+impl Commanded for Local {
+    fn obey(&self, order: Order) -> mpsc::Receiver<Step> {
+        match (self.fleet.upgrade(), order) {
+            (Some(fleet), Order::Scale { service, instances }) => fleet.scale(&service, instances),
+            (Some(fleet), order) => fleet.order(&self.service, &self.id, order),
+            (None, _) => mpsc::channel(1).1,
+        }
+    }
+}
+
+impl Commanded for Fleet {
+    fn obey(&self, order: Order) -> mpsc::Receiver<Step> {
+        match order {
+            Order::Scale { service, instances } => self.scale(&service, instances),
+            _ => {
+                let (to, steps) = mpsc::channel(1);
+                let _room = to.try_send(Step::of(Outcome::Failed, "this order is for one instance"));
+                steps
+            }
+        }
+    }
+}
+
+/// Waits for its turn, then has the instance reloaded.
+async fn reload(turns: Turns, orders: Orders, round: u64, id: &str, to: mpsc::Sender<Step>) {
+    let _full_or_gone = to.try_send(Step::of(Outcome::Waiting, ""));
+    let turn = match turns.take(round).await {
+        Ok(turn) => turn,
+        Err(failed) => return last(&to, Outcome::Skipped, &format!("{failed} failed, so this one is not tried")).await,
+    };
+    let how = ReloadHow { builds: turn.builds, in_place: turn.in_place };
+    if pass_on(orders.give(Order::Reload { round }, how), &to).await == Outcome::Failed {
+        turns.failed(round, id);
+    }
+}
+
+/// Hands steps on; how it ended.
+async fn pass_on(mut steps: mpsc::Receiver<Step>, to: &mpsc::Sender<Step>) -> Outcome {
+    while let Some(step) = steps.recv().await {
+        let outcome = step.outcome;
+        if outcome.is_last() {
+            let _gone = to.send(step).await;
+            return outcome;
+        }
+        let _full_or_gone = to.try_send(step);
+    }
+    last(to, Outcome::Failed, "it ended before it could obey").await;
+    Outcome::Failed
+}
+
+async fn last(to: &mpsc::Sender<Step>, outcome: Outcome, message: &str) {
+    let _gone = to.send(Step::of(outcome, message)).await;
+}
+
+impl Running {
+    /// Drains and ends all instances; what is left after `within` is cut off.
+    pub(super) async fn end(self, within: Duration, told: mpsc::Sender<Gone>) {
+        self.end.stop();
+        let in_haste = AtomicBool::new(false);
+        let cut = async {
+            tokio::time::sleep(within).await;
+            // Without any time nothing was promised.
+            in_haste.store(!within.is_zero(), Ordering::Relaxed);
+            self.end.cut();
+            std::future::pending::<()>().await;
+        };
+        let ends = async {
+            for member in self.members {
+                let gone = match member.task.await {
+                    Ok((instance, Ok(ended))) => Gone {
+                        instance,
+                        cut: (ended.cut_requests, ended.cut_streams),
+                        in_haste: in_haste.load(Ordering::Relaxed),
+                        exit: ended.exit.map(|exit| exit.to_string()).unwrap_or_default(),
+                    },
+                    Ok((instance, Err(problem))) => Gone { instance, cut: (0, 0), in_haste: false, exit: problem },
+                    Err(_) => continue,
+                };
+                // Whoever wanted to know may have gone.
+                let _ = told.send(gone).await;
+            }
+        };
+        tokio::select! {
+            () = ends => {}
+            () = cut => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::next_wave;
+    use super::*;
+    use synego_model::ReloadSpec;
+    use synego_runtime::logs::LineWriter;
+
+    fn running(name: &str, uses: &[&str]) -> Running {
+        let text = format!("services: {{ {name}: {{ run: \"true\" }} }}");
+        let file = synego_manifest::LoadedFile {
+            name: "synego.yaml".into(),
+            path: "/synego.yaml".into(),
+            text,
+            role: synego_manifest::FileRole::Base,
+        };
+        let manifest = synego_manifest::load_files(&[file], &BTreeMap::new(), 1).manifest.expect("a manifest");
+        let mut local = manifest.local.into_iter().next().expect("a service");
+        local.spec.uses = uses.iter().map(|name| name.parse().expect("a name")).collect();
+        let (end, life) = Stopper::new();
+        Running {
+            local,
+            after: Vec::new(),
+            before: BTreeMap::new(),
+            end,
+            life,
+            writer: LineWriter::discard(),
+            built: Arc::new(watch::Sender::new(false)),
+            turns: Turns::new(ReloadSpec::default()),
+            members: Vec::new(),
+        }
+    }
+
+    fn waves(mut services: Vec<Running>) -> Vec<Vec<String>> {
+        let mut waves = Vec::new();
+        while !services.is_empty() {
+            waves.push(next_wave(&mut services).iter().map(|service| service.local.spec.name.to_string()).collect());
+        }
+        waves
+    }
+
+    #[test]
+    fn callers_end_before_those_they_call() {
+        let services =
+            vec![running("inventory", &[]), running("orders", &["users", "inventory"]), running("users", &[])];
+        assert_eq!(waves(services), [vec!["orders"], vec!["inventory", "users"]]);
+    }
+
+    #[test]
+    fn services_that_call_each_other_end_together() {
+        let services =
+            vec![running("a", &["b"]), running("b", &["a"]), running("front", &["a"]), running("own", &["own"])];
+        assert_eq!(waves(services), [vec!["front", "own"], vec!["a", "b"]]);
+    }
+}

@@ -1,0 +1,384 @@
+//! Leads the service's process through its life: first start, reload after reload, drains, and the end.
+//!
+//! A reload starts a new generation at an address of its own, has it prove itself, puts it into service by one store of
+//! the inbound's target, and lets the former one finish what it has begun. Where both have no room, the process ends and
+//! starts at its one address while its requests wait at the inbound.
+
+pub(crate) mod retire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use synego_control_plane::attach::{AttachHandle, Attachments, DrainCause};
+use synego_control_plane::order::{Order, Outcome, Step};
+use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
+use synego_data_plane::Tenure;
+use synego_model::process::ServiceAddress;
+use synego_model::{Cause, HealthSpec, Reason};
+use synego_runtime::tasks::{self, Kind};
+use synego_runtime::{Stop, clock};
+use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, Supervisor};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::generation::{Generation, Pids};
+use crate::instance::{DrainStep, Wishes};
+use crate::orders::{Ordered, ReloadHow, Teller};
+use crate::proof::{self, Failed, ProbePlace, Proof, cause};
+use retire::Retiring;
+
+/// Grace for a generation that failed to prove itself: nobody depends on it.
+const FAILED_GRACE: Duration = Duration::from_secs(2);
+/// Time beyond its own limit that a process started in place has to be ready: it may be started twice.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// How the processes of this sidecar are made.
+pub(crate) struct Recipe {
+    /// What all generations have in common; address, variables and trial are each one's own.
+    pub(crate) spec: ProcessSpec,
+    /// Whether all of them listen at the address of the first.
+    pub(crate) is_fixed: bool,
+    pub(crate) output: OutputSink,
+    /// Outlives the drain.
+    pub(crate) life: Stop,
+}
+
+/// Everything that leading takes.
+pub(crate) struct Conductor {
+    /// `None`: another is the parent of the process.
+    pub(crate) recipe: Option<Recipe>,
+    pub(crate) current: watch::Sender<Arc<Generation>>,
+    pub(crate) wishes: watch::Sender<Wishes>,
+    pub(crate) pids: Pids,
+    pub(crate) attached: AttachHandle,
+    pub(crate) settings: watch::Receiver<SidecarSettings>,
+    pub(crate) linked: UplinkHandle,
+    pub(crate) health: Option<HealthSpec>,
+    pub(crate) place: ProbePlace,
+    /// The one deadline of a drain.
+    pub(crate) within: Duration,
+    pub(crate) workers: usize,
+    pub(crate) orders: mpsc::Receiver<Ordered>,
+    /// The process of the current generation.
+    pub(crate) supervisor: Option<Supervisor>,
+    /// Whether the first generation is built already.
+    pub(crate) is_built: bool,
+    /// The last wish of the service for a successor that was obeyed.
+    pub(crate) obeyed_wish: u64,
+    /// Former generations that still finish what they have begun.
+    pub(crate) retiring: Vec<JoinHandle<()>>,
+}
+
+/// How the leading ended: what is left to be ended.
+pub(crate) struct Led {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) retiring: Vec<JoinHandle<()>>,
+    pub(crate) within: Duration,
+}
+
+impl Conductor {
+    /// Starts the first generation.
+    pub(crate) fn start(&mut self) {
+        let first = self.current.borrow().as_ref().clone();
+        if let Some((supervisor, state)) = self.launch(&first, false, 0) {
+            self.supervisor = Some(supervisor);
+            self.current.send_replace(Arc::new(Generation { process: Some(state), ..first }));
+        }
+    }
+
+    /// Obeys until `stop`, or until the process has ended for good.
+    pub(crate) async fn run(mut self, stop: Stop) -> Led {
+        loop {
+            let current = Arc::clone(&self.current.borrow());
+            let wishes = self.attached.attachments();
+            let ordered = tokio::select! {
+                () = stop.stopped() => break,
+                () = current.finished() => break,
+                Some(ordered) = self.orders.recv() => ordered,
+                number = wished(wishes, current.number, self.obeyed_wish), if self.recipe.is_some() => {
+                    self.obeyed_wish = number;
+                    tracing::info!(generation = current.number, "the service wants a successor");
+                    let (order, how) = (Order::Reload { round: 0 }, ReloadHow { builds: false, in_place: false });
+                    Ordered::Order { order, how, steps: Teller::nobody() }
+                }
+            };
+            tokio::select! {
+                // What is begun and not finished then ends with what it has started.
+                () = stop.stopped() => break,
+                () = self.obey(ordered) => {}
+            }
+        }
+        let generation = Arc::clone(&self.current.borrow());
+        Led { generation, supervisor: self.supervisor, retiring: self.retiring, within: self.within }
+    }
+
+    async fn obey(&mut self, ordered: Ordered) {
+        let (order, how, steps) = match ordered {
+            Ordered::Order { order, how, steps } => (order, how, steps),
+            Ordered::Stop(within, by) => {
+                self.within = within;
+                if let Some(recipe) = &mut self.recipe {
+                    (recipe.spec.grace, recipe.spec.stop_by) = (within, by);
+                }
+                return;
+            }
+            Ordered::Process(process) => {
+                if let Some(recipe) = &mut self.recipe {
+                    let spec = &mut recipe.spec;
+                    (spec.command, spec.build, spec.cwd) = (process.command, process.build, process.cwd);
+                    (spec.user_env, spec.env_files) = (process.env, process.env_files);
+                    (spec.ready, spec.stop_by) = (process.ready, process.stop_by);
+                }
+                return;
+            }
+        };
+        match order {
+            Order::Reload { .. } => self.reload(how, steps).await,
+            Order::Drain { within } => self.drain(within.unwrap_or(self.within), steps).await,
+            Order::Undrain => self.undrain(steps).await,
+            Order::Scale { .. } => {
+                let message = "this sidecar runs one instance: the number is its machine's, `synego up`, to say";
+                steps.tell(Step::of(Outcome::Failed, message)).await;
+            }
+        }
+    }
+
+    async fn reload(&mut self, how: ReloadHow, steps: Teller) {
+        let former = Arc::clone(&self.current.borrow());
+        let generations = (former.number, former.number);
+        let Some(recipe) = &self.recipe else {
+            let message = "its process was not started by its sidecar, which therefore cannot start a successor";
+            return steps.tell(Step { generations, ..Step::of(Outcome::Skipped, message) }).await;
+        };
+        // A further generation would be one too many.
+        self.retiring.retain(|task| !task.is_finished());
+        if !self.retiring.is_empty() {
+            steps.tell(Step { generations, ..Step::of(Outcome::Waiting, "a former process still finishes") }).await;
+            for retiring in std::mem::take(&mut self.retiring) {
+                // One that panicked was reported by its task.
+                let _ended = retiring.await;
+            }
+        }
+        if how.builds && recipe.spec.build.is_some() {
+            self.note(Some(cause(Reason::Starting, "a successor of its process is built")));
+            steps.tell(Step { generations, ..Step::of(Outcome::Building, "") }).await;
+            let spec = ProcessSpec { env: former.env.clone(), ..recipe.spec.clone() };
+            if let Err(message) = synego_supervise::build(&spec, &recipe.output).await {
+                let cause = cause(Reason::BuildFailed, &message);
+                return self.failed(Failed { cause, lines: Vec::new() }, &former, steps).await;
+            }
+        }
+        if recipe.is_fixed || how.in_place {
+            self.in_place(&former, steps).await;
+        } else {
+            self.beside(&former, steps).await;
+        }
+    }
+
+    /// New before old.
+    async fn beside(&mut self, former: &Arc<Generation>, steps: Teller) {
+        let generations = (former.number, former.number);
+        self.note(Some(cause(Reason::Starting, "a successor of its process proves itself")));
+        steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
+        let number = former.number.wrapping_add(1);
+        let restarts = former.state().map_or(0, |state| state.restarts);
+        let address = match synego_supervise::free_port() {
+            Ok(port) => ServiceAddress::Tcp(([127, 0, 0, 1], port).into()),
+            Err(error) => {
+                let cause = cause(Reason::StartFailed, &format!("no free port for the process: {error}"));
+                return self.failed(Failed { cause, lines: Vec::new() }, former, steps).await;
+            }
+        };
+        let mut env = proof::with_number(former.env.clone(), number);
+        if let ServiceAddress::Tcp(address) = &address {
+            env.insert("PORT".to_owned(), address.port().to_string());
+        }
+        let tenure = Tenure::new(self.workers);
+        let next = Generation { number, address, env, process: None, tenure };
+        let Some((supervisor, state)) = self.launch(&next, true, restarts) else { return };
+        let next = Generation { process: Some(state), ..next };
+        if let Err(failed) = self.proof().of(&next).await {
+            tasks::spawn("failed-generation", Kind::Connection, async move {
+                supervisor.stop(FAILED_GRACE).await;
+            });
+            return self.failed(failed, former, steps).await;
+        }
+        supervisor.adopt();
+        tracing::info!(from = former.number, to = number, address = %next.address, "a new generation serves");
+        self.current.send_replace(Arc::new(next));
+        // Wishes are counted by each attachment: a successor begins anew.
+        self.obeyed_wish = 0;
+        self.note(None);
+        self.linked.report_now();
+        let Some(old) = self.supervisor.replace(supervisor) else { return };
+        let retiring = Retiring {
+            generation: Arc::clone(former),
+            successor: number,
+            supervisor: old,
+            attached: self.attached.clone(),
+            wishes: self.wishes.clone(),
+            within: self.within,
+        };
+        self.retiring.push(tasks::spawn("former-generation", Kind::Connection, retiring.run(steps)));
+    }
+
+    /// Old before new: requests wait, or, where other instances are ready, go there.
+    async fn in_place(&mut self, former: &Arc<Generation>, steps: Teller) {
+        let generations = (former.number, former.number);
+        let Some(supervisor) = &self.supervisor else { return };
+        let settings = self.settings.borrow().clone();
+        let waits = !settings.others_ready && settings.policy.park.is_some();
+        let deadline = clock::now() + self.within;
+        let left = || deadline.saturating_duration_since(clock::now());
+        if waits {
+            self.wishes.send_modify(|wishes| wishes.parks = true);
+            steps.tell(Step { generations, open: former.open(), ..Step::of(Outcome::Parking, "") }).await;
+            self.linked.report_now();
+        } else {
+            steps.tell(Step { generations, open: former.open(), ..Step::of(Outcome::Draining, "") }).await;
+            retire::refuse(&self.wishes, &self.linked, self.within).await;
+        }
+        retire::finish(
+            former,
+            &self.attached,
+            DrainCause::Reload,
+            left().saturating_sub(retire::last_grace(self.within)),
+        )
+        .await;
+        let before = former.state().map_or((0, 0), |state| (state.restarts, state.started_unix_ms));
+        supervisor.restart(left());
+        steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
+        // What is open from now on is open on the new process.
+        let fresh = Generation { tenure: Tenure::new(self.workers), ..former.as_ref().clone() };
+        self.current.send_replace(Arc::new(fresh));
+        let ready = self.started_again(former, before.0).await;
+        self.wishes.send_modify(|wishes| wishes.parks = false);
+        if !waits {
+            self.wishes.send_modify(|wishes| wishes.drain = DrainStep::No);
+        }
+        self.linked.report_now();
+        match ready {
+            Ok(()) => {
+                self.note(None);
+                steps.tell(Step { generations, ..Step::of(Outcome::Done, "") }).await;
+            }
+            Err(failed) => {
+                let message = format!("{}; there is no former process: it is started again", failed.cause);
+                self.note(Some(cause(Reason::ReloadFailed, &message)));
+                let step = Step { generations, lines: failed.lines, ..Step::of(Outcome::Failed, message) };
+                steps.tell(step).await;
+            }
+        }
+    }
+
+    /// Waits until the process was started again and is ready to its probe and by its own word.
+    async fn started_again(&self, former: &Generation, restarts: u32) -> Result<(), Failed> {
+        let Some(mut process) = former.process.clone() else { return Ok(()) };
+        let within = self.recipe.as_ref().map_or(Duration::ZERO, |recipe| recipe.spec.ready.within);
+        let again = process.wait_for(|state| {
+            let is_again = state.restarts > restarts;
+            is_again && matches!(state.phase, Phase::Ready | Phase::Backoff | Phase::CrashLoop | Phase::Stopped)
+        });
+        let again = tokio::time::timeout(within + SLACK, async { again.await.ok().map(|state| state.clone()) }).await;
+        match again {
+            Ok(Some(state)) if state.phase == Phase::Ready => {}
+            Ok(Some(state)) => {
+                let cause = state.cause.clone().unwrap_or_else(|| cause(Reason::ProcessExited, "it ended"));
+                return Err(Failed { cause, lines: state.last_lines.clone() });
+            }
+            _ => {
+                let cause = cause(Reason::NotReadyInTime, "the process was not ready in time");
+                return Err(Failed { cause, lines: Vec::new() });
+            }
+        }
+        self.proof().of(former).await
+    }
+
+    /// The new generation is ended and the former one goes on.
+    async fn failed(&self, failed: Failed, former: &Generation, steps: Teller) {
+        let message = format!("{}; the former process serves on", failed.cause);
+        tracing::warn!(generation = former.number, cause = message, "reload failed");
+        self.note(Some(cause(Reason::ReloadFailed, &message)));
+        self.linked.report_now();
+        let generations = (former.number, former.number);
+        steps.tell(Step { generations, lines: failed.lines, ..Step::of(Outcome::Failed, message) }).await;
+    }
+
+    /// What people are told beside the state.
+    fn note(&self, notice: Option<Cause>) {
+        self.wishes.send_modify(|wishes| wishes.notice = notice);
+    }
+
+    fn proof(&self) -> Proof {
+        let settings = self.settings.borrow();
+        Proof {
+            attachments: self.attached.attachments(),
+            health: proof::health_in_force(self.health.as_ref(), &settings, true),
+            place: self.place.clone(),
+            within: self.recipe.as_ref().map_or(Duration::ZERO, |recipe| recipe.spec.ready.within),
+        }
+    }
+
+    fn launch(
+        &self,
+        generation: &Generation,
+        trial: bool,
+        restarts: u32,
+    ) -> Option<(Supervisor, watch::Receiver<ProcessState>)> {
+        let recipe = self.recipe.as_ref()?;
+        let mut spec = recipe.spec.clone();
+        spec.env.clone_from(&generation.env);
+        spec.address = Some(generation.address.clone());
+        (spec.trial, spec.restarts) = (trial, restarts);
+        if trial || self.is_built {
+            // It was built before.
+            spec.build = None;
+        }
+        let (supervisor, state) = Supervisor::start(spec, recipe.output.clone(), recipe.life.clone());
+        self.pids.follow(generation.number, state.clone());
+        Some((supervisor, state))
+    }
+
+    async fn drain(&mut self, within: Duration, steps: Teller) {
+        let current = Arc::clone(&self.current.borrow());
+        let number = current.number;
+        retire::refuse(&self.wishes, &self.linked, within).await;
+        current.tenure.leave(within);
+        tasks::spawn("drain", Kind::Connection, async move {
+            let generations = (number, number);
+            let idle = retire::told_while(&current, &steps, generations, current.tenure.idle(within)).await;
+            let open = current.open();
+            let step = match idle {
+                true => Step::of(Outcome::Done, "it takes no request until `synego drain --undo`, or its next start"),
+                false => Step::of(Outcome::Failed, "the time is over, and it still has requests or streams"),
+            };
+            steps.tell(Step { generations, open, ..step }).await;
+        });
+    }
+
+    async fn undrain(&mut self, steps: Teller) {
+        let current = self.current.borrow().as_ref().clone();
+        let generations = (current.number, current.number);
+        let was = self.wishes.borrow().drain != DrainStep::No;
+        // Streams that come now stay.
+        self.current.send_replace(Arc::new(Generation { tenure: Tenure::new(self.workers), ..current }));
+        self.wishes.send_modify(|wishes| wishes.drain = DrainStep::No);
+        self.linked.report_now();
+        let message = if was { "" } else { "it was not drained" };
+        steps.tell(Step { generations, ..Step::of(Outcome::Done, message) }).await;
+    }
+}
+
+/// Returns when the service wishes a successor that it was not given yet: the number of that wish.
+async fn wished(mut attachments: watch::Receiver<Attachments>, generation: u32, obeyed: u64) -> u64 {
+    let wish = |all: &Attachments| {
+        let wish = all.get(&generation).and_then(|found| found.replace.as_ref());
+        wish.map(|wish| wish.number).filter(|wish| *wish > obeyed)
+    };
+    let wished = attachments.wait_for(|all| wish(all).is_some()).await.ok().and_then(|all| wish(&all));
+    match wished {
+        Some(number) => number,
+        None => std::future::pending().await,
+    }
+}
