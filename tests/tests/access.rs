@@ -202,7 +202,7 @@ async fn an_admin_change_over_tcp_needs_a_token_and_each_one_is_written_down() {
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
     let mode = |path: &std::path::Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     let secret = fs::read_to_string(&token).expect("a token");
-    assert_eq!((mode(&token), secret.trim().len()), (0o600, 77));
+    assert_eq!((mode(&token), secret.trim().len()), (0o600, 144));
     assert!(!text(&made.stdout).contains(secret.trim()) && !text(&made.stderr).contains(secret.trim()));
 
     let (host, grpc) = (format!("host: {admin}\r\n"), "content-type: application/grpc\r\n");
