@@ -1,7 +1,5 @@
 //! One generation of a service's process takes over from another, and requests wait for the only one there is.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
-
 mod support;
 
 use std::sync::Arc;

@@ -45,7 +45,7 @@ pub(crate) fn health_in_force(
 ) -> Option<HealthSpec> {
     let exec = own.filter(|spec| matches!(spec.probe, Probe::Exec(_)));
     // A probe by command comes from this machine's own file alone.
-    let said = exec.or_else(|| if settings.declared { settings.health.as_ref() } else { own });
+    let said = exec.or(if settings.declared { settings.health.as_ref() } else { own });
     said.cloned().or_else(|| (!has_parent).then(|| HealthSpec::of(Probe::Tcp)))
 }
 
