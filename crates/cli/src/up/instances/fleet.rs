@@ -438,7 +438,6 @@ mod tests {
             before: BTreeMap::new(),
             end,
             life,
-            writer: LineWriter::discard(),
             built: Arc::new(watch::Sender::new(false)),
             turns: Turns::new(ReloadSpec::default()),
             members: Vec::new(),
