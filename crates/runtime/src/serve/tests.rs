@@ -118,8 +118,8 @@ async fn a_unix_socket_lets_no_other_user_in_even_where_its_file_is_open() -> Ou
     let router = Router::new().route("/", get(|| async { "here" }));
     let server = tasks::spawn("test", tasks::Kind::Connection, serve(vec![listener], router, Profile::admin(), stop));
     let script = "import os,socket,sys; os.setuid(int(sys.argv[2])); s=socket.socket(socket.AF_UNIX); \
-                  s.connect(sys.argv[1]); s.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n')\n\
-                  try: print(s.recv(4096))\n\
+                  s.connect(sys.argv[1])\n\
+                  try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n'); print(s.recv(4096))\n\
                   except ConnectionError: print('closed')";
     let ask = |uid: &str| {
         let mut asking = std::process::Command::new("python3");
