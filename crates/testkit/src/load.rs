@@ -8,6 +8,9 @@ use tokio::task::JoinHandle;
 
 use crate::http::HttpClient;
 
+/// Requests that are open at once at most; one that is due then has failed, as at any client that has a bound.
+const MOST_OPEN: usize = 2_000;
+
 /// What became of a load.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -24,6 +27,13 @@ impl Report {
     #[must_use]
     pub fn slower_than(&self, limit: Duration) -> usize {
         self.latencies.iter().filter(|(_, latency)| *latency > limit).count()
+    }
+
+    fn took(&mut self, (at, outcome): (Duration, Result<Duration, String>)) {
+        match outcome {
+            Ok(latency) => self.latencies.push((at, latency)),
+            Err(reason) => self.failures.push((at, reason)),
+        }
     }
 
     /// The latency below which `share` (0 to 1) of the answers lie.
@@ -47,10 +57,18 @@ pub async fn gets_with(url: &str, fields: &[(&'static str, &'static str)], rate:
     let client = HttpClient::default();
     let start = Instant::now();
     let total = (f64::from(rate) * length.as_secs_f64()) as u32;
+    let mut report = Report { sent: total as usize, ..Report::default() };
     let mut open = tokio::task::JoinSet::new();
     for number in 0..total {
         let planned = start + Duration::from_secs_f64(f64::from(number) / f64::from(rate));
         tokio::time::sleep_until(planned.into()).await;
+        while let Some(done) = open.try_join_next() {
+            report.took(done.expect("the task of a request"));
+        }
+        if open.len() >= MOST_OPEN {
+            report.took((planned - start, Err(format!("not sent: {MOST_OPEN} requests wait for their answers"))));
+            continue;
+        }
         let (client, url, fields) = (client.clone(), url.to_owned(), fields.clone());
         open.spawn(async move {
             let answer = client.request("GET", &url, &fields, "").await;
@@ -62,12 +80,8 @@ pub async fn gets_with(url: &str, fields: &[(&'static str, &'static str)], rate:
             (planned - start, outcome)
         });
     }
-    let mut report = Report { sent: total as usize, ..Report::default() };
     while let Some(done) = open.join_next().await {
-        match done.expect("the task of a request") {
-            (at, Ok(latency)) => report.latencies.push((at, latency)),
-            (at, Err(reason)) => report.failures.push((at, reason)),
-        }
+        report.took(done.expect("the task of a request"));
     }
     report
 }
