@@ -127,7 +127,7 @@ impl Fleet {
         };
         let (end, life) = service.life.child();
         let of = id.clone();
-        let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, one.run(life).await) });
+        let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, Box::pin(one.run(life)).await) });
         Ok(Member { index, id, end, orders, sink, task })
     }
 
@@ -438,7 +438,6 @@ mod tests {
             before: BTreeMap::new(),
             end,
             life,
-            writer: LineWriter::discard(),
             built: Arc::new(watch::Sender::new(false)),
             turns: Turns::new(ReloadSpec::default()),
             members: Vec::new(),
