@@ -255,6 +255,67 @@ impl Heard {
     }
 }
 
+/// The instances that have lines of exchanges in the files of `folder`.
+fn instances_in(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let text: String = files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut all: Vec<String> = lines
+        .filter(|line| line["kind"] == "access")
+        .map(|line| line["instance"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_and_a_sidecar_share_a_folder_of_logs_and_open_its_files_anew_on_usr1() {
+    let place = Place::new();
+    let program = |name: &str, args: &[&str]| {
+        let logs = place.home.path().join("logs");
+        Program::start(name, &program::binary(name), args, &place.folder, &place.variables, &logs)
+    };
+    let manifest = fs::read_to_string(place.folder.join("synego.yaml")).expect("the manifest");
+    let mesh = manifest.split("mesh: ").nth(2).and_then(|rest| rest.split(',').next()).expect("the mesh port");
+    let master = program("synego-master", &[]);
+    let address = format!("127.0.0.1:{mesh}");
+    let args = ["--service", "web", "--mesh", "shop", "--master", &address, "--mtls", "off", "--inbound", "0"];
+    let more = ["--outbound", "0", "--admin", "0", "--", "node", "server.js"];
+    let sidecar = program("synego-sidecar", &[&args[..], &more[..]].concat());
+    let url = format!("http://127.0.0.1:{}/", place.ingress);
+    let logs = place.home.path().join("state/shop/logs");
+    let both = ["master@vm1", "web-1@vm1"];
+    let asked = |folder: PathBuf| {
+        let url = &url;
+        async move {
+            wait::until("both have written their lines", LONG, || async {
+                let answer = http::get(url).await?;
+                wait::that(answer.status.as_u16() == 200, answer.text())?;
+                let found = instances_in(&folder);
+                wait::that(found == both, format!("{found:?}"))
+            })
+            .await;
+        }
+    };
+    asked(logs.clone()).await;
+    let moved = place.home.path().join("moved");
+    fs::create_dir(&moved).expect("a folder");
+    for file in fs::read_dir(&logs).expect("the folder").flatten() {
+        fs::rename(file.path(), moved.join(file.file_name())).expect("moved");
+    }
+    for pid in [master.pid(), sidecar.pid()] {
+        let told = Command::new("kill").args(["-USR1", &pid.to_string()]).status().expect("kill runs");
+        assert!(told.success());
+    }
+    asked(logs).await;
+    // What is at hand and what is in files is one to who asks.
+    let said = place.synego(&["logs", "--access", "--since", "10m", "-o", "json"]);
+    let lines: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    let of = |name: &str| lines["items"].as_array().expect("items").iter().filter(|line| line["instance"] == name).count();
+    assert!(of("master@vm1") >= 2 && of("web-1@vm1") >= 2, "{lines}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_units_programs_tell_systemd_when_they_are_ready_and_that_they_live() {
     let place = Place::new();

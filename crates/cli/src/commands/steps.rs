@@ -110,7 +110,7 @@ pub(crate) fn open(step: &pb::LifecycleStep) -> String {
 pub(crate) fn complain(context: &Context, steps: &[pb::LifecycleStep]) {
     for step in steps.iter().filter(|step| step.outcome == "failed") {
         let lines: String = step.line.iter().map(|line| format!("  | {line}\n")).collect();
-        context.screen.complain(&format!("{} failed: {}\n{lines}", step.instance, step.message).trim_end().to_owned());
+        context.screen.complain(format!("{} failed: {}\n{lines}", step.instance, step.message).trim_end());
     }
 }
 

@@ -127,7 +127,7 @@ impl Fleet {
         };
         let (end, life) = service.life.child();
         let of = id.clone();
-        let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, one.run(life).await) });
+        let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, Box::pin(one.run(life)).await) });
         Ok(Member { index, id, end, orders, sink, task })
     }
 
