@@ -220,7 +220,9 @@ impl Mesh {
     #[must_use]
     pub fn access_lines(&self) -> Vec<Value> {
         let mut lines = Vec::new();
-        let mut open = vec![self.home.path().to_path_buf(), self.folder.join("logs")];
+        let mut open = vec![self.home.path().to_path_buf()];
+        let own = self.folder.join("logs");
+        open.extend(Some(own).filter(|own| !own.starts_with(self.home.path())));
         while let Some(folder) = open.pop() {
             for path in fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())) {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
