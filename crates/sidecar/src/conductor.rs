@@ -246,13 +246,13 @@ impl Conductor {
             left().saturating_sub(retire::last_grace(self.within)),
         )
         .await;
-        let before = former.state().map_or((0, 0), |state| (state.restarts, state.started_unix_ms));
+        let starts = former.state().map_or(0, |state| state.starts);
         supervisor.restart(left());
         steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
         // What is open from now on is open on the new process.
         let fresh = Generation { tenure: Tenure::new(self.workers), ..former.as_ref().clone() };
         self.current.send_replace(Arc::new(fresh));
-        let ready = self.started_again(former, before.0).await;
+        let ready = self.started_again(former, starts).await;
         self.wishes.send_modify(|wishes| wishes.parks = false);
         if !waits {
             self.wishes.send_modify(|wishes| wishes.drain = DrainStep::No);
@@ -273,11 +273,11 @@ impl Conductor {
     }
 
     /// Waits until the process was started again and is ready to its probe and by its own word.
-    async fn started_again(&self, former: &Generation, restarts: u32) -> Result<(), Failed> {
+    async fn started_again(&self, former: &Generation, starts: u32) -> Result<(), Failed> {
         let Some(mut process) = former.process.clone() else { return Ok(()) };
         let within = self.recipe.as_ref().map_or(Duration::ZERO, |recipe| recipe.spec.ready.within);
         let again = process.wait_for(|state| {
-            let is_again = state.restarts > restarts;
+            let is_again = state.starts > starts;
             is_again && matches!(state.phase, Phase::Ready | Phase::Backoff | Phase::CrashLoop | Phase::Stopped)
         });
         let again = tokio::time::timeout(within + SLACK, async { again.await.ok().map(|state| state.clone()) }).await;
@@ -297,7 +297,9 @@ impl Conductor {
 
     /// The new generation is ended and the former one goes on.
     async fn failed(&self, failed: Failed, former: &Generation, steps: Teller) {
-        let message = format!("{}; the former process serves on", failed.cause);
+        let is_well = former.state().is_some_and(|state| matches!(state.phase, Phase::Ready | Phase::Paused));
+        let rest = if is_well { "the former process serves on" } else { "the former process is not ready either" };
+        let message = format!("{}; {rest}", failed.cause);
         tracing::warn!(generation = former.number, cause = message, "reload failed");
         self.note(Some(cause(Reason::ReloadFailed, &message)));
         self.linked.report_now();

@@ -55,7 +55,9 @@ pub struct ProcessState {
     pub pid: u32,
     /// When it was last started: milliseconds since 1970-01-01 UTC; 0: not yet.
     pub started_unix_ms: u64,
-    /// Starts after the first.
+    /// Times that it began to be started, whatever came of it.
+    pub starts: u32,
+    /// Starts after a failure or an end that nobody asked for.
     pub restarts: u32,
     /// Why it is not ready; `None` when it is.
     pub cause: Option<Cause>,

@@ -47,6 +47,7 @@ impl Course {
             phase: if spec.build.is_some() { Phase::Building } else { Phase::Starting },
             pid: 0,
             started_unix_ms: 0,
+            starts: 0,
             restarts: spec.restarts,
             cause: Some(cause(Reason::Starting, "")),
             exit: None,
@@ -64,10 +65,12 @@ impl Course {
     /// Goes on until it is told to end, or the policy says that an end is the last.
     pub(super) async fn run(mut self) -> ExitOutcome {
         loop {
+            self.set(|state| state.starts += 1);
             let end = match self.prepare().await {
                 None => self.watch_process().await,
                 Some(end) => end,
             };
+            let has_failed = matches!(end, End::Failed(_));
             let last = match end {
                 End::Told(exit) => Some((exit, None)),
                 End::Again => None,
@@ -85,7 +88,8 @@ impl Course {
                 tracing::info!(instance = self.spec.name, outcome = %exit, killed = exit.killed, "process over");
                 return exit;
             }
-            self.set(|state| state.restarts += 1);
+            // A start that was ordered is no sign of trouble.
+            self.set(|state| state.restarts += u32::from(has_failed));
         }
     }
 

@@ -256,9 +256,31 @@ async fn a_restart_is_gentle_and_needs_no_wait() {
     run.line("up").await;
     run.supervisor.restart(Duration::from_secs(5));
     let second = run.until("restarted", |state| state.phase == Phase::Ready && state.pid != first).await;
-    assert_eq!(second.restarts, 1);
+    assert_eq!((second.starts, second.restarts), (2, 0));
     assert!(run.messages().contains(&"bye".to_owned()));
     assert!(!runs(first));
+    run.supervisor.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_process_on_trial_ends_with_its_first_failure_and_one_that_was_adopted_does_not() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut broken = spec(sh("echo 'Error: no' >&2; exit 3"), dir.path());
+    broken.trial = true;
+    let Run { mut supervisor, state, .. } = start(broken);
+    assert_eq!(supervisor.ended().await.code, Some(3));
+    let last = state.borrow().clone();
+    assert_eq!((last.phase, last.starts, last.restarts), (Phase::Stopped, 1, 0));
+    assert_eq!(last.last_lines, ["Error: no"]);
+    assert!(last.cause.is_some_and(|cause| cause.message == "exited with code 3: \"Error: no\""));
+
+    let mut well = spec(sh("exec sleep 1000"), dir.path());
+    (well.trial, well.restarts) = (true, 7);
+    let mut run = start(well);
+    let first = run.ready().await;
+    run.supervisor.adopt();
+    kill(first.pid, Signal::KILL);
+    run.until("started again", |state| state.restarts == 8 && state.phase == Phase::Ready).await;
     run.supervisor.stop(Duration::from_secs(5)).await;
 }
 
