@@ -168,10 +168,7 @@ async fn one_request_is_followed_through_all_services_and_hops_in_order() {
                 line["kind"] == kind && line["instance"].as_str().is_some_and(|id| id.starts_with(instance))
             })
         };
-        wait::that(
-            of("access", "master@") && of("access", "users-") && of("output", "users-"),
-            format!("{items:#?}"),
-        )?;
+        wait::that(of("access", "master@") && of("access", "users-") && of("output", "users-"), format!("{items:#?}"))?;
         Ok(items)
     })
     .await;

@@ -312,7 +312,8 @@ async fn a_master_and_a_sidecar_share_a_folder_of_logs_and_open_its_files_anew_o
     // What is at hand and what is in files is one to who asks.
     let said = place.synego(&["logs", "--access", "--since", "10m", "-o", "json"]);
     let lines: Value = serde_json::from_slice(&said.stdout).expect("JSON");
-    let of = |name: &str| lines["items"].as_array().expect("items").iter().filter(|line| line["instance"] == name).count();
+    let of =
+        |name: &str| lines["items"].as_array().expect("items").iter().filter(|line| line["instance"] == name).count();
     assert!(of("master@vm1") >= 2 && of("web-1@vm1") >= 2, "{lines}");
 }
 
