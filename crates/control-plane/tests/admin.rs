@@ -441,8 +441,18 @@ async fn what_the_ingress_leaves_out_is_shown_on_the_instance() {
     let calls = synego_model::CallFigures { service: name("users"), requests: 9, failures: 9 };
     master.handle.ingress_report(vec![ejection], vec![calls], Vec::new());
     until("degraded", master.handle.services(), |services| services[0].state == InstanceState::Degraded).await;
-    let view = api.client.get(get(&["users"])).await.expect("a view").into_inner();
-    let instance = &view.service[0].instance[0];
+    let left_out = async {
+        loop {
+            let view = api.client.get(get(&["users"])).await.expect("a view").into_inner();
+            let instance = view.service.into_iter().flat_map(|service| service.instance).next();
+            // A service is degraded for other reasons too, as long as it has just become ready.
+            if let Some(instance) = instance.filter(|instance| !instance.ejected_by.is_empty()) {
+                return instance;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let instance = tokio::time::timeout(WITHIN, left_out).await.expect("shown in time");
     assert_eq!(instance.ejected_by[0].instance, "ingress");
     let cause = instance.cause.as_ref().expect("a cause");
     assert_eq!(cause.reason(), pb::Reason::Ejected);

@@ -50,7 +50,8 @@ async fn a_flood_of_output_never_stops_the_process_nor_grows_without_bound() {
     assert_eq!(exit.code, Some(0));
     let lines = run.output.last(usize::MAX);
     assert_eq!(lines.len(), 10_000);
-    assert_eq!(lines.last().map(|line| line.message.as_str()), Some("done"));
+    let last = lines.last().map(|line| line.message.as_str()).unwrap_or_default();
+    assert!(last == "done" || last.contains(" were dropped: "), "{last}");
 }
 
 #[tokio::test]
