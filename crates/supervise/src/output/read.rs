@@ -67,8 +67,9 @@ where
     loop {
         let read = pipe.read(&mut buffer).await.unwrap_or(0);
         if read == 0 {
-            lines.end(&mut |line| keep(line, from, &sink, &mut seen));
+            // What was dropped came before the last words.
             sink.say_dropped(from, true);
+            lines.end(&mut |line| keep(line, from, &sink, &mut seen));
             return;
         }
         let chunk = buffer.get(..read).unwrap_or_default();

@@ -50,8 +50,7 @@ async fn a_flood_of_output_never_stops_the_process_nor_grows_without_bound() {
     assert_eq!(exit.code, Some(0));
     let lines = run.output.last(usize::MAX);
     assert_eq!(lines.len(), 10_000);
-    let last = lines.last().map(|line| line.message.as_str()).unwrap_or_default();
-    assert!(last == "done" || last.contains(" were dropped: "), "{last}");
+    assert_eq!(lines.last().map(|line| line.message.as_str()), Some("done"));
 }
 
 #[tokio::test]
