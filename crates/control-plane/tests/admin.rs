@@ -445,7 +445,7 @@ async fn what_the_ingress_leaves_out_is_shown_on_the_instance() {
         loop {
             let view = api.client.get(get(&["users"])).await.expect("a view").into_inner();
             let instance = view.service.into_iter().flat_map(|service| service.instance).next();
-            // A service is degraded for other reasons too, as long as it has just become ready.
+            // The service has been seen degraded before the view told who leaves the instance out.
             if let Some(instance) = instance.filter(|instance| !instance.ejected_by.is_empty()) {
                 return instance;
             }
