@@ -1,6 +1,6 @@
 //! How much one instance may print: what is read and kept of it costs time and memory that others need.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Lines a second, in the long run.
 const LINES: f64 = 10_000.0;
@@ -8,8 +8,9 @@ const LINES: f64 = 10_000.0;
 const BYTES: f64 = 4.0 * 1024.0 * 1024.0;
 /// How many seconds' worth may come at once.
 const BURST: f64 = 2.0;
-/// How often it is said that lines were dropped.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+/// What must have come back, in seconds' worth, before anything is kept again: what is shown of a flood are whole stretches
+/// with one word on each gap, and not a line here and there.
+const RESUME: f64 = 0.1;
 
 /// What is left of it, and what was dropped since that was last said.
 #[derive(Debug)]
@@ -17,8 +18,8 @@ pub(super) struct Budget {
     lines: f64,
     bytes: f64,
     at: Instant,
+    is_dry: bool,
     dropped: Dropped,
-    said: Option<Instant>,
 }
 
 /// What was dropped.
@@ -30,7 +31,7 @@ pub(super) struct Dropped {
 
 impl Budget {
     pub(super) fn new(now: Instant) -> Self {
-        Self { lines: LINES * BURST, bytes: BYTES * BURST, at: now, dropped: Dropped::default(), said: None }
+        Self { lines: LINES * BURST, bytes: BYTES * BURST, at: now, is_dry: false, dropped: Dropped::default() }
     }
 
     /// Whether anything may be kept now.
@@ -39,7 +40,9 @@ impl Budget {
         self.at = now;
         self.lines = (self.lines + passed * LINES).min(LINES * BURST);
         self.bytes = (self.bytes + passed * BYTES).min(BYTES * BURST);
-        self.lines >= 1.0 && self.bytes >= 1.0
+        let needed = if self.is_dry { (LINES * RESUME, BYTES * RESUME) } else { (1.0, 1.0) };
+        self.is_dry = self.lines < needed.0 || self.bytes < needed.1;
+        !self.is_dry
     }
 
     /// A line of this many bytes is kept.
@@ -54,19 +57,21 @@ impl Budget {
         self.dropped.bytes += bytes;
     }
 
-    /// What was dropped and is to be said now; at the `end` at once.
-    pub(super) fn due(&mut self, now: Instant, end: bool) -> Option<Dropped> {
-        let is_due = end || self.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_EVERY);
-        if self.dropped.bytes == 0 || !is_due {
-            return None;
-        }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.dropped))
+    /// Whether something was dropped that was not said yet.
+    pub(super) fn has_gap(&self) -> bool {
+        self.dropped.bytes > 0
+    }
+
+    /// What was dropped since this was asked last.
+    pub(super) fn take_gap(&mut self) -> Option<Dropped> {
+        self.has_gap().then(|| std::mem::take(&mut self.dropped))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -102,14 +107,24 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_is_said_once_a_second_and_at_the_end() {
+    fn once_dry_it_stays_so_until_a_stretch_can_be_kept() {
         let begun = synego_runtime::clock::now();
         let mut budget = Budget::new(begun);
-        assert_eq!(budget.due(begun, true), None);
+        while budget.is_open(begun) {
+            budget.take(10);
+        }
+        assert!(!budget.is_open(begun + Duration::from_millis(99)));
+        assert!(budget.is_open(begun + Duration::from_millis(101)));
+    }
+
+    #[test]
+    fn a_gap_is_said_once() {
+        let mut budget = Budget::new(synego_runtime::clock::now());
+        assert_eq!(budget.take_gap(), None);
         budget.dropped(2, 20);
-        assert_eq!(budget.due(begun, false), Some(Dropped { lines: 2, bytes: 20 }));
         budget.dropped(3, 30);
-        assert_eq!(budget.due(begun, false), None);
-        assert_eq!(budget.due(begun, true), Some(Dropped { lines: 3, bytes: 30 }));
+        assert!(budget.has_gap());
+        assert_eq!(budget.take_gap(), Some(Dropped { lines: 5, bytes: 50 }));
+        assert!(!budget.has_gap());
     }
 }

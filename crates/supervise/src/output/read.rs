@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{OnceLock, PoisonError};
+use std::time::Duration;
 
 use memchr::{memchr_iter, memrchr};
 use synego_runtime::tasks::{self, Kind};
@@ -23,6 +24,8 @@ const CHUNK: usize = 64 * 1024;
 const PIPE: usize = 256 * 1024;
 /// Of what is dropped, so much of the end is looked at when the process ends: its last words say why. Bytes.
 const TAIL: usize = 2 * 1024;
+/// How long a process may be silent before it is said what was dropped of it.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Reads `pipe` until it ends; gives each line that is kept to `sink` and, raw, to `seen`.
 ///
@@ -65,10 +68,21 @@ where
     let mut lines = Lines::default();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let read = pipe.read(&mut buffer).await.unwrap_or(0);
+        // A gap is said before what comes after it, and soon where nothing does.
+        let read = if sink.has_gap() {
+            match tokio::time::timeout(SILENCE, pipe.read(&mut buffer)).await {
+                Ok(read) => read,
+                Err(_silence) => {
+                    sink.say_gap(from);
+                    continue;
+                }
+            }
+        } else {
+            pipe.read(&mut buffer).await
+        }
+        .unwrap_or(0);
         if read == 0 {
-            // What was dropped came before the last words.
-            sink.say_dropped(from, true);
+            sink.say_gap(from);
             lines.end(&mut |line| keep(line, from, &sink, &mut seen));
             return;
         }
@@ -76,6 +90,7 @@ where
         let mut rest = chunk;
         while !rest.is_empty() {
             rest = if sink.may_keep() {
+                sink.say_gap(from);
                 lines.take(rest, &mut |line| {
                     keep(line, from, &sink, &mut seen);
                     sink.spend(line.len())
@@ -86,7 +101,6 @@ where
                 &[]
             };
         }
-        sink.say_dropped(from, false);
         // One that floods its output must not starve the others.
         tokio::task::yield_now().await;
     }
@@ -122,9 +136,12 @@ impl OutputSink {
         self.budget(|budget| budget.dropped(lines, bytes));
     }
 
-    fn say_dropped(&self, from: From, end: bool) {
-        let now = clock::now();
-        if let Some(dropped) = self.budget(|budget| budget.due(now, end)) {
+    fn has_gap(&self) -> bool {
+        self.budget(|budget| budget.has_gap())
+    }
+
+    fn say_gap(&self, from: From) {
+        if let Some(dropped) = self.budget(super::Budget::take_gap) {
             let message = format!(
                 "{} lines ({} KiB) were dropped: it prints more than can be kept, 10,000 lines or 4 MiB a second",
                 dropped.lines,
