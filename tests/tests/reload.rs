@@ -11,6 +11,12 @@ use synego_testkit::mesh::Home;
 use synego_testkit::socket::Socket;
 use synego_testkit::{Mesh, fault, program, wait};
 
+mod shop {
+    //! Generated from the shop's `.proto` file.
+    #![expect(unused_qualifications, clippy::allow_attributes, reason = "generated")]
+    include!("../../examples/shop/inventory/src/gen/shop.v1.rs");
+}
+
 fn number(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
@@ -252,6 +258,50 @@ async fn websockets_of_a_reloaded_process_end_with_a_close_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn streams_of_grpc_that_are_open_at_a_reload_end_with_a_status_within_the_deadline() {
+    let manifest = format!(
+        "mesh: reload\ngateway: {{ listen: \"${{SHOP_HTTP}}\" }}\nmasters: {{ ingress: \"${{SHOP_INGRESS}}\", mesh: \
+         \"${{SHOP_MESH}}\", admin: \"${{SHOP_ADMIN}}\" }}\nservices:\n  inventory: {{ run: [{}], routes: [/], stop: 4s }}\n",
+        program::binary("shop-inventory").display()
+    );
+    let mesh = Mesh::of(&manifest).await;
+    let ingress = format!("http://127.0.0.1:{}", mesh.variable("SHOP_INGRESS"));
+    let channel = tonic::transport::Endpoint::from_shared(ingress).expect("an address").connect_lazy();
+    let client = shop::inventory_client::InventoryClient::new(channel);
+    let question = || shop::StockQuestion { sku: "tea-black".into() };
+    let open = || {
+        let mut client = client.clone();
+        async move {
+            let (ask, questions) = tokio::sync::mpsc::channel(1);
+            ask.send(question()).await.expect("asked");
+            let asked = client.sync(tokio_stream::wrappers::ReceiverStream::new(questions)).await.expect("a stream");
+            let mut answers = asked.into_inner();
+            assert_eq!(answers.message().await.expect("no failure").map(|stock| stock.sku), Some("tea-black".into()));
+            (ask, answers)
+        }
+    };
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        streams.push(open().await);
+    }
+    // Those of a moment are not told from those that last.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let begun = Instant::now();
+    let said = mesh.try_json(&["reload", "inventory"]).expect("the reload succeeds");
+    assert_eq!(said["items"][0]["outcome"], "done", "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    for (_ask, mut answers) in streams {
+        let end = tokio::time::timeout(Duration::from_secs(2), answers.message()).await.expect("it has ended");
+        let polite = match &end {
+            Ok(last) => last.is_none(),
+            Err(status) => status.code() == tonic::Code::Unavailable,
+        };
+        assert!(polite, "{end:?}");
+    }
+    let (_ask, _answers) = open().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drained_instance_finishes_what_it_has_and_takes_requests_again_when_asked() {
     let home = Home::default();
     let (mesh, _) = breakable(&home, "instances: 2").await;
@@ -300,7 +350,9 @@ async fn a_service_is_scaled_up_and_down_without_losing_a_request() {
         );
         wait::until("so many are ready", Duration::from_secs(5), || async {
             let ready = mesh.instances("subject").iter().filter(|one| one["state"] == "ready").count();
-            wait::that(ready == count, format!("{ready} of {count}"))
+            let status = String::from_utf8_lossy(&mesh.synego(&["status"]).stdout).into_owned();
+            let shown = if count == 2 { "2/2 ".to_owned() } else { format!("{count}/{count} (file: 2)") };
+            wait::that(ready == count && status.contains(&shown), status)
         })
         .await;
         load.more(20).await;

@@ -17,6 +17,9 @@ use crate::proof::{self, ProbePlace};
 use crate::state::{self, Facts, ProcessFacts};
 use crate::target::{self, Basis};
 
+/// Time between looks at what a drain still waits for.
+const OPEN_LOOK: Duration = Duration::from_secs(1);
+
 /// The state of an instance and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
@@ -110,7 +113,9 @@ impl Keeper {
             generation = now;
             let settled = clock::now() >= settle;
             was_ready |= self.tell(prober.as_mut(), settled, &gate, was_ready);
+            let drains = self.wishes.borrow().drain != DrainStep::No;
             tokio::select! {
+                () = tokio::time::sleep(OPEN_LOOK), if drains => {}
                 () = changed(process.as_mut()) => {}
                 Ok(()) = self.current.changed() => {}
                 () = looked(prober.as_mut()) => {}
@@ -199,6 +204,9 @@ impl Keeper {
             let message = format!("{}; its requests wait", why.message);
             (state, cause) = (InstanceState::Degraded, Some(Cause { message, ..why }));
         }
+        if state == InstanceState::Draining && wishes.drain != DrainStep::No {
+            cause = Some(still_open(&current, &former));
+        }
         if state == InstanceState::Ready && cause.is_none() {
             cause = wishes.notice.or(wishes.finishing);
         }
@@ -236,6 +244,22 @@ impl Keeper {
         }
         process.is_some() && state.takes_requests()
     }
+}
+
+/// What a drain still waits for; the cause keeps the time at which it began.
+fn still_open(current: &Generation, former: &View) -> Cause {
+    let (requests, streams) = current.open();
+    let since = former.cause.as_ref().filter(|cause| cause.reason == Reason::Draining);
+    Cause {
+        reason: Reason::Draining,
+        message: format!("{} and {} are open", counted(requests, "request"), counted(streams, "stream")),
+        since_unix_ms: since.map_or_else(clock::unix_ms, |cause| cause.since_unix_ms),
+    }
+}
+
+/// `1 request`, `2 requests`.
+pub(crate) fn counted(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn log(former: &View, view: &View) {

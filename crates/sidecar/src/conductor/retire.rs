@@ -13,7 +13,7 @@ use synego_supervise::Supervisor;
 use tokio::sync::watch;
 
 use crate::generation::Generation;
-use crate::instance::{DrainStep, Wishes};
+use crate::instance::{DrainStep, Wishes, counted};
 use crate::orders::Teller;
 use crate::proof::cause;
 
@@ -121,12 +121,8 @@ impl Retiring {
     /// What people see of it meanwhile.
     fn note(&self) {
         let (requests, streams) = self.generation.open();
-        let message = format!(
-            "generation {} finishes {requests} {} and {streams} {}",
-            self.generation.number,
-            if requests == 1 { "request" } else { "requests" },
-            if streams == 1 { "stream" } else { "streams" },
-        );
+        let (requests, streams) = (counted(requests, "request"), counted(streams, "stream"));
+        let message = format!("generation {} finishes {requests} and {streams}", self.generation.number);
         self.wishes.send_if_modified(|wishes| {
             let is_new = wishes.finishing.as_ref().is_none_or(|cause| cause.message != message);
             if is_new {
