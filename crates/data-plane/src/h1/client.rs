@@ -14,6 +14,7 @@ use super::body::{Decoder, Part};
 use super::input::Input;
 use super::out::Out;
 use super::parse::{self, Facts};
+use super::pipe::Piped;
 use super::{Error, Fault, write};
 use crate::fields::Fields;
 use crate::hop::intake::TryBody;
@@ -118,10 +119,15 @@ impl Conn {
     /// When the client's own body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
         let mut room = AT_ONCE;
+        let by_pipe = matches!(self.framing, write::Framing::Length(_)) && matches!(self.stream, Stream::Tcp(_));
         while !self.is_deaf {
             let mut waits = self.body.is_none();
             // Parts that are there already leave in one write.
-            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.out.len() < room) {
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.out.has_room(room)) {
+                if by_pipe && let Some(piped) = body.piped(cx) {
+                    self.out.push_piped(piped);
+                    break;
+                }
                 match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => self.frame(frame),
                     Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
@@ -289,6 +295,15 @@ impl Body for AnswerBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.poll(cx)
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        self.pump(cx);
+        let conn = self.conn.as_mut().filter(|conn| conn.input.buf.is_empty())?;
+        let piped = Piped::read(&conn.stream, self.decoder.expected(), cx)?;
+        self.decoder.took(piped.len());
+        self.give_back_when_done();
+        Some(piped)
     }
 
     fn is_ended(&self) -> bool {

@@ -280,9 +280,15 @@ impl Session {
         room: usize,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Ended> {
+        let by_pipe = matches!(framing, Framing::Length(_)) && matches!(self.io.borrow().stream, Stream::Tcp(_));
         while let Some(source) = body {
-            if self.io.borrow().out.len() >= room {
+            if !self.io.borrow().out.has_room(room) {
                 break;
+            }
+            if by_pipe && let Some(piped) = source.piped(cx) {
+                self.io.borrow_mut().out.push_piped(piped);
+                body.take_if(|source| source.is_ended());
+                continue;
             }
             let polled = source.poll_frame(cx);
             let out = &mut self.io.borrow_mut().out;
