@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload clean
+.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -17,6 +17,12 @@ setup: ## install what is missing (Nginx, npm packages, Go modules)
 build: setup ## build synego, synego-master, synego-sidecar and the example services
 	@cargo build --quiet --workspace --bins
 	@cd examples/shop/orders && go build -o bin/orders .
+
+release: setup ## build the programs for production, into target/dist/bin
+	@scripts/release
+
+profile: ## measure anew which code runs under load, for `make release` (about 30 minutes; needs rustup)
+	@scripts/profile
 
 demo: build ## set up, build and run the example mesh; Ctrl-C ends it
 	@scripts/demo
