@@ -235,7 +235,7 @@ impl Ready {
         }
     }
 
-    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Answer<Received>, SendError> {
+    pub(crate) async fn send(self, outgoing: &Outgoing<'_>, limits: &Limits) -> Result<Answer<Received>, SendError> {
         match self {
             Self::Http1(conn, target) => {
                 let answer = conn.send(outgoing, target, largest_head(limits)).await?;

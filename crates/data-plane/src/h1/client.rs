@@ -17,6 +17,7 @@ use super::parse::{self, Facts};
 use super::pipe::Piped;
 use super::{Error, Fault, write};
 use crate::fields::Fields;
+use crate::hop::early::Early;
 use crate::hop::intake::TryBody;
 use crate::hop::outgoing::Outgoing;
 use crate::message::{Answer, Body, Frame, NextFrame};
@@ -87,13 +88,13 @@ impl Conn {
     /// Why there is none, and what that says of the request.
     pub(crate) async fn send(
         mut self: Box<Self>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         target: Rc<Target>,
         largest_head: usize,
     ) -> Result<Answer<AnswerBody>, SendError> {
         let is_head = outgoing.head.method == Method::HEAD;
         self.begin(outgoing, largest_head);
-        let (answer, facts) = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
+        let (answer, facts) = std::future::poll_fn(|cx| self.poll_head(outgoing.early, cx)).await?;
         let status = answer.status;
         let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let decoder = match status {
@@ -107,7 +108,7 @@ impl Conn {
         Ok(answer.with(body))
     }
 
-    fn begin(&mut self, outgoing: &Outgoing, largest_head: usize) {
+    fn begin(&mut self, outgoing: &Outgoing<'_>, largest_head: usize) {
         let (body, framing) = outgoing.write(&mut self.out);
         self.body = Some(body).filter(|_| framing != write::Framing::None);
         (self.framing, self.is_deaf, self.largest_head, self.interim) = (framing, false, largest_head, 0);
@@ -167,7 +168,7 @@ impl Conn {
         !self.is_deaf && self.body.is_none() && self.out.is_empty()
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
+    fn poll_head(&mut self, early: &Early, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
         self.poll_send(cx)?;
         loop {
             let head = if self.input.buf.is_empty() { Ok(None) } else { parse::answer(&mut self.input.buf) };
@@ -181,6 +182,7 @@ impl Conn {
                     if self.interim > MAX_INTERIM {
                         return Poll::Ready(Err(SendError::BadResponse(Fault::TooManyInterim.into())));
                     }
+                    early.came(answer);
                     continue;
                 }
                 Ok(None) if self.input.buf.len() > self.largest_head => {
