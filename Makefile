@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload clean
+.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-lifecycle clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -61,8 +61,8 @@ fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECO
 soak-identity: ## certificates of 60 s under load for 10 minutes, with a rotation of the root and masters that are away
 	@scripts/soak-identity
 
-soak-reload: ## 50 reloads in a row at 500 requests a second in four languages, and restarts of a fixed port
-	@scripts/soak-reload
+soak-lifecycle: ## reloads, restarts, crashes, jobs, floods and ends at their full counts, in about two hours
+	@scripts/soak-lifecycle
 
 clean: ## remove what was built
 	cargo clean

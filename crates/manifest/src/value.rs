@@ -13,7 +13,7 @@ use crate::long::{bad_name, bad_place};
 use crate::problems::Problem;
 use unit::{bad_unit, unit};
 
-pub(crate) use unit::{duration, percent, size};
+pub(crate) use unit::{duration, milli_cores, percent, size};
 
 /// What stands before the words of a message: the key, its text, whether it was in quotes, and the text in short.
 pub(crate) struct Said<'a> {

@@ -145,6 +145,7 @@ pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
         ("protocol", config.protocol.word().to_owned()),
         ("address", config.address.as_ref().map_or_else(|| "a free port".to_owned(), ToString::to_string)),
         ("command", optional(config.process.as_ref().map(|process| process.command.to_string()))),
+        ("restart", config.process.as_ref().map_or("none", |process| process.restart.when.word()).to_owned()),
         ("routes", optional(config.routes.as_ref().map(|routes| routes.join(", ")))),
         ("uses", uses.join(", ")),
         ("masters", masters.join(", ")),

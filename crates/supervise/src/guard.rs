@@ -1,7 +1,7 @@
 //! Our side of the guard: a helper process that outlives us by a moment and ends the groups that we could not end.
 //!
 //! `PDEATHSIG` reaches only a group's leader; `npm start` and its like leave children behind. The guard holds the reading
-//! end of a pipe: when we die, however we die, the pipe closes and it kills the groups that it was told.
+//! end of a pipe: when we die, however we die, the pipe closes and it kills the groups that it was told, and what left them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,22 +9,48 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use crate::{exec, stat};
+use crate::stat::Stat;
+use crate::{exec, kin, stat};
 
 static GUARD: Mutex<Guard> = Mutex::new(Guard { running: None, groups: BTreeMap::new() });
 
 struct Guard {
     running: Option<(Child, ChildStdin)>,
-    groups: BTreeMap<u32, u64>,
+    groups: BTreeMap<u32, Watched>,
 }
 
-/// From now on the group `leader` ends when we do. Without the helper (see [`exec`]) this does nothing.
-pub(crate) fn watch(leader: u32) {
+/// One group, and what left it.
+struct Watched {
+    start: u64,
+    mark: String,
+    strays: BTreeMap<u32, u64>,
+}
+
+/// From now on the group `leader`, and whatever bears its mark, ends when we do. Without the helper (see [`exec`]) this
+/// does nothing.
+pub(crate) fn watch(leader: u32, mark: &str) {
     let Some(start) = stat::of(leader).map(|stat| stat.start) else { return };
     tell(|guard| {
-        guard.groups.insert(leader, start);
-        format!("+{leader} {start}\n")
+        let watched = Watched { start, mark: mark.to_owned(), strays: BTreeMap::new() };
+        guard.groups.insert(leader, watched);
+        format!("+{leader} {start} {mark}\n")
     });
+}
+
+/// These left the group of `leader`, and end when we do all the same, should they have lost their mark.
+pub(crate) fn strays<'a>(leader: u32, strays: impl Iterator<Item = &'a Stat>) {
+    let strays: BTreeMap<u32, u64> = strays.map(|stray| (stray.pid, stray.start)).collect();
+    let lines = {
+        let mut guard = GUARD.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watched) = guard.groups.get_mut(&leader) else { return };
+        let new = strays.iter().filter(|(pid, start)| watched.strays.get(pid) != Some(start));
+        let lines: String = new.map(|(pid, start)| format!("*{leader} {pid} {start}\n")).collect();
+        watched.strays = strays;
+        lines
+    };
+    if !lines.is_empty() {
+        tell(|_| lines);
+    }
 }
 
 /// The group `leader` is gone.
@@ -57,6 +83,7 @@ fn begin(guard: &mut Guard) -> io::Result<()> {
     if let Some((mut old, input)) = guard.running.take() {
         drop(input);
         old.wait()?;
+        kin::collected(old.id());
     }
     // A group of its own: a Ctrl-C at the terminal is not meant for it.
     let mut child = Command::new(exec::SELF)
@@ -69,9 +96,13 @@ fn begin(guard: &mut Guard) -> io::Result<()> {
         .current_dir("/")
         .process_group(0)
         .spawn()?;
+    kin::waited_for(child.id());
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    for (group, start) in &guard.groups {
-        writeln!(input, "+{group} {start}")?;
+    for (group, Watched { start, mark, strays }) in &guard.groups {
+        writeln!(input, "+{group} {start} {mark}")?;
+        for (pid, start) in strays {
+            writeln!(input, "*{group} {pid} {start}")?;
+        }
     }
     guard.running = Some((child, input));
     Ok(())

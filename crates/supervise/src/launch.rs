@@ -11,27 +11,44 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
-use synego_model::CommandLine;
+use synego_model::{CapSpec, CommandLine};
 use synego_runtime::tasks;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::oneshot;
 
-use crate::exec;
+use crate::caps::Held;
 use crate::leader::Leader;
+use crate::{exec, kin};
 
 type Job = Box<dyn FnOnce() + Send>;
 static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
-/// Starts a command in `cwd` with exactly the variables `env`.
+/// Starts a command that is not capped.
 ///
 /// # Errors
-/// A sentence: the program was not found or cannot be executed, the folder is missing, or the machine refused.
+/// As [`launch_held`].
 pub(crate) async fn launch(
     command: &CommandLine,
     cwd: &Path,
     env: &BTreeMap<String, String>,
 ) -> Result<(Leader, (ChildStdout, ChildStderr)), String> {
+    let free = |pid, _: &str| Held::hold(CapSpec::default(), "", pid);
+    launch_held(command, cwd, env, free).await.map(|(leader, _, pipes)| (leader, pipes))
+}
+
+/// Starts a command in `cwd` with exactly the variables `env`, and the one that marks its processes.
+///
+/// - `hold`: is given the process and its mark before it becomes the program, to cap it.
+///
+/// # Errors
+/// A sentence: the program was not found or cannot be executed, the folder is missing, or the machine refused.
+pub(crate) async fn launch_held(
+    command: &CommandLine,
+    cwd: &Path,
+    env: &BTreeMap<String, String>,
+    hold: impl FnOnce(u32, &str) -> Held,
+) -> Result<(Leader, Held, (ChildStdout, ChildStderr)), String> {
     let program = resolve(&command.program, cwd, env.get("PATH").map_or("", String::as_str))?;
     if !cwd.is_dir() {
         return Err(format!("cannot start `{command}`: the folder `{}` is missing", cwd.display()));
@@ -47,7 +64,8 @@ pub(crate) async fn launch(
         start.arg0(&command.program).stdin(Stdio::null());
         start
     };
-    start.args(&command.args).current_dir(cwd).env_clear().envs(env);
+    let mark = kin::mark();
+    start.args(&command.args).current_dir(cwd).env_clear().envs(env).env(kin::MARK, &mark);
     start.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = on_launcher(move || start.spawn()).await.map_err(failed)?;
     let parts = (child.id(), child.stdout.take(), child.stderr.take());
@@ -56,15 +74,17 @@ pub(crate) async fn launch(
     };
     let word = child.stdin.take();
     // From here on the group is guarded: now the helper may become the program.
-    let leader = Leader::new(child, pid);
+    let held = hold(pid, &mark);
+    let leader = Leader::new(child, pid, mark);
     if let Some(mut word) = word {
         word.write_all(b"\n").await.map_err(failed)?;
     }
-    Ok((leader, (stdout, stderr)))
+    Ok((leader, held, (stdout, stderr)))
 }
 
 async fn on_launcher(start: impl FnOnce() -> io::Result<Child> + Send + 'static) -> io::Result<Child> {
     let launcher = LAUNCHER.get_or_init(|| {
+        kin::inherit();
         let (jobs, todo) = channel::<Job>();
         let run = move || todo.into_iter().for_each(|job| job());
         tasks::thread("launcher", tasks::Kind::Critical, run).ok().map(|_| jobs)

@@ -7,27 +7,38 @@ use rustix::process::Signal;
 use synego_runtime::clock;
 use tokio::process::Child;
 
+use crate::kin::Kin;
 use crate::spec::StopBy;
+use crate::stat::Stat;
 use crate::state::ExitOutcome;
-use crate::{group, guard};
+use crate::{group, guard, kin};
 
 /// Time for a killed group to disappear; only the kernel can be in its way.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// Time between looks at a group that ends.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A process that leads its group. When it is dropped the whole group is killed.
+/// A process that leads its group. When it is dropped the whole group is killed, and what left it.
 #[derive(Debug)]
 pub(crate) struct Leader {
     child: Child,
     pid: u32,
+    kin: Kin,
     is_over: bool,
 }
 
 impl Leader {
-    pub(crate) fn new(child: Child, pid: u32) -> Self {
-        guard::watch(pid);
-        Self { child, pid, is_over: false }
+    pub(crate) fn new(child: Child, pid: u32, mark: String) -> Self {
+        kin::waited_for(pid);
+        guard::watch(pid, &mark);
+        Self { child, pid, kin: Kin::new(pid, mark), is_over: false }
+    }
+
+    /// All processes that belong to it, itself among them; the guard is told of those that left the group.
+    pub(crate) fn all(&mut self) -> Vec<Stat> {
+        let all = self.kin.all();
+        guard::strays(self.pid, all.iter().filter(|found| found.group != self.pid));
+        all
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -43,7 +54,7 @@ impl Leader {
         }
     }
 
-    /// Ends the whole group: TERM, then KILL once `grace` is over or `cut` is done.
+    /// Ends the whole group, and then what left it: TERM, then KILL once `grace` is over or `cut` is done.
     pub(crate) async fn end(mut self, by: StopBy, grace: Duration, cut: impl Future<Output = ()>) -> ExitOutcome {
         let began = clock::now();
         group::terminate(self.pid, by);
@@ -64,23 +75,44 @@ impl Leader {
         ExitOutcome { killed: exit.killed || !was_clean, ..exit }
     }
 
-    /// After the leader's end: ends what is left of its group, TERM first, KILL after `grace`. True when no KILL was
-    /// needed.
+    /// After the leader's end: ends what is left of its group and what left it, TERM first, KILL after `grace`. True when
+    /// no KILL was needed.
     pub(crate) async fn sweep(&mut self, grace: Duration) -> bool {
         self.is_over = true;
+        kin::collected(self.pid);
         let mut was_clean = true;
-        if group::is_alive(self.pid) {
+        if self.is_left() {
             group::terminate(self.pid, StopBy::Term);
-            was_clean = gone_within(self.pid, grace).await;
-            if !was_clean {
-                group::signal(self.pid, Signal::KILL);
-                if !gone_within(self.pid, GONE_WITHIN).await {
-                    tracing::warn!(group = self.pid, "a killed process group is still there");
-                }
+            self.kin.signal_strays(Signal::TERM);
+            was_clean = self.gone_within(grace, None).await;
+            if !was_clean && !self.gone_within(GONE_WITHIN, Some(Signal::KILL)).await {
+                tracing::warn!(group = self.pid, "a killed process group is still there");
             }
         }
         guard::forget(self.pid);
         was_clean
+    }
+
+    fn is_left(&mut self) -> bool {
+        group::is_alive(self.pid) || !self.kin.strays().is_empty()
+    }
+
+    /// Whether all are gone in time; `again` is sent at each look, since they may start others meanwhile.
+    async fn gone_within(&mut self, limit: Duration, again: Option<Signal>) -> bool {
+        let began = clock::now();
+        loop {
+            if let Some(signal) = again {
+                group::signal(self.pid, signal);
+                self.kin.signal_strays(signal);
+            }
+            if !self.is_left() {
+                return true;
+            }
+            if clock::now().duration_since(began) >= limit {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -88,18 +120,9 @@ impl Drop for Leader {
     fn drop(&mut self) {
         if !self.is_over {
             group::signal(self.pid, Signal::KILL);
+            self.kin.signal_strays(Signal::KILL);
+            kin::collected(self.pid);
             guard::forget(self.pid);
         }
     }
-}
-
-async fn gone_within(group: u32, limit: Duration) -> bool {
-    let began = clock::now();
-    while group::is_alive(group) {
-        if clock::now().duration_since(began) >= limit {
-            return false;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    true
 }

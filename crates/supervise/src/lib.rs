@@ -5,15 +5,18 @@
 //!
 //! **Invariants.** Each process leads a group of its own, and the group ends with it: TERM, then KILL when its grace is
 //! over. When we are killed ourselves, the kernel kills each leader (`PDEATHSIG`, set by [`exec`]) and a guard process
-//! kills what is left of the groups. What leaves its group on purpose (`setsid`) is out of reach. Nothing of a
-//! process's output can make it wait, and nothing of it grows without bound. Deliberately absent: traffic, meshes.
+//! kills what is left of the groups. What leaves its group on purpose (`setsid`), or loses its parent, is followed ([`kin`])
+//! and ends with the rest. Nothing of a process's output can make it wait, and nothing of it grows without bound. Deliberately absent: traffic, meshes.
 
 mod build;
+mod caps;
 mod capture;
+mod cgroup;
 mod environment;
 pub mod exec;
 mod group;
 mod guard;
+mod kin;
 mod launch;
 mod leader;
 mod listening;
@@ -30,6 +33,7 @@ mod state;
 mod supervisor;
 
 pub use build::build;
+pub use caps::groups;
 pub use environment::read_variables;
 pub use output::{Level, OutputLine, OutputSink};
 pub use port::free_port;

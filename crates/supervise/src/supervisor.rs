@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::output::OutputSink;
+use crate::restart::RestartPolicy;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, ProcessEvent, ProcessState};
 use course::Course;
@@ -38,6 +39,8 @@ pub(crate) struct Orders {
     pub(crate) grace: Duration,
     /// It has proved itself.
     pub(crate) adopted: bool,
+    /// What follows its ends from now on; `None`: what its specification says.
+    pub(crate) policy: Option<RestartPolicy>,
 }
 
 impl Supervisor {
@@ -71,6 +74,11 @@ impl Supervisor {
     /// A process on trial has proved itself: from now on it is started again as its policy says.
     pub fn adopt(&self) {
         self.orders.send_modify(|orders| orders.adopted = true);
+    }
+
+    /// What follows its next end; a wait that has begun goes on.
+    pub fn set_policy(&self, policy: RestartPolicy) {
+        self.orders.send_modify(|orders| orders.policy = Some(policy));
     }
 
     /// Ends the process and its group: TERM now, KILL once `within` is over. Returns when nothing of it is left.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
-use synego_model::{Cause, Reason};
+use synego_model::{Cause, Reason, RestartWhen};
 use synego_runtime::{Stop, clock, tasks};
 use tokio::sync::{broadcast, watch};
 
@@ -54,6 +54,7 @@ impl Course {
             last_lines: Vec::new(),
             status: String::new(),
             memory_bytes: 0,
+            caps: String::new(),
             cpu_cores: None,
         };
         let (state, listening) = watch::channel(first);
@@ -74,10 +75,7 @@ impl Course {
             let last = match end {
                 End::Told(exit) => Some((exit, None)),
                 End::Again => None,
-                End::Failed(failure) if !self.spec.restart.again || self.is_on_trial() => {
-                    self.set(|state| state.last_lines.clone_from(&failure.last_lines));
-                    Some((failure.exit.unwrap_or(ExitOutcome::NONE), Some(cause(failure.reason, &failure.message))))
-                }
+                End::Failed(failure) if self.is_last(&failure) => Some(self.over(failure)),
                 End::Failed(failure) => self.back_off(failure).await.map(|exit| (exit, None)),
             };
             if let Some((exit, cause)) = last {
@@ -91,6 +89,30 @@ impl Course {
             // A start that was ordered is no sign of trouble.
             self.set(|state| state.restarts += u32::from(has_failed));
         }
+    }
+
+    /// Whether it is not started again after this.
+    fn is_last(&mut self, failure: &Failure) -> bool {
+        if let Some(policy) = self.orders.borrow().policy.clone() {
+            self.backoff.set(policy);
+        }
+        // One that was not ready in time did not end by itself, whatever code it ended with.
+        let exit = failure.exit.filter(|_| failure.reason == Reason::ProcessExited);
+        self.backoff.policy().is_last(exit) || self.is_on_trial()
+    }
+
+    /// The last end: as it should be, or a failure that is kept with its last lines.
+    fn over(&self, failure: Failure) -> (ExitOutcome, Option<Cause>) {
+        let exit = failure.exit.unwrap_or(ExitOutcome::NONE);
+        let is_job = self.backoff.policy().when != RestartWhen::Always && !self.is_on_trial();
+        let why = if failure.reason == Reason::ProcessExited && exit.is_done() && is_job {
+            cause(Reason::JobDone, "exit 0")
+        } else {
+            cause(failure.reason, &failure.message)
+        };
+        self.set(|state| state.last_lines.clone_from(&failure.last_lines));
+        self.tell(ProcessEvent::Exited { exit, last_lines: failure.last_lines, restart_in: None });
+        (exit, Some(why))
     }
 
     /// What comes before a start: the build, once for each generation, and a free port.
@@ -126,7 +148,8 @@ impl Course {
             times => failure.message.replacen(": ", &format!(", {times} times: "), 1),
         };
         let was_loop = self.state.borrow().phase == Phase::CrashLoop;
-        let reason = if next.is_loop && failure.exit.is_some() { Reason::CrashLoop } else { failure.reason };
+        let is_crash = failure.exit.is_some() && failure.reason != Reason::OutOfMemory;
+        let reason = if next.is_loop && is_crash { Reason::CrashLoop } else { failure.reason };
         let phase = if next.is_loop { Phase::CrashLoop } else { Phase::Backoff };
         tracing::warn!(instance = self.spec.name, reason = %reason, cause = message, again_in_ms = wait.as_millis(), "process failed");
         self.set(|state| {

@@ -9,21 +9,24 @@ use synego_runtime::clock;
 use tokio::sync::watch;
 
 use super::course::{Course, Told, cause};
+use crate::caps::{self, Held};
 use crate::capture::Capture;
 use crate::environment;
-use crate::launch::launch;
+use crate::launch::launch_held;
 use crate::leader::Leader;
 use crate::listening;
 use crate::notify::{NotifySocket, Said};
 use crate::probe::ProbeContext;
 use crate::readiness::{self, Proof};
-use crate::stat::{self, Usage};
+use crate::stat;
 use crate::state::{ExitOutcome, Phase, ProcessEvent};
 
 /// Time between looks at the kernel's view of the process.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time for the rest of a group whose leader ended by itself.
 const REST_GRACE: Duration = Duration::from_secs(1);
+/// Time for a process that has too much memory to end by itself; less, if it takes still more.
+const OVER_GRACE: Duration = Duration::from_secs(5);
 /// Time for the last lines of an ended process.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(300);
 
@@ -69,18 +72,21 @@ impl Failure {
 enum Happened {
     Exited(ExitOutcome),
     NotReady,
+    /// It has so much memory; bytes.
+    OverMemory(u64),
     Told(Told),
 }
 
 impl Course {
     /// Starts the process and watches it until it is over.
     pub(super) async fn watch_process(&mut self) -> End {
-        self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, ""))));
+        let what = if Proof::of(&self.spec) == Proof::Done { "the job runs" } else { "" };
+        self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, what))));
         let started = match self.start().await {
             Ok(started) => started,
             Err(message) => return End::Failed(Failure::before_start(Reason::StartFailed, message)),
         };
-        let Started { mut leader, capture, notify, proof, context } = started;
+        let Started { mut leader, mut held, capture, notify, proof, context } = started;
         let began = clock::now();
         let (last_look, status) = (watch::Sender::new(String::new()), watch::Sender::new(String::new()));
         let mut ready_at: Option<Instant> = None;
@@ -103,7 +109,7 @@ impl Course {
                         let now = clock::now();
                         ready_at = Some(now);
                         self.became_ready(now.duration_since(began));
-                        self.look(&mut looks, true);
+                        self.look(&mut looks, &mut leader, &mut held, true);
                     }
                     () = &mut limit, if ready_at.is_none() => break Happened::NotReady,
                     Ok(()) = said.changed() => {
@@ -111,7 +117,11 @@ impl Course {
                         self.set(|state| state.status = text);
                     }
                     words = next_words(notify.as_ref()), if ready_at.is_some() => self.hear(words),
-                    _ = ticks.tick() => self.look(&mut looks, ready_at.is_some()),
+                    _ = ticks.tick() => {
+                        if let Some(used) = self.look(&mut looks, &mut leader, &mut held, ready_at.is_some()) {
+                            break Happened::OverMemory(used);
+                        }
+                    }
                 }
             }
         };
@@ -120,11 +130,35 @@ impl Course {
         let ready_for = ready_at.map_or(Duration::ZERO, |at| clock::now().duration_since(at));
         match happened {
             Happened::Exited(exit) => {
+                let was_short = is_kill(exit) && held.kernel_killed();
                 leader.sweep(self.spec.grace.min(REST_GRACE)).await;
                 let last = capture.finish(LAST_LINES_WITHIN).await;
-                let message = format!("{exit}{}", last.reason());
+                let (reason, message) = if was_short {
+                    let message = format!("{exit} by the kernel, for want of memory{}", last.reason());
+                    (Reason::OutOfMemory, message)
+                } else {
+                    (Reason::ProcessExited, format!("{exit}{}", last.reason()))
+                };
                 let (exit, last_lines) = (Some(exit), last.all());
-                End::Failed(Failure { reason: Reason::ProcessExited, message, exit, pid, ready_for, last_lines })
+                End::Failed(Failure { reason, message, exit, pid, ready_for, last_lines })
+            }
+            Happened::OverMemory(used) => {
+                let cap = held.watched().unwrap_or(used);
+                let message = format!("it has {}, and may have {}", whole_mib(used), synego_model::text::size(cap));
+                self.set(|state| state.cause = Some(cause(Reason::OutOfMemory, &message)));
+                tracing::warn!(instance = self.spec.name, pid, used, cap, "process has too much memory");
+                self.set(|state| state.phase = Phase::Stopping);
+                let cut = async {
+                    tokio::select! {
+                        () = self.stop.cut() => {}
+                        () = grows_far(pid, cap) => {}
+                    }
+                };
+                let exit = leader.end(self.spec.stop_by, self.spec.grace.min(OVER_GRACE), cut).await;
+                let last = capture.finish(LAST_LINES_WITHIN).await;
+                let (message, last_lines) = (format!("{message}{}", last.reason()), last.all());
+                let exit = Some(exit);
+                End::Failed(Failure { reason: Reason::OutOfMemory, message, exit, pid, ready_for, last_lines })
             }
             Happened::NotReady => {
                 self.tell(ProcessEvent::NotReadyInTime);
@@ -169,12 +203,14 @@ impl Course {
             }
             _ => None,
         };
-        let (leader, pipes) = launch(&spec.command, &spec.cwd, &env).await?;
+        let hold = |pid, mark: &str| Held::hold(spec.caps, &format!("{}-{mark}", spec.name), pid);
+        let (leader, held, pipes) = launch_held(&spec.command, &spec.cwd, &env, hold).await?;
         let (pid, unix_ms) = (leader.pid(), clock::unix_ms());
         let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
         self.set(|state| {
             (state.pid, state.started_unix_ms) = (pid, unix_ms);
             (state.status, state.memory_bytes, state.cpu_cores) = (String::new(), 0, None);
+            held.words().clone_into(&mut state.caps);
         });
         self.tell(ProcessEvent::Started { pid, unix_ms });
         tracing::info!(instance = spec.name, pid, command = %spec.command, "process started");
@@ -182,7 +218,7 @@ impl Course {
             let service = env.get("SYNEGO_SERVICE").unwrap_or(&spec.name).clone();
             ProbeContext { service, address, env, cwd: spec.cwd.clone() }
         });
-        Ok(Started { leader, capture, notify, proof, context })
+        Ok(Started { leader, held, capture, notify, proof, context })
     }
 
     fn became_ready(&self, after: Duration) {
@@ -220,9 +256,9 @@ impl Course {
         }
     }
 
-    /// Takes the kernel's view: stopped or not, memory, CPU.
-    fn look(&self, looks: &mut Looks, was_ready: bool) {
-        let Some(stat) = stat::of(looks.pid) else { return };
+    /// Takes the kernel's view: stopped or not, memory, CPU. How much memory it has, if that is too much.
+    fn look(&self, looks: &mut Looks, leader: &mut Leader, held: &mut Held, was_ready: bool) -> Option<u64> {
+        let stat = stat::of(looks.pid)?;
         let phase = self.state.borrow().phase;
         if stat.is_paused() && !looks.is_paused {
             looks.is_paused = true;
@@ -238,18 +274,26 @@ impl Course {
                 state.cause = (!was_ready).then(|| cause(Reason::Starting, ""));
             });
         }
-        if let Some((memory, cores)) = looks.usage() {
+        if held.watched().is_none() && !looks.are_due() {
+            return None;
+        }
+        let all = leader.all();
+        let resident = all.iter().map(|found| found.memory_bytes).sum();
+        if looks.are_due() {
+            let cores = looks.cores(all.iter().map(|found| found.cpu_ticks).sum());
             // No news worth waking anyone for.
             self.state.send_if_modified(|state| {
-                (state.memory_bytes, state.cpu_cores) = (memory, cores.or(state.cpu_cores));
+                (state.memory_bytes, state.cpu_cores) = (resident, cores.or(state.cpu_cores));
                 false
             });
         }
+        held.look(&all, resident)
     }
 }
 
 struct Started {
     leader: Leader,
+    held: Held,
     capture: Capture,
     notify: Option<NotifySocket>,
     proof: Proof,
@@ -267,7 +311,7 @@ async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
 struct Looks {
     pid: u32,
     is_paused: bool,
-    last: Option<(Instant, Usage)>,
+    last: Option<(Instant, u64)>,
 }
 
 impl Looks {
@@ -275,18 +319,39 @@ impl Looks {
         Self { pid, is_paused: false, last: None }
     }
 
-    /// Memory, and CPU over the time since the last look; at most once a second.
-    fn usage(&mut self) -> Option<(u64, Option<f64>)> {
-        let now = clock::now();
-        if self.last.is_some_and(|(at, _)| now.duration_since(at) < 2 * LOOK - LOOK / 5) {
-            return None;
-        }
-        let usage = stat::usage(self.pid)?;
-        let cores = self.last.map(|(at, before)| {
-            let ticks = usage.cpu_ticks.saturating_sub(before.cpu_ticks) as f64;
-            ticks / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
-        });
-        self.last = Some((now, usage));
-        Some((usage.memory_bytes, cores))
+    /// Whether figures are taken: at most once a second.
+    fn are_due(&self) -> bool {
+        self.last.is_none_or(|(at, _)| clock::now().duration_since(at) >= 2 * LOOK - LOOK / 5)
     }
+
+    /// CPU over the time since the last look, of which all together used so many ticks until now.
+    fn cores(&mut self, ticks: u64) -> Option<f64> {
+        let now = clock::now();
+        let cores = self.last.map(|(at, before)| {
+            let used = ticks.saturating_sub(before) as f64;
+            used / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
+        });
+        self.last = Some((now, ticks));
+        cores
+    }
+}
+
+/// Whether it was killed, or passes on that what it started was.
+fn is_kill(exit: ExitOutcome) -> bool {
+    !exit.killed && (exit.signal == Some(9) || exit.code == Some(137))
+}
+
+/// Returns when the process has so much memory that no more can be waited for.
+async fn grows_far(pid: u32, cap: u64) {
+    loop {
+        if stat::usage(pid).is_some_and(|usage| caps::is_far(usage.memory_bytes, cap)) {
+            return;
+        }
+        tokio::time::sleep(LOOK / 10).await;
+    }
+}
+
+/// As people read it.
+fn whole_mib(bytes: u64) -> String {
+    synego_model::text::size(bytes.div_ceil(1 << 20) << 20)
 }
