@@ -59,7 +59,7 @@ mod tests {
     fn a_service_starts_after_those_it_uses() {
         let services: &[(&str, &[&str], &[&str])] =
             &[("orders", &["users", "stock"], &[]), ("stock", &[], &[]), ("users", &["stock"], &[])];
-        assert_eq!(order(services), said(&[("orders", &["users", "stock"]), ("stock", &[]), ("users", &["stock"])]));
+        assert_eq!(order(services), said(&[("orders", &["stock", "users"]), ("stock", &[]), ("users", &["stock"])]));
     }
 
     #[test]

@@ -93,10 +93,13 @@ impl Instance {
         self.announcement.id.clone()
     }
 
-    /// Whether its end was announced before its link ended: then there is nothing to explain.
+    /// Whether its end was announced before its link ended: then there is nothing to explain. That a job is done is shown
+    /// for a while.
     pub(super) fn ended_on_purpose(&self) -> bool {
-        let last = self.report.as_ref().map(|report| report.state);
-        self.link.is_none() && matches!(last, Some(InstanceState::Draining | InstanceState::Gone))
+        let ends = |report: &HealthReport| {
+            matches!(report.state, InstanceState::Draining | InstanceState::Gone) && done(report).is_none()
+        };
+        self.link.is_none() && self.report.as_ref().is_some_and(ends)
     }
 
     /// Whether it is a job that has ended as it should.
