@@ -7,9 +7,6 @@ use synego_runtime::{Host, HostConfig, tasks};
 use synego_sidecar::args::Args;
 use synego_sidecar::{Sidecar, SidecarConfig, Workers, WorkersConfig, start};
 
-/// What a shell ends with that does not find its command.
-const NEVER_STARTED: u8 = 127;
-
 fn main() -> ExitCode {
     if let Some(code) = synego_supervise::exec::main() {
         return code;
@@ -58,8 +55,5 @@ async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode>
     let ended = sidecar.serve(host.stop()).await;
     end.stop();
     workers.shutdown().await;
-    if ended.gave_up {
-        return Ok(ExitCode::from(NEVER_STARTED));
-    }
-    Ok(ended.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.exit_code())))
+    Ok(start::exit_code(&ended))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
@@ -18,7 +19,10 @@ use tokio::sync::watch;
 use crate::args::Args;
 use crate::config::{SidecarConfig, with_file};
 use crate::instance::View;
-use crate::sidecar::Shared;
+use crate::sidecar::{Ended, Shared};
+
+/// What a shell ends with that does not find its command.
+const NEVER_STARTED: u8 = 127;
 
 /// The command line, with what `--config FILE` says before it.
 ///
@@ -122,6 +126,16 @@ pub async fn credential(config: &SidecarConfig, host: &Host) -> anyhow::Result<O
         metrics: host.metrics(),
     };
     Ok(credential::open(vec![of], None, &host.stop()).await?.into_iter().next())
+}
+
+/// The code of a sidecar that has ended: that of its process.
+#[must_use]
+pub fn exit_code(ended: &Ended) -> ExitCode {
+    match ended.exit {
+        _ if ended.gave_up => ExitCode::from(NEVER_STARTED),
+        Some(exit) => ExitCode::from(exit.exit_code()),
+        None => ExitCode::SUCCESS,
+    }
 }
 
 /// The settings in force, for `--check`.
