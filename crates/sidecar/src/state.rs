@@ -32,7 +32,8 @@ pub struct Facts {
     pub is_draining: bool,
 }
 
-/// The state and its cause. What is done is gone, with its cause. Else the worse of two wins: drain, then process, then probe, then the service's own word.
+/// The state and its cause. What is done is gone, with its cause. Else the worse of two wins: drain, then process, then
+/// probe, then the service's own word.
 #[must_use]
 pub fn of(facts: &Facts) -> (InstanceState, Option<Cause>) {
     if let Some(process) = facts.process.as_ref().filter(|process| process.is_done) {

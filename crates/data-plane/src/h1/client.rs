@@ -14,7 +14,7 @@ use super::body::{Decoder, Part};
 use super::input::Input;
 use super::out::Out;
 use super::parse::{self, Facts};
-use super::pipe::Piped;
+use super::pipe::{self, Piped};
 use super::{Error, Fault, write};
 use crate::fields::Fields;
 use crate::hop::early::Early;
@@ -300,6 +300,10 @@ impl Body for AnswerBody {
     }
 
     fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        // Most bodies are small, and sending goes on where they are read.
+        if !pipe::is_worth(self.decoder.expected()) {
+            return None;
+        }
         self.pump(cx);
         let conn = self.conn.as_mut().filter(|conn| conn.input.buf.is_empty())?;
         let piped = Piped::read(&conn.stream, self.decoder.expected(), cx)?;

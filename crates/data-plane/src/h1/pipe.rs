@@ -26,6 +26,11 @@ thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
+/// Whether a body of which so much is certain to come may go by a pipe.
+pub(crate) fn is_worth(expected: u64) -> bool {
+    expected >= WORTH
+}
+
 /// An empty pipe.
 struct Pipe {
     reads: OwnedFd,
@@ -64,7 +69,7 @@ impl Piped {
     /// Takes what has come of `expected` bytes; `None` when there is nothing, or this is not the way: a plain read tells why.
     pub(crate) fn read(stream: &Stream, expected: u64, cx: &mut Context<'_>) -> Option<Self> {
         let Stream::Tcp(tcp) = stream else { return None };
-        if expected < WORTH {
+        if !is_worth(expected) {
             return None;
         }
         let pipe = Pipe::take()?;
