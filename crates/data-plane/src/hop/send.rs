@@ -23,7 +23,7 @@ use super::station::{Station, To, Way};
 use super::timer::Alarm;
 use super::{head, headers};
 use crate::message::{Answer, Body, Frame};
-use crate::pool::{Received, SendError, Speak, Target};
+use crate::pool::{Received, SendError, Speak, Target, Within};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
@@ -187,7 +187,8 @@ async fn attempt(
     let began = picked.began;
     let mut fresh = false;
     loop {
-        let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
+        let within = Within { made: picked.connect, there: outgoing.time_to(picked.connect, began) };
+        let connect = picked.target.ready(picked.speak, limits, within, fresh);
         let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
         let is_reused = ready.is_reused();
         let answer = std::pin::pin!(ready.send(outgoing, limits));
