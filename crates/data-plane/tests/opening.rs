@@ -92,7 +92,7 @@ async fn a_crowd_opens_few_connections_at_once_and_every_request_is_answered() {
 async fn a_connection_opened_for_a_request_that_gave_up_serves_the_next_one() {
     let (mesh, _users, gate, outbound) = gated(LONG).await;
     let hurried = request(Method::GET, "users", "/").header("x-synego-timeout", "100").body(full(""));
-    assert_eq!(send(outbound, hurried.expect("a request")).await.header("x-synego-reason"), "connect_failed");
+    assert_eq!(send(outbound, hurried.expect("a request")).await.header("x-synego-reason"), "deadline_exceeded");
     assert_eq!(gate.taken(), 1);
     gate.is_open.send_replace(true);
     assert!(ok(&get(outbound, "users", "/").await));
@@ -115,5 +115,22 @@ async fn whoever_waits_behind_connections_that_do_not_come_about_is_told_in_time
         assert!(["connect_failed", "no_ready_endpoint"].contains(&reason.as_str()), "{reason}");
     }
     assert!(gate.taken() > 0);
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_services_at_one_address_keep_a_connection_each() {
+    let mesh = Mesh::with_workers(1);
+    let behind = Service::echo().await;
+    for service in ["orders", "users"] {
+        mesh.service(service, Protocol::Http, Policy::default());
+        let id = format!("{service}-1@here").parse().expect("an id");
+        mesh.endpoint(service, &id, behind.address, InstanceState::Ready);
+    }
+    let mut client = Client1::to(mesh.outbound("shop").local_addr()).await;
+    for service in ["orders", "users", "orders", "users"] {
+        assert!(ok(&client.get(service, "/").await.expect("an answer")));
+    }
+    assert_eq!((behind.requests(), behind.connections()), (4, 2));
     mesh.end().await;
 }

@@ -11,6 +11,7 @@ use http::StatusCode;
 use rand::Rng;
 use smallvec::SmallVec;
 use synego_balance::{PickError, Slot, backoff_ceiling};
+use synego_identity::ConnectError;
 use synego_model::{InstanceId, Limits, Reason, ServiceName};
 use synego_runtime::{clock, tasks};
 
@@ -189,7 +190,10 @@ async fn attempt(
     loop {
         let within = Within { made: picked.connect, there: outgoing.time_to(picked.connect, began) };
         let connect = picked.target.ready(picked.speak, limits, within, fresh);
-        let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
+        let ready = connect.await.map_err(|error| match error {
+            ConnectError::TimedOut { .. } if within.there < within.made => Miss::lapse(Lapse::Total, whom),
+            error => Miss::connect(format!("cannot reach {whom}: {error}")),
+        })?;
         let is_reused = ready.is_reused();
         let answer = std::pin::pin!(ready.send(outgoing, limits));
         let error = match in_time(answer, outgoing, began, alarm).await {
