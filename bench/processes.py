@@ -90,6 +90,19 @@ class Rig:
             self.end(program)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def keep_awake(self) -> None:
+        """Gives either CPU something to do that gives way to everything else.
+
+        A virtual machine whose CPU halts must get it back from its host, which may have given it to others: then the
+        benchmark measures the host, most of all with a light load that sleeps and wakes.
+        """
+        for cpu in (self.proxy_cpu, self.load_cpu):
+            spinner = self.start(["sh", "-c", "while :; do :; done"], cpu, self.home("awake"))
+            os.sched_setscheduler(spinner.pid, os.SCHED_IDLE, os.sched_param(0))
+            group = Path(f"/proc/{spinner.pid}/autogroup")
+            if group.exists():
+                group.write_text("19")
+
     def home(self, name: str) -> Path:
         """A new folder for one program."""
         self.count += 1

@@ -91,6 +91,7 @@ def main() -> int:
 
     try:
         with Rig() as rig:
+            rig.keep_awake()
             loads = Loads(rig, generator)
             bench = Bench(rig, Stage(rig, options.binaries, loads), loads, options, keep, note)
             for workload in options.workloads:
