@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload clean
+.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload soak-keeper clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -57,6 +57,9 @@ soak-identity: ## certificates of 60 s under load for 10 minutes, with a rotatio
 
 soak-reload: ## 50 reloads in a row at 500 requests a second in four languages, and restarts of a fixed port
 	@scripts/soak-reload
+
+soak-keeper: ## kill the part that proxies 20 times at 500 requests a second, and replace every program at 1,000
+	@scripts/soak-keeper
 
 clean: ## remove what was built
 	cargo clean

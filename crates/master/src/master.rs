@@ -23,10 +23,11 @@ use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::{AccessLog, Journal};
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
+use synego_runtime::{Host, Readiness, Stop, clock, config as machine, keeper};
 use tokio::sync::watch;
 
 use crate::config::MasterConfig;
+use crate::handover;
 use crate::identity;
 use crate::planner::ManifestPlanner;
 
@@ -56,6 +57,8 @@ pub struct Master {
     addresses: Addresses,
     keeper: Option<Keeper>,
     manifests: watch::Receiver<Manifest>,
+    /// Closed once a successor wants it.
+    store: Option<Arc<RedbStore>>,
 }
 
 struct Addresses {
@@ -149,7 +152,10 @@ impl Master {
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
         let program = config.program.clone().unwrap_or_else(|| name.clone());
+        // A former part of this program has it until it is told.
+        keeper::turn().await;
         let store = open_store(config.store.clone()).await?;
+        let opened = store.clone();
         let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
             Some((identity, store)) => {
                 let (authority, keeper) = identity::open(identity, store, &config.manifest, &name, host).await?;
@@ -187,7 +193,7 @@ impl Master {
             servers.push(server);
         }
         let mesh = match config.mesh {
-            Some(address) => Some(synego_identity::listen(address).with_context(|| format!("mesh API {address}"))?),
+            Some(address) => Some(handover::mesh_listener(address).with_context(|| format!("mesh API {address}"))?),
             None => None,
         };
         let (mut admin, mut far_admin) = (Vec::new(), Vec::new());
@@ -255,6 +261,7 @@ impl Master {
             addresses,
             keeper,
             manifests,
+            store: opened,
         })
     }
 
@@ -307,9 +314,10 @@ impl Master {
     pub async fn serve(mut self, stop: Stop) -> anyhow::Result<()> {
         let (end, life) = stop.outliving();
         let guard = self.readiness.guard("ingress");
+        let share = keeper::share();
         let mut latest = self.handle.snapshots();
         let snapshots = self.snapshots;
-        tasks::spawn("snapshots", Kind::Critical, async move {
+        let publishing = tasks::spawn("snapshots", Kind::Critical, async move {
             loop {
                 snapshots.publish(latest.borrow_and_update().clone());
                 if latest.changed().await.is_err() {
@@ -363,12 +371,31 @@ impl Master {
             let life = life.clone();
             async move { self.control.run(listeners, door, life).await }
         });
-        if let Some(address) = self.waiting {
+        if self.waiting.is_some() || self.servers.iter().any(Server::is_waiting) {
             self.handle.settled(SETTLE).await;
+            handover::known_again(self.ingress.snapshot.clone()).await;
+        }
+        handover::remember(self.ingress.snapshot.clone());
+        if let Some(address) = self.waiting {
             self.servers.push(self.ingress.serve(address)?);
         }
+        self.servers.iter().for_each(Server::open);
         drop(guard);
-        stop.stopped().await;
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = keeper::yielding() => {
+                // The ingress routes on by what is known now; sidecars, people and the store go to the successor.
+                publishing.abort();
+                end.stop();
+                let _outcomes = (control.await, api.await);
+                if let Some(store) = &self.store {
+                    store.close().await;
+                }
+                drop(share);
+                handover::leave(&self.servers, &stop).await;
+                return Ok(());
+            }
+        }
         self.readiness.fail("stopping");
         let drains = self.servers.iter().map(|server| server.drain(DRAIN));
         tokio::select! {

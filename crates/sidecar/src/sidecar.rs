@@ -21,7 +21,7 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::logs::{Journal, LogHandle};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
-use synego_runtime::{Readiness, Stop};
+use synego_runtime::{Readiness, Stop, keeper};
 use synego_supervise::{ExitOutcome, OutputSink, ProcessSpec, ProcessState, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 
@@ -31,7 +31,9 @@ use crate::config::{ProcessConfig, SidecarConfig};
 use crate::drain::Drain;
 use crate::environment::{self, Told};
 use crate::generation::{Generation, Pids};
+use crate::handover;
 use crate::instance::{Keeper, View, Wishes};
+use crate::left::{self, Left};
 use crate::orders::{Ordered, Orders};
 use crate::outbound::Outbound;
 use crate::output::{self, LevelOf, Output};
@@ -108,9 +110,11 @@ impl Sidecar {
         let (calls, denials) = (CallBook::default(), DenialBook::default());
         let permits: Arc<ArcSwap<Permits>> = Arc::default();
         let meter = LoadMeter::new(shared.workers.count());
-        let address = match &config.address {
-            Some(address) => address.clone(),
-            None => {
+        let left = Left::of(&id);
+        let address = match (&config.address, left.as_ref().and_then(Left::address)) {
+            (Some(address), _) => address.clone(),
+            (None, Some(left)) => left,
+            (None, None) => {
                 let port = synego_supervise::free_port().context("no free port for the process")?;
                 ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
             }
@@ -118,7 +122,8 @@ impl Sidecar {
 
         let tenure = Tenure::new(shared.workers.count());
         // Its variables and its process follow when it is started.
-        let first = Generation { number: 0, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
+        let number = left.as_ref().map_or(0, |left| left.number);
+        let first = Generation { number, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
         let (current, serving) = watch::channel(Arc::new(first));
         let (pids, started) = Pids::new();
         let orders = Orders::new();
@@ -147,8 +152,12 @@ impl Sidecar {
             )
             .with_context(|| format!("inbound {}", config.inbound))?;
 
-        let (announcement, announced) =
-            watch::channel(announce::announcement(&config, &id, inbound.local_addr(), &address));
+        let mut announcement = announce::announcement(&config, &id, inbound.local_addr(), &address);
+        if let Some(left) = left {
+            // To callers it is the one that it was.
+            announcement.incarnation = left.incarnation;
+        }
+        let (announcement, announced) = watch::channel(announcement);
         let (view, viewed) = watch::channel(View::default());
         let (process, _) = watch::channel(None);
         // The report needs the uplink's figures, and the uplink the report.
@@ -320,9 +329,16 @@ impl Sidecar {
         let (wishes, wished) = watch::channel(Wishes::default());
         let place =
             ProbePlace { service: self.config.service.to_string(), cwd: std::env::current_dir().unwrap_or_default() };
-        let env = proof::with_number(self.variables(), 0);
+        // Processes and links are one part's alone.
+        keeper::turn().await;
+        let share = keeper::share();
+        let id = InstanceId::new(&self.config.instance, &self.config.node);
+        let number = self.current.borrow().number;
+        left::end_others(&id, number, self.config.stop);
+        let env = proof::with_number(self.variables(), number);
         self.current.send_modify(|current| Arc::make_mut(current).env = env);
         let mut conductor = Conductor {
+            id: id.clone(),
             recipe: self.config.process.take().map(|process| self.recipe(process, life.clone())),
             current: self.current.clone(),
             wishes: wishes.clone(),
@@ -340,6 +356,8 @@ impl Sidecar {
             obeyed_wish: 0,
             retiring: Vec::new(),
         };
+        // Before there is a process: whoever finds that one must know where it was told to listen.
+        left::keep(&id, self.announcement.borrow().incarnation.clone(), self.current.subscribe());
         conductor.start();
         tasks::spawn("process-state", Kind::Connection, show(self.current.subscribe(), self.process.clone()));
         let keeper = Keeper {
@@ -358,8 +376,9 @@ impl Sidecar {
             view: self.view.clone(),
             uplink: self.linked.clone(),
         };
+        let (end_attach, attached_life) = life.child();
         let parts = [
-            tasks::spawn("attach", Kind::Critical, self.attach.run(life.clone())),
+            tasks::spawn("attach", Kind::Critical, self.attach.run(attached_life)),
             tasks::spawn("uplink", Kind::Critical, self.uplink.run(life.clone())),
             tasks::spawn("instance", Kind::Critical, keeper.run(life.clone())),
         ];
@@ -372,7 +391,26 @@ impl Sidecar {
             tasks::spawn("admin", Kind::Critical, async move { admin::serve(vec![listener], router, life).await });
         }
 
-        let led = conductor.run(stop.clone()).await;
+        let opening =
+            handover::open(self.inbound.clone(), self.outbounds.clone(), self.view.subscribe(), self.linked.status());
+        tasks::spawn("opening", Kind::Connection, opening);
+        let led = tokio::select! {
+            led = conductor.run(stop.clone()) => led,
+            () = keeper::yielding() => {
+                let [attach, uplink, instance] = parts;
+                // What is known stays as it is, and so does what the inbound does.
+                instance.abort();
+                end_attach.stop();
+                // A part that panicked has been reported by its task.
+                let _outcome = attach.await;
+                drop(share);
+                keeper::leaving().await;
+                end.stop();
+                let ended = handover::leave(&self.inbound, &self.outbounds, &stop).await;
+                let _outcome = uplink.await;
+                return ended;
+            }
+        };
         let drained = Drain {
             led,
             wishes,
@@ -424,6 +462,8 @@ impl Sidecar {
             trial: false,
             restarts: 0,
             run_dir: self.config.runtime_dir.clone(),
+            // Each generation has its own.
+            keep: None,
         };
         Recipe { spec, is_fixed: self.config.address.is_some(), output: self.output.clone(), life }
     }

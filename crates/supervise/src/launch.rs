@@ -5,19 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
+use rustix::pipe::PipeFlags;
 use synego_model::CommandLine;
-use synego_runtime::tasks;
+use synego_runtime::{keeper, tasks};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 use crate::exec;
+use crate::keep::Keep;
 use crate::leader::Leader;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -25,18 +28,34 @@ static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
 /// Starts a command in `cwd` with exactly the variables `env`.
 ///
+/// - `keep`: how our keeper keeps it, where we have one; without it, it ends with us.
+///
 /// # Errors
 /// A sentence: the program was not found or cannot be executed, the folder is missing, or the machine refused.
 pub(crate) async fn launch(
     command: &CommandLine,
     cwd: &Path,
     env: &BTreeMap<String, String>,
-) -> Result<(Leader, (ChildStdout, ChildStderr)), String> {
+    keep: Option<Keep<'_>>,
+) -> Result<(Leader, (OwnedFd, OwnedFd)), String> {
     let program = resolve(&command.program, cwd, env.get("PATH").map_or("", String::as_str))?;
     if !cwd.is_dir() {
         return Err(format!("cannot start `{command}`: the folder `{}` is missing", cwd.display()));
     }
     let failed = |error: io::Error| format!("cannot start `{command}`: {error}");
+    if let (Some(keep), Some(keeper), true) = (keep, keeper::parent_of_processes(), exec::is_available()) {
+        let helper = keeper::Command {
+            program: exec::SELF.into(),
+            name: "synego".to_owned(),
+            args: [exec::EXEC.to_owned(), keeper.to_string(), command.program.clone(), program.display().to_string()]
+                .into_iter()
+                .chain(command.args.iter().cloned())
+                .collect(),
+            env: env.clone(),
+            cwd: cwd.to_owned(),
+        };
+        return by_keeper(helper, keep).await.map_err(|problem| format!("cannot start `{command}`: {problem}"));
+    }
     let mut start = if exec::is_available() {
         let mut start = Command::new(exec::SELF);
         start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(&command.program).arg(program);
@@ -60,6 +79,19 @@ pub(crate) async fn launch(
     if let Some(mut word) = word {
         word.write_all(b"\n").await.map_err(failed)?;
     }
+    Ok((leader, (stdout.into_owned_fd().map_err(failed)?, stderr.into_owned_fd().map_err(failed)?)))
+}
+
+/// The same, as a child of our keeper.
+async fn by_keeper(helper: keeper::Command, keep: Keep<'_>) -> Result<(Leader, (OwnedFd, OwnedFd)), String> {
+    let told = |error: rustix::io::Errno| error.to_string();
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(told);
+    let ((stdin, word), (stdout, printed), (stderr, errors)) = (pipe()?, pipe()?, pipe()?);
+    let held: Vec<BorrowedFd<'_>> = [stdout.as_fd(), stderr.as_fd()].into_iter().chain(keep.more()).collect();
+    let kept = keeper::start(&keep.key, &keep.note.text(), helper, [stdin, printed, errors], &held).await?;
+    // From here on the group is guarded: now the helper may become the program.
+    let leader = Leader::kept(kept);
+    rustix::io::write(&word, b"\n").map_err(told)?;
     Ok((leader, (stdout, stderr)))
 }
 

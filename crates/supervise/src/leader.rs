@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use synego_runtime::clock;
+use synego_runtime::keeper::{self, Kept};
 use tokio::process::Child;
 
+use crate::keep::Note;
 use crate::spec::StopBy;
 use crate::state::ExitOutcome;
 use crate::{group, guard};
@@ -16,18 +18,44 @@ const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// Time between looks at a group that ends.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A process that leads its group. When it is dropped the whole group is killed.
+/// A process that leads its group. When it is dropped the whole group is killed, unless a successor of this part has it.
 #[derive(Debug)]
 pub(crate) struct Leader {
-    child: Child,
+    process: Process,
     pid: u32,
     is_over: bool,
 }
 
+#[derive(Debug)]
+enum Process {
+    /// Ours.
+    Child(Child),
+    /// Our keeper's.
+    Kept(Kept),
+}
+
 impl Leader {
     pub(crate) fn new(child: Child, pid: u32) -> Self {
-        guard::watch(pid);
-        Self { child, pid, is_over: false }
+        guard::watch(pid, false);
+        Self { process: Process::Child(child), pid, is_over: false }
+    }
+
+    /// One whose parent is our keeper.
+    pub(crate) fn kept(kept: Kept) -> Self {
+        let pid = kept.pid();
+        guard::watch(pid, true);
+        Self { process: Process::Kept(kept), pid, is_over: false }
+    }
+
+    /// Has the keeper note something else of it.
+    pub(crate) fn note(&self, note: &Note) {
+        if let Process::Kept(kept) = &self.process {
+            kept.note(note.text());
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.process, Process::Kept(_))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -36,10 +64,16 @@ impl Leader {
 
     /// Returns when the leader ends by itself; its group may still have others (see [`Self::sweep`]).
     pub(crate) async fn exited(&mut self) -> ExitOutcome {
-        match self.child.wait().await {
-            Ok(status) => ExitOutcome::of(status, false),
-            // Someone else collected it: all that is known is that it is gone.
-            Err(_) => ExitOutcome::NONE,
+        match &mut self.process {
+            Process::Child(child) => match child.wait().await {
+                Ok(status) => ExitOutcome::of(status, false),
+                // Someone else collected it: all that is known is that it is gone.
+                Err(_) => ExitOutcome::NONE,
+            },
+            Process::Kept(kept) => {
+                let exit = kept.exited().await;
+                ExitOutcome { code: exit.code, signal: exit.signal, killed: false }
+            }
         }
     }
 
@@ -79,16 +113,16 @@ impl Leader {
                 }
             }
         }
-        guard::forget(self.pid);
+        guard::forget(self.pid, self.is_kept());
         was_clean
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.is_over && !(self.is_kept() && keeper::has_left()) {
             group::signal(self.pid, Signal::KILL);
-            guard::forget(self.pid);
+            guard::forget(self.pid, self.is_kept());
         }
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Reason};
-use synego_runtime::{Stop, clock, tasks};
+use synego_runtime::{Stop, clock, keeper, tasks};
 use tokio::sync::{broadcast, watch};
 
 use super::Orders;
 use super::watch_process::{End, Failure};
 use crate::build;
+use crate::keep::{self, Adopted};
 use crate::output::{Level, OutputSink};
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
@@ -25,6 +26,8 @@ pub(super) struct Course {
     restarts_seen: u32,
     backoff: Backoff,
     is_built: bool,
+    /// What a former part of this program left; until it is taken up.
+    adopted: Option<Adopted>,
 }
 
 /// What the supervisor was told.
@@ -43,13 +46,20 @@ impl Course {
         orders: watch::Receiver<Orders>,
         events: broadcast::Sender<ProcessEvent>,
     ) -> (Self, watch::Receiver<ProcessState>) {
+        let adopted = spec.keep.as_deref().and_then(keep::adopt);
+        let note = adopted.as_ref().map(|adopted| adopted.note.clone()).unwrap_or_default();
         let first = ProcessState {
-            phase: if spec.build.is_some() { Phase::Building } else { Phase::Starting },
-            pid: 0,
-            started_unix_ms: 0,
-            starts: 0,
-            restarts: spec.restarts,
-            cause: Some(cause(Reason::Starting, "")),
+            phase: match (note.ready, spec.build.is_some() && adopted.is_none()) {
+                (true, _) => Phase::Ready,
+                (_, true) => Phase::Building,
+                _ => Phase::Starting,
+            },
+            pid: adopted.as_ref().map_or(0, |adopted| adopted.leader.pid()),
+            started_unix_ms: note.started_unix_ms,
+            // It is counted on when it is taken up.
+            starts: note.starts.saturating_sub(1),
+            restarts: spec.restarts.max(note.restarts),
+            cause: (!note.ready).then(|| cause(Reason::Starting, "")),
             exit: None,
             last_lines: Vec::new(),
             status: String::new(),
@@ -58,7 +68,8 @@ impl Course {
         };
         let (state, listening) = watch::channel(first);
         let backoff = Backoff::new(spec.restart.clone());
-        let course = Self { spec, output, stop, state, events, orders, restarts_seen: 0, backoff, is_built: false };
+        let is_built = adopted.is_some();
+        let course = Self { spec, output, stop, state, events, orders, restarts_seen: 0, backoff, is_built, adopted };
         (course, listening)
     }
 
@@ -66,8 +77,10 @@ impl Course {
     pub(super) async fn run(mut self) -> ExitOutcome {
         loop {
             self.set(|state| state.starts += 1);
-            let end = match self.prepare().await {
-                None => self.watch_process().await,
+            let adopted = self.adopted.take();
+            let prepared = if adopted.is_some() { None } else { self.prepare().await };
+            let end = match prepared {
+                None => self.watch_process(adopted).await,
                 Some(end) => end,
             };
             let has_failed = matches!(end, End::Failed(_));
@@ -174,14 +187,19 @@ impl Course {
         let (mut orders, stop) = (self.orders.clone(), self.stop.clone());
         let (grace, seen) = (self.spec.grace, self.restarts_seen);
         async move {
-            tokio::select! {
+            let told = tokio::select! {
                 () = stop.stopped() => Told::Stop(grace),
                 orders = orders.wait_for(|orders| orders.stop.is_some() || orders.restarts != seen) => match orders {
                     Ok(orders) => orders.stop.map_or(Told::Restart(orders.grace), Told::Stop),
                     // The handle was dropped.
                     Err(_) => Told::Stop(grace),
                 },
+            };
+            if keeper::has_left() {
+                // What ends here goes on in the successor of this part.
+                std::future::pending::<()>().await;
             }
+            told
         }
     }
 

@@ -1,16 +1,18 @@
 //! One start of the process and all that follows until it is over.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 use synego_model::Reason;
 use synego_model::process::{ReadyBy, ServiceAddress};
-use synego_runtime::clock;
+use synego_runtime::{clock, keeper};
 use tokio::sync::watch;
 
 use super::course::{Course, Told, cause};
 use crate::capture::Capture;
 use crate::environment;
+use crate::keep::{self, Adopted, Keep, Note};
 use crate::launch::launch;
 use crate::leader::Leader;
 use crate::listening;
@@ -70,20 +72,29 @@ enum Happened {
     Exited(ExitOutcome),
     NotReady,
     Told(Told),
+    Left,
 }
 
 impl Course {
-    /// Starts the process and watches it until it is over.
-    pub(super) async fn watch_process(&mut self) -> End {
-        self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, ""))));
-        let started = match self.start().await {
+    /// Starts the process, or takes up one that runs, and watches it until it is over.
+    pub(super) async fn watch_process(&mut self, adopted: Option<Adopted>) -> End {
+        // A successor of this part takes it up once it is let go.
+        let share = keeper::share();
+        let started = match adopted {
+            Some(adopted) => Ok(self.take_up(adopted)),
+            None => {
+                self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, ""))));
+                self.start().await
+            }
+        };
+        let started = match started {
             Ok(started) => started,
             Err(message) => return End::Failed(Failure::before_start(Reason::StartFailed, message)),
         };
-        let Started { mut leader, capture, notify, proof, context } = started;
+        let Started { mut leader, capture, notify, proof, context, mut note } = started;
         let began = clock::now();
         let (last_look, status) = (watch::Sender::new(String::new()), watch::Sender::new(String::new()));
-        let mut ready_at: Option<Instant> = None;
+        let mut ready_at: Option<Instant> = note.ready.then_some(began);
         let mut looks = Looks::new(leader.pid());
 
         let happened = {
@@ -97,11 +108,14 @@ impl Course {
             tokio::pin!(ready, limit, told);
             loop {
                 tokio::select! {
+                    () = keeper::yielding() => break Happened::Left,
                     exit = leader.exited() => break Happened::Exited(exit),
                     told = &mut told => break Happened::Told(told),
                     () = &mut ready, if ready_at.is_none() => {
                         let now = clock::now();
                         ready_at = Some(now);
+                        note.ready = true;
+                        leader.note(&note);
                         self.became_ready(now.duration_since(began));
                         self.look(&mut looks, true);
                     }
@@ -119,6 +133,11 @@ impl Course {
         let pid = leader.pid();
         let ready_for = ready_at.map_or(Duration::ZERO, |at| clock::now().duration_since(at));
         match happened {
+            Happened::Left => {
+                drop((capture, share));
+                // Whoever waits for its end waits for that of the successor.
+                std::future::pending().await
+            }
             Happened::Exited(exit) => {
                 leader.sweep(self.spec.grace.min(REST_GRACE)).await;
                 let last = capture.finish(LAST_LINES_WITHIN).await;
@@ -152,12 +171,7 @@ impl Course {
 
     async fn start(&self) -> Result<Started, String> {
         let spec = &self.spec;
-        let pattern = match &spec.ready.by {
-            Some(ReadyBy::Log(pattern)) => {
-                Some(Regex::new(pattern).map_err(|error| format!("`{pattern}` is no pattern: {error}"))?)
-            }
-            _ => None,
-        };
+        let pattern = self.pattern()?;
         let proof = Proof::of(spec);
         let mut env = environment::of(spec)?;
         let notify = match proof {
@@ -169,8 +183,17 @@ impl Course {
             }
             _ => None,
         };
-        let (leader, pipes) = launch(&spec.command, &spec.cwd, &env).await?;
-        let (pid, unix_ms) = (leader.pid(), clock::unix_ms());
+        let unix_ms = clock::unix_ms();
+        let note = {
+            let state = self.state.borrow();
+            let path = notify.as_ref().map(|notify| notify.path().to_owned());
+            let (starts, restarts) = (state.starts, state.restarts);
+            Note { started_unix_ms: unix_ms, ready: false, notify: path, starts, restarts }
+        };
+        let keep = spec.keep.as_deref().map(keep::key);
+        let keep = keep.map(|key| Keep { key, note: note.clone(), notify: notify.as_ref() });
+        let (leader, pipes) = launch(&spec.command, &spec.cwd, &env, keep).await?;
+        let pid = leader.pid();
         let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
         self.set(|state| {
             (state.pid, state.started_unix_ms) = (pid, unix_ms);
@@ -178,11 +201,38 @@ impl Course {
         });
         self.tell(ProcessEvent::Started { pid, unix_ms });
         tracing::info!(instance = spec.name, pid, command = %spec.command, "process started");
-        let context = spec.address.clone().map(|address| {
+        let context = self.context(env);
+        Ok(Started { leader, capture, notify, proof, context, note })
+    }
+
+    /// Goes on with a process that a former part of this program started.
+    fn take_up(&self, adopted: Adopted) -> Started {
+        let spec = &self.spec;
+        let Adopted { leader, pipes, notify, note } = adopted;
+        // It was started with a pattern and variables that could be used; whatever became of them since, it lives.
+        let pattern = self.pattern().ok().flatten();
+        let env = environment::of(spec).unwrap_or_else(|_| spec.env.clone());
+        let capture = Capture::begin(pipes, leader.pid(), false, &self.output, pattern);
+        tracing::info!(instance = spec.name, pid = leader.pid(), ready = note.ready, "process taken over");
+        let context = self.context(env);
+        Started { leader, capture, notify, proof: Proof::of(spec), context, note }
+    }
+
+    fn pattern(&self) -> Result<Option<Regex>, String> {
+        match &self.spec.ready.by {
+            Some(ReadyBy::Log(pattern)) => {
+                Regex::new(pattern).map(Some).map_err(|error| format!("`{pattern}` is no pattern: {error}"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn context(&self, env: BTreeMap<String, String>) -> Option<ProbeContext> {
+        let spec = &self.spec;
+        spec.address.clone().map(|address| {
             let service = env.get("SYNEGO_SERVICE").unwrap_or(&spec.name).clone();
             ProbeContext { service, address, env, cwd: spec.cwd.clone() }
-        });
-        Ok(Started { leader, capture, notify, proof, context })
+        })
     }
 
     fn became_ready(&self, after: Duration) {
@@ -254,6 +304,7 @@ struct Started {
     notify: Option<NotifySocket>,
     proof: Proof,
     context: Option<ProbeContext>,
+    note: Note,
 }
 
 async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {

@@ -1,0 +1,43 @@
+//! `synego up` from one part of the program to the next.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use synego_runtime::keeper;
+use synego_sidecar::Workers;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::instances::{Instances, Picture};
+use crate::failure::{DONE, Failure};
+
+/// Time in which a part that takes over becomes as good as its predecessor.
+const AS_WELL: Duration = Duration::from_secs(5);
+
+/// Finishes what is open on ports that a successor of this part serves.
+pub(super) async fn leave(
+    instances: &Instances,
+    master: Option<JoinHandle<()>>,
+    workers: Workers,
+) -> Result<u8, Failure> {
+    keeper::leaving().await;
+    instances.fleet().left().await;
+    if let Some(master) = master {
+        // What it failed with was reported by its task.
+        let _ended = master.await;
+    }
+    workers.shutdown().await;
+    Ok(DONE)
+}
+
+/// Tells the keeper that this part serves; one that takes over, once the instances are as ready as they become.
+pub(super) async fn tell_keeper(mut pictures: watch::Receiver<BTreeMap<String, Picture>>, instances: usize) {
+    if keeper::is_successor() {
+        let all = |pictures: &BTreeMap<String, Picture>| {
+            pictures.len() >= instances
+                && pictures.values().all(|picture| picture.is_linked && picture.view.state.takes_requests())
+        };
+        let _late = tokio::time::timeout(AS_WELL, pictures.wait_for(all)).await.is_err();
+    }
+    keeper::ready();
+}

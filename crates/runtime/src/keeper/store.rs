@@ -1,0 +1,120 @@
+//! What a keeper holds for its part: descriptors, notes and processes by their keys.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+
+use super::message::{Command, Entry, Exit, Process};
+
+/// Everything that is held.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    entries: BTreeMap<String, Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    note: String,
+    fds: Vec<OwnedFd>,
+    process: Option<Process>,
+}
+
+impl Store {
+    /// What came with a state: its entries, and their descriptors in the same order.
+    pub(super) fn of(entries: Vec<Entry>, fds: impl Iterator<Item = OwnedFd>) -> Self {
+        let mut fds = fds;
+        let held = entries.into_iter().map(|entry| {
+            let own = fds.by_ref().take(entry.fds).collect();
+            (entry.key, Held { note: entry.note, fds: own, process: entry.process })
+        });
+        Self { entries: held.collect() }
+    }
+
+    /// The entries, and their descriptors in the same order.
+    pub(super) fn all(&self) -> (Vec<Entry>, Vec<BorrowedFd<'_>>) {
+        let entry = |(key, held): (&String, &Held)| Entry {
+            key: key.clone(),
+            note: held.note.clone(),
+            fds: held.fds.len(),
+            process: held.process,
+        };
+        let fds = self.entries.values().flat_map(|held| held.fds.iter().map(AsFd::as_fd));
+        (self.entries.iter().map(entry).collect(), fds.collect())
+    }
+
+    pub(super) fn hold(&mut self, key: String, note: String, fds: Vec<OwnedFd>) {
+        self.entries.insert(key, Held { note, fds, process: None });
+    }
+
+    pub(super) fn note(&mut self, key: &str, note: String) {
+        if let Some(held) = self.entries.get_mut(key) {
+            held.note = note;
+        }
+    }
+
+    pub(super) fn release(&mut self, key: &str) {
+        self.entries.remove(key);
+    }
+
+    /// Starts a process as the leader of its own group, with the first three descriptors, and holds the others.
+    pub(super) fn start(&mut self, key: String, note: String, command: Command, fds: Vec<OwnedFd>) -> io::Result<u32> {
+        let mut fds = fds.into_iter();
+        let (Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut start = std::process::Command::new(&command.program);
+        start.arg0(&command.name).args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
+        start.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr)).process_group(0);
+        // It is collected with all others, by its id.
+        let pid = start.spawn()?.id();
+        let process = Some(Process { pid, exit: None });
+        self.entries.insert(key, Held { note, fds: fds.collect(), process });
+        Ok(pid)
+    }
+
+    /// A process has ended: its key, when it is one of these.
+    pub(super) fn ended(&mut self, pid: u32, exit: Exit) -> Option<String> {
+        let (key, process) = (self.entries.iter_mut())
+            .find_map(|(key, held)| Some((key, held.process.as_mut().filter(|process| process.pid == pid)?)))?;
+        process.exit = Some(exit);
+        Some(key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_goes_to_the_next_part_with_its_descriptors_and_its_end() -> io::Result<()> {
+        let mut store = Store::default();
+        let open = || std::fs::File::open("/dev/null").map(OwnedFd::from);
+        store.hold("b sockets".into(), "note".into(), vec![open()?, open()?]);
+        let command = Command {
+            program: "/bin/sh".into(),
+            name: "sh".into(),
+            args: vec!["-c".into(), "exit 3".into()],
+            env: BTreeMap::new(),
+            cwd: "/".into(),
+        };
+        let pid = store.start("a process".into(), "n".into(), command, vec![open()?, open()?, open()?, open()?])?;
+        let id = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let status =
+            rustix::process::waitpid(id, rustix::process::WaitOptions::empty())?.and_then(|(_, s)| s.exit_status());
+        let exit = Exit { code: status, signal: None };
+        assert_eq!(store.ended(pid, exit).as_deref(), Some("a process"));
+        assert_eq!(store.ended(pid + 1, exit), None, "of nobody here");
+        store.note("a process", "other".into());
+        let (entries, fds) = store.all();
+        let fds: Vec<OwnedFd> = fds.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        let next = Store::of(entries, fds.into_iter());
+        let (entries, fds) = next.all();
+        let shown: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.note.as_str(), entry.fds)).collect();
+        assert_eq!(shown, [("a process", "other", 1), ("b sockets", "note", 2)]);
+        assert_eq!(fds.len(), 3);
+        assert_eq!(entries[0].process.and_then(|process| process.exit), Some(Exit { code: Some(3), signal: None }));
+        Ok(())
+    }
+}
