@@ -16,6 +16,8 @@ const KNOWN: &str = "known";
 /// Time for the sidecars to link with a part that takes over from one that serves meanwhile, and from one that died.
 const LINK_WITHIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(1500));
 
+/// Time for whoever has the store and is about to end.
+pub(crate) const LETS_GO: Duration = Duration::from_secs(1);
 /// Longest life of a part that has a successor, for the streams that are open on it.
 const LEAVE: Duration = Duration::from_secs(60 * 60);
 /// Time for these streams when the whole program ends.

@@ -11,7 +11,7 @@ use synego_control_plane::lines::JournalLines;
 use synego_control_plane::master::{
     Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
-use synego_control_plane::store::RedbStore;
+use synego_control_plane::store::{RedbStore, StoreError};
 use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
     snapshot_channel,
@@ -117,8 +117,17 @@ impl Ingress {
 /// Opens the store.
 async fn open_store(file: Option<PathBuf>) -> anyhow::Result<Option<Arc<RedbStore>>> {
     let Some(file) = file else { return Ok(None) };
-    let opened = tasks::spawn_blocking("store-open", move || RedbStore::open(&file));
-    Ok(Some(Arc::new(opened.await??)))
+    let until = clock::now() + handover::LETS_GO;
+    loop {
+        let own = file.clone();
+        match tasks::spawn_blocking("store-open", move || RedbStore::open(&own)).await? {
+            // A part whose keeper was just killed is on its way out.
+            Err(StoreError::InUse { .. }) if clock::now() < until => {
+                tokio::time::sleep(handover::LETS_GO / 20).await;
+            }
+            opened => return Ok(Some(Arc::new(opened?))),
+        }
+    }
 }
 
 /// Whether other machines reach the admin API at `address`. A token must not cross a network as it is: without

@@ -50,6 +50,15 @@ pub fn resident_bytes(pid: u32) -> u64 {
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Memory that a process has for itself alone, in bytes: without what it shares with others, such as its program.
+#[must_use]
+pub fn own_bytes(pid: u32) -> u64 {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let own = smaps.lines().filter(|line| line.starts_with("Private_Dirty:"));
+    let kib = own.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.sum::<u64>() * 1024
+}
+
 fn send(pid: u32, signal: Signal) {
     let pid = pid_of(pid).expect("a process id");
     kill_process(pid, signal).expect("the signal is delivered");

@@ -98,7 +98,15 @@ async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     if let Some(held) = keeper::claim(&key).and_then(|mut held| held.fds.pop()) {
         return TcpListener::from_std(held.into());
     }
-    let listener = TcpListener::bind(address).await?;
+    let until = clock::now() + LETS_GO;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                tokio::time::sleep(LETS_GO / 20).await;
+            }
+            outcome => break outcome?,
+        }
+    };
     // It is held to the end of the program, as it listens to the end of it.
     std::mem::forget(keeper::hold(&key, "", &[listener.as_fd()]));
     Ok(listener)
