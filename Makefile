@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-reload soak-keeper clean
+.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-lifecycle soak-keeper clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -17,6 +17,12 @@ setup: ## install what is missing (Nginx, npm packages, Go modules)
 build: setup ## build synego, synego-master, synego-sidecar and the example services
 	@cargo build --quiet --workspace --bins
 	@cd examples/shop/orders && go build -o bin/orders .
+
+release: setup ## build the programs for production, into target/dist/bin
+	@scripts/release
+
+profile: ## measure anew which code runs under load, for `make release` (about 30 minutes; needs rustup)
+	@scripts/profile
 
 demo: build ## set up, build and run the example mesh; Ctrl-C ends it
 	@scripts/demo
@@ -55,8 +61,8 @@ fuzz: ## send what a machine thinks up to everything that reads bytes, FUZZ_SECO
 soak-identity: ## certificates of 60 s under load for 10 minutes, with a rotation of the root and masters that are away
 	@scripts/soak-identity
 
-soak-reload: ## 50 reloads in a row at 500 requests a second in four languages, and restarts of a fixed port
-	@scripts/soak-reload
+soak-lifecycle: ## reloads, restarts, crashes, jobs, floods and ends at their full counts, in about two hours
+	@scripts/soak-lifecycle
 
 soak-keeper: ## kill the part that proxies 20 times at 500 requests a second, and replace every program at 1,000
 	@scripts/soak-keeper

@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm", type=float, default=1.0, help="seconds of load before each [default: 1]")
     parser.add_argument("--out", type=Path, help="where the tables go [default: bench/RESULTS.md for a whole run]")
     parser.add_argument("--json", type=Path, help="where every single figure goes [default: nowhere]")
-    parser.add_argument("--binaries", type=Path, default=target / "release", help="folder of the built programs")
+    parser.add_argument("--binaries", type=Path, default=target / "dist" / "bin", help="folder of the built programs")
     options = parser.parse_args()
     is_whole = options.workloads is None and options.only is None
     options.out = options.out or (ROOT / "bench" / "RESULTS.md" if is_whole else None)

@@ -1,4 +1,4 @@
-//! Reloads, restarts and ends under load, with the real programs: no request is lost, in any language.
+//! Reloads, restarts and ends under load, with the real programs: no request is lost. In each language: `languages.rs`.
 //!
 //! Sizes are small by default; `SYNEGO_RELOADS` and `SYNEGO_RATE` (requests a second) make them those of a soak.
 
@@ -21,10 +21,6 @@ fn number(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-fn reloads() -> u32 {
-    number("SYNEGO_RELOADS", 3)
-}
-
 fn rate() -> u32 {
     number("SYNEGO_RATE", 150)
 }
@@ -33,13 +29,16 @@ fn fixture(name: &str) -> String {
     program::root().join("tests/fixtures/reload").join(name).display().to_string()
 }
 
+/// The manifest of a mesh up to its services.
+fn head() -> String {
+    "mesh: reload\ngateway: { listen: \"${SHOP_HTTP}\" }\nmasters: { ingress: \"${SHOP_INGRESS}\", mesh: \"${SHOP_MESH}\", \
+     admin: \"${SHOP_ADMIN}\" }\nservices:\n"
+        .to_owned()
+}
+
 /// A mesh of one service, `subject`; `how` is what its entry says beside its routes, in the flow style.
 async fn mesh(how: &str) -> Mesh {
-    let manifest = format!(
-        "mesh: reload\ngateway: {{ listen: \"${{SHOP_HTTP}}\" }}\nmasters: {{ ingress: \"${{SHOP_INGRESS}}\", mesh: \
-         \"${{SHOP_MESH}}\", admin: \"${{SHOP_ADMIN}}\" }}\nservices:\n  subject: {{ {how}, routes: [/], stop: 4s }}\n"
-    );
-    Mesh::of(&manifest).await
+    Mesh::of(&format!("{}  subject: {{ {how}, routes: [/], stop: 4s }}\n", head())).await
 }
 
 fn load(mesh: &Mesh, rate: u32) -> Load {
@@ -57,70 +56,6 @@ fn reload(mesh: &Mesh) -> Vec<Value> {
 fn check(report: &Report, at_least: usize) {
     assert_eq!(report.failures, [], "of {} requests", report.sent);
     assert!(report.sent >= at_least, "only {} requests were sent", report.sent);
-}
-
-/// Reloads again and again under load: each instance gets another process each time, and no request fails.
-async fn nothing_is_lost(language: &str, how: &str) {
-    for instances in [2, 1] {
-        let mesh = mesh(&format!("{how}, instances: {instances}")).await;
-        let load = load(&mesh, rate());
-        load.more(20).await;
-        let began = Instant::now();
-        let mut pids = mesh.pids("subject");
-        assert_eq!(pids.len(), instances, "{pids:?}");
-        for round in 1..=reloads() {
-            let items = reload(&mesh);
-            assert_eq!(items.len(), instances);
-            for item in &items {
-                assert_eq!(item["outcome"], "done", "{item}");
-                assert_eq!(item["to"], round, "{item}");
-            }
-            // What the master shows follows by the next report.
-            wait::until("other processes serve", Duration::from_secs(5), || async {
-                let now = mesh.pids("subject");
-                let fresh = now.len() == instances && now.iter().all(|one| !pids.contains(one));
-                wait::that(fresh, format!("{pids:?} {now:?}"))
-            })
-            .await;
-            for (_, pid) in std::mem::replace(&mut pids, mesh.pids("subject")) {
-                assert!(!fault::is_alive(pid), "the former process {pid} of {language} is still there");
-            }
-        }
-        load.more(20).await;
-        let report = load.stop().await;
-        let (sent, slowest) = (report.sent, report.quantile(1.0));
-        println!(
-            "{language}, {instances} instances: {} reloads in {:?}, {sent} requests, p99 {:?}, slowest {slowest:?}",
-            reloads(),
-            began.elapsed(),
-            report.quantile(0.99)
-        );
-        check(&report, 40);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reloading_a_node_service_loses_no_request() {
-    nothing_is_lost("node", &format!("run: [node, {}]", fixture("sdk.mjs"))).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reloading_a_go_service_loses_no_request() {
-    let home = Home::default();
-    let binary = home.path().join("subject").display().to_string();
-    let how = format!("cwd: {}, build: [go, build, -o, {binary}, .], run: [{binary}]", fixture("go"));
-    nothing_is_lost("go", &how).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reloading_a_rust_service_loses_no_request() {
-    let binary = program::binary("examples/subject").display().to_string();
-    nothing_is_lost("rust", &format!("run: [{binary}]")).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reloading_a_python_server_without_sdk_loses_no_request() {
-    nothing_is_lost("python", &format!("run: [python3, {}]", fixture("plain.py"))).await;
 }
 
 /// A service that can be told to be broken from its next start on.
@@ -355,6 +290,9 @@ async fn a_service_is_scaled_up_and_down_without_losing_a_request() {
             wait::that(ready == count && status.contains(&shown), status)
         })
         .await;
+        let plan = String::from_utf8_lossy(&mesh.synego(&["plan"]).stdout).into_owned();
+        let kept = format!("scaled to {count} (file: 2): `apply` keeps it until `synego scale subject=file`");
+        assert_eq!(plan.contains(&kept), count != 2, "{plan}");
         load.more(20).await;
     }
     check(&load.stop().await, 80);
@@ -362,13 +300,29 @@ async fn a_service_is_scaled_up_and_down_without_losing_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ending_a_mesh_under_load_loses_nothing_that_it_accepted() {
+    for _ in 0..number("SYNEGO_DOWNS", 1) {
+        ends_well().await;
+    }
+}
+
+/// Two services, of which one calls the other, ended while requests come to both.
+async fn ends_well() {
     let home = Home::default();
-    let (mut mesh, _) = breakable(&home, "instances: 2").await;
-    let load = load(&mesh, rate());
+    let mode = home.path().join("mode");
+    std::fs::write(&mode, "well").expect("written");
+    let how = format!("run: [node, {}], env: {{ MODE: {} }}, stop: 4s", fixture("plain.mjs"), mode.display());
+    let mut mesh = Mesh::of(&format!(
+        "{}  subject: {{ {how}, instances: 2, routes: [/] }}\n  front: {{ {how}, uses: [subject], routes: [/front] }}\n",
+        head()
+    ))
+    .await;
+    let kinds = ["/work", "/front"].map(|path| Ask { method: "GET", url: mesh.url(path), body: "" });
+    let load = Load::start(rate(), kinds.to_vec());
     load.more(50).await;
-    let pids = mesh.pids("subject");
-    let down = mesh.synego(&["down"]);
-    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    let pids = [mesh.pids("subject"), mesh.pids("front")].concat();
+    let begun = Instant::now();
+    let down = mesh.try_json(&["down"]).expect("it ends");
+    let took = begun.elapsed();
     let report = load.stop().await;
     mesh.up.wait(Duration::from_secs(10));
     // Whoever comes after the listener is closed is refused, and a connection that rests may be closed just as its client
@@ -376,9 +330,20 @@ async fn ending_a_mesh_under_load_loses_nothing_that_it_accepted() {
     let lines = mesh.access_lines();
     let accepted: Vec<&Value> = lines.iter().filter(|line| line["hop"] == "ingress").collect();
     let bad: Vec<_> = accepted.iter().filter(|line| line["status"] != 200).collect();
+    println!("down in {took:.1?}: {} requests accepted, {} failed", accepted.len(), bad.len());
     assert!(bad.is_empty(), "{bad:?} of {}", report.sent);
     assert_eq!(accepted.len(), report.latencies.len(), "{:?}", report.failures);
     assert!(pids.iter().all(|(_, pid)| !fault::is_alive(*pid)), "no process is left behind");
+    assert!(took < Duration::from_secs(25), "{took:?}");
+    // What faces the world, then callers, then those they call, the master last.
+    let ended: Vec<String> = down["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|item| item["outcome"] == "ended")
+        .filter_map(|item| Some(item["instance"].as_str()?.split(['@', '-']).next()?.to_owned()))
+        .collect();
+    assert_eq!(ended, ["gateway", "front", "subject", "subject", "master"], "{down}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 use synego_manifest::Manifest;
 use synego_model::process::{ReadyBy, ReloadSpec, StopSpec};
-use synego_model::{Engine, LocalService, Probe, Protocol, Target, text};
+use synego_model::{Engine, LocalService, Probe, Protocol, RestartSpec, RestartWhen, Target, text};
 
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
@@ -60,6 +60,10 @@ pub(crate) struct Program {
     pub(crate) after: Vec<String>,
     /// How long it may take to be ready.
     pub(crate) ready_within: Duration,
+    /// What follows its end.
+    pub(crate) restart: RestartSpec,
+    /// Whether it caps what its service may take, by control groups below its own.
+    pub(crate) caps: bool,
     /// How long it may take to end.
     pub(crate) stop_within: Duration,
 }
@@ -132,6 +136,8 @@ fn master(manifest: &Manifest, file: Option<&Path>) -> Program {
         instances: 1,
         after: Vec::new(),
         ready_within: Duration::from_secs(30),
+        restart: RestartSpec::default(),
+        caps: false,
         stop_within: DRAIN + SLACK,
     }
 }
@@ -163,6 +169,15 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
         flag("mtls", "off".to_owned());
     }
     flag("stop", text::duration(local.stop.within));
+    if let Some(memory) = local.caps.memory {
+        flag("memory", text::size(memory));
+    }
+    if let Some(milli) = local.caps.cpu_milli {
+        flag("cpu", (f64::from(milli) / 1_000.0).to_string());
+    }
+    if local.restart.when != RestartWhen::default() {
+        flag("restart", local.restart.when.word().to_owned());
+    }
     let of = |name: String, args: Vec<String>, command: Vec<String>, instances| Program {
         name,
         program: beside("synego-sidecar"),
@@ -176,7 +191,9 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
             .into_iter()
             .chain(local.after.iter().map(ToString::to_string))
             .collect(),
-        ready_within: local.ready.within + SLACK,
+        ready_within: local.ready.within.saturating_add(SLACK),
+        restart: local.restart,
+        caps: !local.caps.is_none(),
         stop_within: local.stop.within + SLACK,
     };
     match &local.target {
@@ -230,6 +247,10 @@ fn said(local: &LocalService, can: Can, notes: &mut Vec<Note>) {
     }
     if local.stop.signal != StopSpec::default().signal {
         note("stop.signal", format!("such a sidecar ends its service by TERM, not by {}", local.stop.signal));
+    }
+    let waits = RestartSpec { when: local.restart.when, ..RestartSpec::default() };
+    if local.restart != waits {
+        note("restart", "such a sidecar waits between restarts as it does by default".to_owned());
     }
     if local.watch.is_some() {
         note("watch", "files are watched by `synego up` alone: say `synego reload` when they changed".to_owned());

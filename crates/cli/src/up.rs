@@ -15,6 +15,7 @@ mod identity;
 mod instances;
 mod joined;
 mod lock;
+mod order;
 mod pen;
 mod ready;
 mod terminal;

@@ -16,14 +16,21 @@ pub(crate) fn cause_line(cause: Option<&pb::StateCause>) -> String {
     match (cause_word(cause), cause.map_or("", |cause| cause.message.as_str())) {
         (None, message) => message.to_owned(),
         (Some(word), "") => word.to_owned(),
+        // Nothing is wrong with it.
+        (Some("job_done"), message) => format!("job done, {message}"),
         (Some(word), message) => format!("{word}: {message}"),
     }
+}
+
+/// Whether a service is a job that has ended as it should, in all its instances.
+pub(crate) fn is_done(service: &pb::ServiceView) -> bool {
+    service.state() == pb::InstanceState::Gone && cause_word(service.cause.as_ref()) == Some("job_done")
 }
 
 /// Why a service is as it is: the cause of the first instance that is not ready (one that is merely on its way comes
 /// last), else its own.
 pub(crate) fn service_cause(service: &pb::ServiceView) -> Option<(Option<&pb::InstanceView>, &pb::StateCause)> {
-    if service.state() == pb::InstanceState::Ready {
+    if service.state() == pb::InstanceState::Ready || is_done(service) {
         return service.cause.as_ref().map(|cause| (None, cause));
     }
     let troubled = service.instance.iter().filter(|instance| instance.state() != pb::InstanceState::Ready);

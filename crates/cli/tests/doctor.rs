@@ -85,7 +85,7 @@ fn a_secret_that_others_may_read_is_told() {
 fn a_mesh_that_is_well_passes_and_what_is_doubtful_fails_when_strict() {
     let text = manifest("0", "node server.js") + "access: observe\n";
     let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let said = place.run(&["doctor", "-o", "json"]);
     let answer = said.json();

@@ -17,7 +17,7 @@ fn place(more: &str) -> Place {
 #[test]
 fn a_mesh_has_certificates_with_nothing_to_do_for_it() {
     let place = place("");
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let answer = place.run(&["identity", "-o", "json"]).expect_code(0).json();
     assert_eq!((&answer["kind"], &answer["mesh"]), (&"identity".into(), &"shop".into()));
@@ -44,7 +44,7 @@ fn a_mesh_has_certificates_with_nothing_to_do_for_it() {
 #[test]
 fn a_token_is_shown_once_alone_on_stdout_or_kept_in_a_new_file() {
     let place = place("");
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d", "--only", "users"]).expect_code(0);
     let made = place.run(&["token", "create", "--service", "users", "--ttl", "2m"]).expect_code(0);
     let token = made.out.trim_end().to_owned();
@@ -84,7 +84,7 @@ fn a_token_is_shown_once_alone_on_stdout_or_kept_in_a_new_file() {
 #[test]
 fn the_root_rotates_while_the_mesh_runs_and_asks_first() {
     let place = place("");
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let before = place.run(&["ca", "status", "-o", "json"]).expect_code(0).json()["items"][0].clone();
     assert_eq!((&before["step"], &before["steps"], &before["stuck"]), (&"idle".into(), &5.into(), &false.into()));
@@ -110,7 +110,7 @@ fn the_root_rotates_while_the_mesh_runs_and_asks_first() {
 #[test]
 fn the_authority_is_exported_into_a_file_of_its_owner_and_imported_by_who_agrees() {
     let place = place("");
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d", "--only", "users"]).expect_code(0);
     let file = place.path().join("ca.pem").display().to_string();
     place.run(&["ca", "export", "--out", &file]).expect_code(0);
@@ -139,7 +139,7 @@ fn key_file_readable_by_others_refuses_to_start() {
 #[test]
 fn a_mesh_without_certificates_says_that_it_has_none() {
     let place = place("identity: { mtls: off }\n");
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     for command in [&["token", "create"][..], &["ca", "status"], &["identity"]] {
         let err = place.run(command).expect_code(1).err;

@@ -39,14 +39,14 @@ fn messages(place: &Place, arguments: &[&str]) -> Vec<String> {
 #[test]
 fn since_goes_back_into_files_beyond_what_is_at_hand() {
     let place = shop();
-    let up = Up(&place);
+    let up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let id = ask(&place, "/users/first");
     wait_for("the first line", || {
         messages(&place, &["users"]).contains(&"asked for /users/first".to_owned()).then_some(())
     });
     drop(up);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     ask(&place, "/users/second");
     wait_for("the second line", || {
@@ -77,7 +77,7 @@ fn since_goes_back_into_files_beyond_what_is_at_hand() {
 #[test]
 fn what_the_mesh_says_and_each_exchange_are_shown_when_they_are_asked_for() {
     let place = shop();
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     ask(&place, "/users/one");
     let kinds = |arguments: &[&str]| {
@@ -102,7 +102,7 @@ fn what_the_mesh_says_and_each_exchange_are_shown_when_they_are_asked_for() {
 fn followed_lines_are_one_object_each() {
     use std::io::{BufRead as _, BufReader};
     let place = shop();
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let mut command = place.command(&["logs", "-f", "--access", "-n", "0", "-o", "json"]);
     let mut child = support::Killed(command.stdout(std::process::Stdio::piped()).spawn().expect("synego runs"));

@@ -32,7 +32,7 @@ fn get(url: &str) -> String {
 fn up_in_the_background_returns_when_all_is_ready_and_every_command_sees_it() {
     let text = shop(TWO).replace("listen: 0", &format!("listen: {}", support::three_ports()));
     let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER)]);
-    let up = Up(&place);
+    let up = Up::of(&place);
     let said = place.run(&["up", "-d"]).expect_code(0);
     assert!(said.out.starts_with("shop · 2 services, 3 instances · all ready in "), "{}", said.out);
 
@@ -86,7 +86,7 @@ fn up_in_the_background_returns_when_all_is_ready_and_every_command_sees_it() {
 #[test]
 fn plan_shows_what_apply_changes_and_a_broken_manifest_changes_nothing() {
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     assert!(place.run(&["plan", "--exit-code"]).expect_code(0).out.starts_with("no change"));
 
@@ -118,7 +118,7 @@ fn plan_shows_what_apply_changes_and_a_broken_manifest_changes_nothing() {
 #[test]
 fn apply_does_not_remove_a_service_unasked() {
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let fewer = TWO.split("  orders:").next().expect("users");
     place.write("synego.yaml", &shop(fewer));
@@ -132,7 +132,7 @@ fn a_service_that_does_not_start_is_named_with_its_cause_and_last_lines_and_the_
         "{TWO}  broken:\n    run: [node, -e, \"console.error('no database');process.exit(3)\"]\n    routes: []\n"
     );
     let place = Place::new(&[("synego.yaml", &shop(&broken)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     let said = place.run(&["up", "-d"]).expect_code(1);
     assert!(said.err.contains("error: broken is not ready; 2 of 3 services run on\n"), "{}", said.err);
     assert!(said.err.contains("exited with code 3") && said.err.contains("no database"), "{}", said.err);
@@ -144,7 +144,7 @@ fn a_service_that_does_not_start_is_named_with_its_cause_and_last_lines_and_the_
 #[test]
 fn only_some_services_can_be_started() {
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     let said = place.run(&["up", "-d", "--only", "user"]).expect_code(2);
     assert!(said.err.contains("nearest: `users`"), "{}", said.err);
     place.run(&["up", "-d", "--only", "users"]).expect_code(0);
@@ -156,7 +156,7 @@ fn the_older_file_alone_gives_a_master_that_answers_no_route() {
     let port = support::three_ports();
     let text = format!(r#"{{"nodes":[{{"type":"master","host":"localhost","port":{port}}}]}}"#);
     let place = Place::new(&[("synego.config.json", &text)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["start", "-d"]).expect_code(0);
     let answer = get(&format!("http://127.0.0.1:{port}/x"));
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("x-synego-reason: no_route"), "{answer}");
@@ -166,12 +166,12 @@ fn the_older_file_alone_gives_a_master_that_answers_no_route() {
 #[test]
 fn a_second_machine_joins_the_mesh_of_the_first() {
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d", "--only", "users"]).expect_code(0);
     let masters = place.run(&["get", "masters", "-o", "json"]).expect_code(0).json();
     let address = masters["items"][0]["mesh"].as_str().expect("the mesh API").to_owned();
     let other = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let joined = Up(&other);
+    let joined = Up::of(&other);
     let join = ["up", "-d", "--only", "orders", "--node", "vm2", "--join", &address];
     let stranger = other.run(&join).expect_code(1);
     assert!(stranger.err.contains("synego token create"), "{}", stranger.err);
@@ -193,7 +193,7 @@ fn a_second_machine_joins_the_mesh_of_the_first() {
 fn watch_tells_changes_line_by_line_where_there_is_no_terminal() {
     use std::io::{BufRead as _, BufReader};
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let mut command = place.command(&["status", "--watch=100ms", "-o", "json"]);
     let mut child = support::Killed(command.stdout(std::process::Stdio::piped()).spawn().expect("synego runs"));
@@ -238,7 +238,7 @@ fn in_the_foreground_output_goes_to_stdout_words_to_stderr_and_term_drains() {
 fn logs_go_on_with_new_lines_as_objects_of_their_own() {
     use std::io::{BufRead as _, BufReader};
     let place = Place::new(&[("synego.yaml", &shop(TWO)), ("server.js", SERVER)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     let up = place.run(&["up", "-d", "-o", "json"]).expect_code(0).json();
     let url = up["gateway"]["url"].as_str().expect("a URL").to_owned();
     let mut command = place.command(&["logs", "-f", "-o", "json"]);
@@ -258,7 +258,7 @@ fn logs_go_on_with_new_lines_as_objects_of_their_own() {
 fn what_does_not_finish_in_time_is_told_as_cut_off() {
     let slow = "require('http').createServer((q, r) => { console.log('begun'); setTimeout(() => r.end('late'), 60000) }).listen(process.env.PORT)\nprocess.on('SIGTERM', () => {})\n";
     let place = Place::new(&[("synego.yaml", &shop("  slow:\n    run: node slow.js\n")), ("slow.js", slow)]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let url = url(&place);
     let asking = std::thread::Builder::new().spawn(move || get(&url)).expect("a thread");
@@ -280,7 +280,7 @@ fn url(place: &Place) -> String {
 fn nginx_serves_files_and_passes_the_rest_on() {
     let text = shop(TWO).replace("engine: master, listen: 0", "engine: nginx, listen: 0, static: { /files: ./public }");
     let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER), ("public/a.txt", "a file\n")]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     place.run(&["up", "-d"]).expect_code(0);
     let url = url(&place);
     assert!(get(&format!("{url}/files/a.txt")).ends_with("a file\n"));
@@ -292,7 +292,7 @@ fn nginx_serves_files_and_passes_the_rest_on() {
 fn without_nginx_the_master_serves_the_routes_and_says_what_is_missing() {
     let text = shop(TWO).replace("engine: master, listen: 0", "listen: 0, static: { /files: ./public }");
     let place = Place::new(&[("synego.yaml", &text), ("server.js", SERVER), ("public/a.txt", "a file\n")]);
-    let _up = Up(&place);
+    let _up = Up::of(&place);
     let output = place.command(&["up", "-d"]).env("SYNEGO_NGINX", "/nowhere/nginx").output().expect("synego runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{err}");

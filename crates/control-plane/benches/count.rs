@@ -133,6 +133,7 @@ fn announcement(service: usize, number: usize) -> Option<Announcement> {
         sdk: String::new(),
         handlers: Vec::new(),
         listens: String::new(),
+        caps: String::new(),
     })
 }
 

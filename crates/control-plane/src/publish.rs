@@ -291,7 +291,7 @@ impl LinkTask {
         let event = match message.is {
             Some(Up::Report(report)) => {
                 let report = HealthReport::try_from(&report).map_err(|invalid| self.refuse(&invalid))?;
-                let drains = report.state == InstanceState::Draining;
+                let drains = matches!(report.state, InstanceState::Draining | InstanceState::Gone);
                 if drains != std::mem::replace(&mut self.has_drained, drains) {
                     self.draining = drains.then(|| (clock::now(), None));
                 }

@@ -227,6 +227,11 @@ impl UplinkHandle {
     /// whom it tells know of it. Without a master there is nobody to tell.
     pub async fn announce_drain(&self) {
         self.shared.drain_known.send_modify(BTreeSet::clear);
+        self.drain_known().await;
+    }
+
+    /// The same of a drain, or an end, that was reported before.
+    pub async fn drain_known(&self) {
         self.report_now();
         let (mut known, mut status) = (self.shared.drain_known.subscribe(), self.status());
         loop {

@@ -52,6 +52,7 @@ fn announcement(instance: u8, incarnation: u8) -> Announcement {
         sdk: String::new(),
         handlers: Vec::new(),
         listens: String::new(),
+        caps: String::new(),
     }
 }
 

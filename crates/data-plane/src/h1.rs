@@ -8,6 +8,7 @@
 //! - [`body`]: where a body ends: by its length, in chunks, or with the connection.
 //! - [`write`]: heads, and bodies framed anew.
 //! - [`out`], [`input`]: bytes on their way out and in; a connection that rests holds no buffer.
+//! - [`pipe`]: large bodies between two connections without TLS, past our memory.
 
 pub(crate) mod body;
 pub(crate) mod client;
@@ -15,6 +16,7 @@ pub(crate) mod fault;
 pub(crate) mod input;
 pub(crate) mod out;
 pub(crate) mod parse;
+pub(crate) mod pipe;
 pub(crate) mod server;
 pub(crate) mod write;
 

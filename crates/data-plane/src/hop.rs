@@ -10,6 +10,7 @@ pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod copy;
 pub(crate) mod deadline;
+pub(crate) mod early;
 pub(crate) mod ending;
 pub(crate) mod farewell;
 pub(crate) mod hand;
@@ -41,6 +42,7 @@ use answer::Refusal;
 use body::{AnswerBody, Bounds, Relayed};
 use connection::Client;
 use deadline::Deadline;
+use early::Early;
 use head::{Form, Head};
 use intake::{Intake, Source};
 use leave::Leave;
@@ -70,16 +72,19 @@ pub(crate) struct Reply {
 /// One request and its answer. A panic on the way is this request's alone: it gets 500 `internal`.
 ///
 /// - `alarm`: may have been used for others before.
+/// - `early`: takes what comes before the answer.
 pub(crate) async fn exchange(
     station: Rc<Station>,
     client: Rc<Client>,
     request: Box<Request>,
     body: Source,
     alarm: &mut Alarm,
+    early: &Early,
 ) -> Reply {
     let form = Form::of(&request, client.trusted);
     let mut exchange = Exchange::begin(&station, request.version, clock::now());
-    let relayed = AssertUnwindSafe(relay(&station, &client, request, body, &mut exchange, alarm)).catch_unwind().await;
+    let relayed =
+        AssertUnwindSafe(relay(&station, &client, request, body, &mut exchange, (alarm, early))).catch_unwind().await;
     let answer = match relayed {
         Ok(Ok(relay)) => return pass_on(&station, relay, exchange),
         Ok(Err(refusal)) => refuse(&station, &refusal, form, exchange).await,
@@ -134,7 +139,7 @@ async fn relay(
     mut request: Box<Request>,
     body: Source,
     exchange: &mut Exchange,
-    alarm: &mut Alarm,
+    (alarm, early): (&mut Alarm, &Early),
 ) -> Result<Relay, Refusal> {
     // accept: who asks, and whether it can be read in one way only.
     let fits = head::check_sizes(&request, station.table.before(client.trusted), &client.limits);
@@ -170,7 +175,7 @@ async fn relay(
     if is_upgrade {
         headers::ask_for_websocket(&mut fields);
     }
-    let outgoing = Outgoing { head, fields: fields.into(), intake: intake.clone(), deadline };
+    let outgoing = Outgoing { head, fields: fields.into(), intake: intake.clone(), deadline, early };
     let sent = send::send(station, &client.limits, &way, &outgoing, exchange, alarm).await?;
     intake.settle();
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
 use crate::fields::{Fields, Span};
+use crate::h1::pipe::Piped;
 use crate::spare::{Shelf, Spare};
 
 thread_local! {
@@ -94,6 +95,12 @@ pub(crate) trait Body {
 
     /// The next part.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Self::Error>;
+
+    /// The next part where it lies in a pipe, for whoever can write it from there; `None`: ask for the next part as usual,
+    /// which also says what there is to wait for.
+    fn piped(&mut self, _cx: &mut Context<'_>) -> Option<Piped> {
+        None
+    }
 
     /// Whether it is known that nothing follows.
     fn is_ended(&self) -> bool;

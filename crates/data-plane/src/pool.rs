@@ -21,6 +21,7 @@ use synego_model::{Limits, Role, ServiceName};
 use synego_runtime::{clock, tasks};
 
 use crate::h1::client::{AnswerBody, Conn};
+use crate::h1::pipe::Piped;
 use crate::hop::body::{BodyError, Cause};
 use crate::hop::connection::largest_head;
 use crate::hop::outgoing::Outgoing;
@@ -234,7 +235,7 @@ impl Ready {
         }
     }
 
-    pub(crate) async fn send(self, outgoing: &Outgoing, limits: &Limits) -> Result<Answer<Received>, SendError> {
+    pub(crate) async fn send(self, outgoing: &Outgoing<'_>, limits: &Limits) -> Result<Answer<Received>, SendError> {
         match self {
             Self::Http1(conn, target) => {
                 let answer = conn.send(outgoing, target, largest_head(limits)).await?;
@@ -277,6 +278,13 @@ impl Body for Received {
         match self {
             Self::Http1(body) => body.poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
             Self::Http2(body) => body.call.poll_frame(cx).map_err(|error| BodyError::Upstream(error.into())),
+        }
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        match self {
+            Self::Http1(body) => body.piped(cx),
+            Self::Http2(_) => None,
         }
     }
 

@@ -203,6 +203,50 @@ async fn a_slow_reader_slows_the_writer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_of_a_length_arrive_whole_and_the_connections_go_on() {
+    let echo = Service::http(|request| {
+        Box::pin(async {
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+            Response::new(
+                http_body_util::Full::new(body.unwrap_or_default()).map_err(|never| match never {}).boxed_unsync(),
+            )
+        })
+    });
+    let mesh = Mesh::start();
+    let files = mesh.instance("files", echo.await).await;
+    let mut client = Client1::to(mesh.route("/", "files").ingress().local_addr()).await;
+    for size in [1_000_000_u32, 70_000, 5_000_001, 3] {
+        let sent: Bytes = (0..size).map(|n| (n / 3) as u8).collect::<Vec<_>>().into();
+        let body = http_body_util::Full::new(sent.clone()).map_err(|never| match never {}).boxed_unsync();
+        let asked = request(Method::POST, "a", "/").body(body).expect("a request");
+        let answer = client.head(asked).await.expect("an answer");
+        assert_eq!(answer.headers()["content-length"], size.to_string());
+        let got = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert!(got == sent, "{} of {size} bytes came back", got.len());
+    }
+    assert_eq!(files.service.connections.load(Ordering::SeqCst), 1);
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_that_breaks_off_is_no_whole_one() {
+    let liar = Service::each(|mut stream, _| async move {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5000000\r\n\r\n").await;
+        let _ = stream.write_all(&vec![7; 3_000_000]).await;
+    });
+    let mesh = Mesh::start();
+    let _files = mesh.instance("files", liar.await).await;
+    let ingress = mesh.route("/", "files").ingress();
+    let mut client = Client1::to(ingress.local_addr()).await;
+    let asked = request(Method::GET, "a", "/").body(full("")).expect("a request");
+    let answer = client.head(asked).await.expect("a head");
+    assert!(answer.into_body().collect().await.is_err());
+    until("it is recorded", || !mesh.logged("upstream_reset").is_empty()).await;
+    mesh.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_are_balanced_when_they_connect_and_copied_both_ways() {
     let shout = || async {
         Service::each(|mut stream, service| async move {

@@ -9,13 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::settings::Alpn;
+use crate::tcp::Tcp;
 use crate::tls::TlsStream;
 
 /// A connection in both directions.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP without TLS.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A Unix socket of this machine.
     Unix(UnixStream),
     /// TCP under TLS 1.3.
@@ -46,7 +47,7 @@ impl From<TcpStream> for Stream {
     /// Small writes leave at once (`TCP_NODELAY`); a socket that refuses the option works all the same.
     fn from(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
-        Self::Tcp(stream)
+        Self::Tcp(stream.into())
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use crate::own::Own;
 use crate::refused::{Cause, Refused, Side};
 use crate::settings::Alpn;
+use crate::tcp::Tcp;
 use crate::verify;
 use session::Session;
 
@@ -45,7 +46,7 @@ thread_local! {
 
 /// A connection under TLS 1.3 whose other end has proven who it is.
 pub struct TlsStream {
-    io: TcpStream,
+    io: Tcp,
     session: Session,
     peer: Option<Identity>,
     alpn: Option<Alpn>,
@@ -119,7 +120,7 @@ impl TlsStream {
 
     fn new(io: TcpStream, session: Session) -> Self {
         Self {
-            io,
+            io: io.into(),
             session,
             peer: None,
             alpn: None,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
-use synego_model::process::{CommandLine, LocalService, ReadyBy, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec};
+use synego_model::process::{
+    CommandLine, LocalService, NO_LIMIT, ReadyBy, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec,
+};
 use synego_model::{
-    AccessLines, AccessMode, AccessRule, AccessRules, Declaration, Engine, GatewaySpec, HostPattern, Limits,
-    MasterSpec, MeshName, Policy, Protocol, Route, ServiceName, ServiceSpec,
+    AccessLines, AccessMode, AccessRule, AccessRules, CapSpec, Declaration, Engine, GatewaySpec, HostPattern, Limits,
+    MasterSpec, MeshName, Policy, Protocol, RestartSpec, RestartWhen, Route, ServiceName, ServiceSpec,
 };
 
 use crate::address::socket;
@@ -241,6 +243,8 @@ fn service(name: &ServiceName, said: &types::Service, context: &Context<'_>) -> 
     }
     let own = Arc::new(own);
     let routes = match &said.routes {
+        // A job answers nobody.
+        None if restart(said.restart.as_ref())?.when == RestartWhen::Never => Some(Vec::new()),
         None => None,
         Some(routes) => {
             let items = context.tree.at(&["services", name.as_str(), "routes"]).map(Node::items).unwrap_or_default();
@@ -374,6 +378,8 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         clean(&folder.map_or(context.root, |source| source.folder.as_path()).join(file))
     });
     let after: Option<Vec<ServiceName>> = said.after.iter().flatten().map(|name| ServiceName::new(name).ok()).collect();
+    let restart = restart(said.restart.as_ref())?;
+    let is_job = restart.when == RestartWhen::Never;
     Some(LocalService {
         spec: spec.clone(),
         target,
@@ -382,10 +388,25 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         env_files: env_files.collect(),
         version: said.version.clone().unwrap_or_default(),
         after: after?,
-        ready: ready(said.ready.as_ref()),
+        ready: ready(said.ready.as_ref(), is_job && spec.health.is_none()),
+        restart,
+        caps: CapSpec { memory: said.memory.map(|size| size.0), cpu_milli: said.cpu.map(|cores| cores.0) },
         stop: stop(said.stop.as_ref()),
         watch: said.watch.as_ref().and_then(|said| watch(said, clean(beside))),
         reload: reload(said.reload.as_ref()),
+    })
+}
+
+fn restart(said: Option<&types::Restart>) -> Option<RestartSpec> {
+    let usual = RestartSpec::default();
+    let Some(said) = said else { return Some(usual) };
+    let time = |said: Option<types::Time>, usual| said.map_or(usual, |time| time.0);
+    Some(RestartSpec {
+        when: said.when.as_deref().map_or(Some(usual.when), RestartWhen::from_word)?,
+        backoff: time(said.backoff, usual.backoff),
+        max: time(said.max, usual.max),
+        tries: said.tries.unwrap_or(usual.tries),
+        window: time(said.window, usual.window),
     })
 }
 
@@ -412,8 +433,8 @@ fn reload(said: Option<&types::Reload>) -> ReloadSpec {
     })
 }
 
-fn ready(said: Option<&types::Ready>) -> ReadySpec {
-    let within = said.and_then(|said| said.within).map_or(std::time::Duration::from_secs(30), |time| time.0);
+/// - `is_job`: whether it is ready by its end, unless `said` knows better: that may take as long as it takes.
+fn ready(said: Option<&types::Ready>, is_job: bool) -> ReadySpec {
     let by = said.and_then(|said| {
         if said.port.is_some() {
             return Some(ReadyBy::Port);
@@ -426,5 +447,6 @@ fn ready(said: Option<&types::Ready>) -> ReadySpec {
         }
         probe(said.http.as_ref(), said.grpc.as_ref(), said.tcp.as_ref(), said.exec.as_ref()).map(ReadyBy::Probe)
     });
-    ReadySpec { by, within }
+    let usual = if is_job && by.is_none() { NO_LIMIT } else { std::time::Duration::from_secs(30) };
+    ReadySpec { by, within: said.and_then(|said| said.within).map_or(usual, |time| time.0) }
 }

@@ -44,6 +44,18 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+/// A number of cores as text, in thousandths; checked before.
+#[derive(Debug, Clone, Copy, JsonSchema)]
+#[schemars(with = "f64")]
+pub(crate) struct MilliCores(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for MilliCores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::value::milli_cores(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no number of cores"))
+    }
+}
+
 /// A number, or a word such as `auto` or `cores`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -221,7 +233,10 @@ pub(crate) struct Defaults {
     pub(crate) policy: Option<Policy>,
     pub(crate) allow: Option<Vec<Caller>>,
     pub(crate) deny: Option<Vec<Caller>>,
+    pub(crate) restart: Option<Restart>,
     pub(crate) stop: Option<Stop>,
+    pub(crate) memory: Option<Bytes>,
+    pub(crate) cpu: Option<MilliCores>,
     pub(crate) watch: Option<Watch>,
     pub(crate) reload: Option<Reload>,
 }
@@ -249,7 +264,10 @@ pub(crate) struct Service {
     pub(crate) policy: Option<Policy>,
     pub(crate) allow: Option<Vec<Caller>>,
     pub(crate) deny: Option<Vec<Caller>>,
+    pub(crate) restart: Option<Restart>,
     pub(crate) stop: Option<Stop>,
+    pub(crate) memory: Option<Bytes>,
+    pub(crate) cpu: Option<MilliCores>,
     pub(crate) watch: Option<Watch>,
     pub(crate) reload: Option<Reload>,
 }
@@ -387,6 +405,17 @@ pub(crate) struct Park {
 pub(crate) struct Stop {
     pub(crate) within: Option<Time>,
     pub(crate) signal: Option<String>,
+}
+
+/// `restart`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Restart {
+    pub(crate) when: Option<String>,
+    pub(crate) backoff: Option<Time>,
+    pub(crate) max: Option<Time>,
+    pub(crate) tries: Option<u32>,
+    pub(crate) window: Option<Time>,
 }
 
 /// `watch`.

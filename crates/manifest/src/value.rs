@@ -13,7 +13,7 @@ use crate::long::{bad_name, bad_place};
 use crate::problems::Problem;
 use unit::{bad_unit, unit};
 
-pub(crate) use unit::{duration, percent, size};
+pub(crate) use unit::{duration, milli_cores, percent, size};
 
 /// What stands before the words of a message: the key, its text, whether it was in quotes, and the text in short.
 pub(crate) struct Said<'a> {
@@ -63,7 +63,7 @@ pub(crate) fn scalar(said: &Said<'_>, shape: &Shape) -> Result<Scalar, Problem> 
             .parse::<f64>()
             .ok()
             .filter(|cores| *cores > 0.0 && *cores <= 1_024.0)
-            .map_or_else(|| Err(not_a_number(said, "a number such as `0.5`")), |_| same()),
+            .map_or_else(|| Err(not_a_number(said, "a number of cores", "a number such as `0.5`")), |_| same()),
         Shape::Duration { min, max } => {
             let ms = unit(said, "duration")?;
             bounded(said, ms, (*min, *max), |ms| text::duration(Duration::from_millis(ms)))?;
@@ -182,8 +182,8 @@ fn word(said: &Said<'_>, what: &str, built: &[&'static str], later: &[&'static s
         }))
 }
 
-fn not_a_number(said: &Said<'_>, expected: &str) -> Problem {
-    Problem::new("not_a_number", format!("`{}` is not a whole number", said.text))
+fn not_a_number(said: &Said<'_>, what: &str, expected: &str) -> Problem {
+    Problem::new("not_a_number", format!("`{}` is not {what}", said.text))
         .expected(format!("expected {expected}"))
         .help(format!("write `{}`", said.example))
 }
@@ -195,7 +195,7 @@ fn count(said: &Said<'_>, min: u64, max: u64, extra: &[&'static str]) -> Result<
     let shape = words_or(extra, &format!("a number from {} to {}", number(min), number(max)));
     let digits = !said.text.is_empty() && said.text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
-        return Err(not_a_number(said, &shape));
+        return Err(not_a_number(said, "a whole number", &shape));
     }
     match said.text.parse::<u64>() {
         Ok(value) if (min..=max).contains(&value) => Ok(Scalar::Number(value)),

@@ -8,7 +8,7 @@ use synego_model::Reason;
 use tokio::sync::watch;
 
 /// Keys of a service by which a running `up` reloads or scales it.
-const OF_A_PROCESS: [&str; 7] = ["run", "build", "cwd", "env", "env_file", "ready", "instances"];
+const OF_A_PROCESS: [&str; 9] = ["run", "build", "cwd", "env", "env_file", "ready", "instances", "memory", "cpu"];
 
 /// Compares manifests with the one in force.
 #[derive(Debug)]

@@ -39,7 +39,9 @@ pub use name::{BadName, InstanceId, InstanceName, MeshName, NodeName, ServiceNam
 pub use network::{BadNetwork, Network};
 pub use place::{BadPlace, HostPattern, PathPattern, Place, Segment};
 pub use policy::{Balance, BalanceKind, Eject, HashKey, Park, Policy};
-pub use process::{CommandLine, LocalService, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec};
+pub use process::{
+    CapSpec, CommandLine, LocalService, ReadySpec, ReloadSpec, RestartSpec, RestartWhen, StopSpec, Target, WatchSpec,
+};
 pub use protocol::Protocol;
 pub use reason::{Blame, Code, Reason, Retry};
 pub use report::{

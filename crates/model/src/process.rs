@@ -48,7 +48,7 @@ pub enum Target {
 pub struct ReadySpec {
     /// What proves it; `None`: its health probe, else its open port.
     pub by: Option<ReadyBy>,
-    /// How long it may take.
+    /// How long it may take; [`NO_LIMIT`]: as long as it takes.
     pub within: Duration,
 }
 
@@ -64,6 +64,84 @@ pub enum ReadyBy {
     Probe(Probe),
     /// A line of its output matches this pattern (anchors `^` and `$`, else a plain search).
     Log(String),
+}
+
+/// For a process that may take as long as it takes to be ready: a job, unless its manifest says otherwise.
+pub const NO_LIMIT: Duration = Duration::MAX;
+
+/// After which ends a process is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartWhen {
+    /// After every one that nobody asked for.
+    #[default]
+    Always,
+    /// Unless it ended with code 0.
+    OnFailure,
+    /// Never: it is a job.
+    Never,
+}
+
+impl RestartWhen {
+    /// The word of the manifest.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnFailure => "on_failure",
+            Self::Never => "never",
+        }
+    }
+
+    /// The rule of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Always, Self::OnFailure, Self::Never].into_iter().find(|when| when.word() == word)
+    }
+}
+
+/// What follows the end of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartSpec {
+    /// After which ends it is started again.
+    pub when: RestartWhen,
+    /// First wait; doubled with each end.
+    pub backoff: Duration,
+    /// Longest wait.
+    pub max: Duration,
+    /// So many ends within `window` make it unhealthy; it is still started again.
+    pub tries: u32,
+    /// See `tries`.
+    pub window: Duration,
+}
+
+impl Default for RestartSpec {
+    fn default() -> Self {
+        Self {
+            when: RestartWhen::Always,
+            backoff: Duration::from_millis(100),
+            max: Duration::from_secs(30),
+            tries: 5,
+            window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How much of the machine one instance may take, with all processes that it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CapSpec {
+    /// Memory; bytes; `None`: what there is.
+    pub memory: Option<u64>,
+    /// Thousandths of a core; `None`: what there is.
+    pub cpu_milli: Option<u32>,
+}
+
+impl CapSpec {
+    /// Whether nothing is capped.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a process is ended.
@@ -128,6 +206,10 @@ pub struct LocalService {
     pub after: Vec<crate::name::ServiceName>,
     /// When it counts as ready.
     pub ready: ReadySpec,
+    /// What follows its end.
+    pub restart: RestartSpec,
+    /// How much of the machine each instance may take.
+    pub caps: CapSpec,
     /// How it is ended.
     pub stop: StopSpec,
     /// Files whose change reloads it; `None`: none.
@@ -137,6 +219,12 @@ pub struct LocalService {
 }
 
 impl LocalService {
+    /// Whether it is a job: its end is what it is for.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        self.restart.when == RestartWhen::Never && matches!(self.target, Target::Run { .. })
+    }
+
     /// How many instances this machine has of it: as many as wanted, or one for each address.
     #[must_use]
     pub fn instances(&self) -> usize {

@@ -193,6 +193,8 @@ reasons! {
     StartFailed = 102 "start_failed" 503 Unavailable Upstream Never: "the process could not be started";
     NotReadyInTime = 103 "not_ready_in_time" 503 Unavailable Upstream Later: "the process was not ready within its limit";
     ReloadFailed = 104 "reload_failed" 503 Unavailable Upstream Later: "the successor of the process failed to prove itself";
+    JobDone = 105 "job_done" 503 Unavailable Upstream Never: "the job has ended with code 0, as it should";
+    OutOfMemory = 106 "out_of_memory" 503 Unavailable Upstream Later: "the process had more memory than it may, or than there is";
 }
 
 impl Reason {

@@ -47,6 +47,8 @@ pub struct Announcement {
     pub handlers: Vec<String>,
     /// Where the process itself listens, for people; may be empty.
     pub listens: String,
+    /// How what the process may take of the machine is held, for people; may be empty.
+    pub caps: String,
 }
 
 /// How an instance is: said every second, and at once on a change.

@@ -37,6 +37,8 @@ use crate::config;
 pub(crate) const VARIABLE: &str = "SYNEGO_KEEPER";
 /// In its place: work without a keeper.
 const OFF: &str = "off";
+/// Likewise: with one in any case.
+const ON: &str = "on";
 /// Our own program, also after its file was replaced.
 const SELF: &str = "/proc/self/exe";
 
@@ -61,6 +63,13 @@ pub fn main() -> Option<ExitCode> {
         });
     }
     None
+}
+
+/// Whether a program that starts no processes is to have a keeper all the same: as much memory again, for a port that is
+/// never closed and for newer programs that take over.
+#[must_use]
+pub fn is_asked_for() -> bool {
+    config::env(VARIABLE).as_deref() == Some(ON)
 }
 
 /// Makes a keeper of this process, unless it is a part already: to be called once it is known that this program serves,

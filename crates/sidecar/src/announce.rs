@@ -35,6 +35,7 @@ pub(crate) fn announcement(
         sdk: String::new(),
         handlers: Vec::new(),
         listens: address.to_string(),
+        caps: String::new(),
     }
 }
 

@@ -14,7 +14,9 @@ use clap::Parser;
         beside a process that runs already:\n    \
         synego-sidecar --service users --port 9001 --master 127.0.0.1:3001 --token-file t\n  \
         as the parent of the process, which is told where to listen in PORT:\n    \
-        synego-sidecar --service users --route /users --uses orders --master m1:3001 --token-file t -- node users.js\n\n\
+        synego-sidecar --service users --route /users --uses orders --master m1:3001 --token-file t -- node users.js\n  \
+        a job, which is run once; the sidecar ends with its code:\n    \
+        synego-sidecar --service migrate --restart never --uses users --master m1:3001 --token-file t -- ./migrate\n\n\
         A token (`synego token create` where a master runs) is needed the first time only."
 )]
 pub struct Args {
@@ -87,6 +89,15 @@ pub struct Args {
     /// Time for the drain
     #[arg(long, default_value = "25s", value_name = "DURATION", value_parser = duration)]
     pub stop: Duration,
+    /// After which ends the command is started again: always, on_failure, or never: it is a job
+    #[arg(long, default_value = "always", value_name = "WHEN")]
+    pub restart: String,
+    /// Memory that the command may have with all it starts, such as 512MiB; over it, it is started again
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Cores that it may use, such as 0.5
+    #[arg(long, value_name = "CORES", value_parser = milli_cores)]
+    pub cpu: Option<u32>,
     /// File with the same names as these flags, as JSON; a flag wins
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -102,6 +113,31 @@ pub struct Args {
     /// The command that is run as a child
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// A size with its unit: `64KiB`, `512MiB`, `1GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let expected = || "expected a size such as `512MiB` or `1GiB`".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(expected()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(expected)?;
+    if bytes < 1 << 20 { Err("expected at least 1MiB".to_owned()) } else { Ok(bytes) }
+}
+
+/// A number of cores, in thousandths.
+fn milli_cores(text: &str) -> Result<u32, String> {
+    let cores = text.parse::<f64>().ok().filter(|cores| *cores > 0.0 && *cores <= 1_024.0);
+    let cores = cores.ok_or("expected a number of cores such as `0.5`")?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and 1,024,000")]
+    let milli = (cores * 1_000.0).round() as u32;
+    Ok(milli.max(1))
 }
 
 /// A duration with its unit: `250ms`, `30s`, `5m`, `24h`.

@@ -4,6 +4,7 @@
 //! the inbound's target, and lets the former one finish what it has begun. Where both have no room, the process ends and
 //! starts at its one address while its requests wait at the inbound.
 
+mod once_more;
 pub(crate) mod retire;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use synego_control_plane::order::{Order, Outcome, Step};
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
 use synego_data_plane::Tenure;
 use synego_model::process::ServiceAddress;
-use synego_model::{Cause, HealthSpec, InstanceId, Reason};
+use synego_model::{Cause, HealthSpec, InstanceId, Reason, RestartWhen};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, clock};
 use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, Supervisor};
@@ -65,6 +66,8 @@ pub(crate) struct Conductor {
     pub(crate) supervisor: Option<Supervisor>,
     /// Whether the first generation is built already.
     pub(crate) is_built: bool,
+    /// Whether it goes on after a process that has ended for good, which may be asked for once more.
+    pub(crate) stays: bool,
     /// The last wish of the service for a successor that was obeyed.
     pub(crate) obeyed_wish: u64,
     /// Former generations that still finish what they have begun.
@@ -89,14 +92,14 @@ impl Conductor {
         }
     }
 
-    /// Obeys until `stop`, or until the process has ended for good.
+    /// Obeys until `stop`, or, unless it stays, until the process has ended for good.
     pub(crate) async fn run(mut self, stop: Stop) -> Led {
         loop {
             let current = Arc::clone(&self.current.borrow());
             let wishes = self.attached.attachments();
             let ordered = tokio::select! {
                 () = stop.stopped() => break,
-                () = current.finished() => break,
+                () = current.finished(), if !self.stays => break,
                 Some(ordered) = self.orders.recv() => ordered,
                 number = wished(wishes, current.number, self.obeyed_wish), if self.recipe.is_some() => {
                     self.obeyed_wish = number;
@@ -125,12 +128,22 @@ impl Conductor {
                 }
                 return;
             }
+            Ordered::Restart(policy) => {
+                if let Some(recipe) = &mut self.recipe {
+                    recipe.spec.restart.clone_from(&policy);
+                }
+                if let Some(supervisor) = &self.supervisor {
+                    supervisor.set_policy(policy);
+                }
+                return;
+            }
             Ordered::Process(process) => {
                 if let Some(recipe) = &mut self.recipe {
                     let spec = &mut recipe.spec;
                     (spec.command, spec.build, spec.cwd) = (process.command, process.build, process.cwd);
                     (spec.user_env, spec.env_files) = (process.env, process.env_files);
                     (spec.ready, spec.stop_by) = (process.ready, process.stop_by);
+                    (spec.restart, spec.caps) = (process.restart, process.caps);
                 }
                 return;
             }
@@ -171,7 +184,10 @@ impl Conductor {
                 return self.failed(Failed { cause, lines: Vec::new() }, &former, steps).await;
             }
         }
-        if recipe.is_fixed || how.in_place {
+        let is_job = recipe.spec.restart.when == RestartWhen::Never;
+        if is_job || former.state().is_some_and(|state| state.is_done()) {
+            self.once_more(&former, steps).await;
+        } else if recipe.is_fixed || how.in_place {
             self.in_place(&former, steps).await;
         } else {
             self.beside(&former, steps).await;

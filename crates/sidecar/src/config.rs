@@ -10,12 +10,13 @@ use std::time::Duration;
 use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::order::Commanded;
 use synego_control_plane::uplink::MasterAddress;
-use synego_model::process::{ReadyBy, ServiceAddress};
+use synego_model::process::{NO_LIMIT, ReadyBy, ServiceAddress};
 use synego_model::{
-    CommandLine, HealthSpec, InstanceName, MeshName, NodeName, Place, Probe, Protocol, ReadySpec, ServiceName, service,
+    CapSpec, CommandLine, HealthSpec, InstanceName, MeshName, NodeName, Place, Probe, Protocol, ReadySpec, RestartWhen,
+    ServiceName, service,
 };
 use synego_runtime::config as machine;
-use synego_supervise::StopBy;
+use synego_supervise::{RestartPolicy, StopBy};
 
 use crate::args::Args;
 
@@ -74,6 +75,8 @@ pub struct SidecarConfig {
     pub stop: Duration,
     /// Whether its process is built already: then only a reload builds it.
     pub is_built: bool,
+    /// Whether it goes on to tell of a process that has ended for good; otherwise it ends with it.
+    pub stays: bool,
     /// Who obeys what a person orders of this instance, in place of the sidecar itself.
     pub commanded: Option<Arc<dyn Commanded>>,
 }
@@ -95,6 +98,10 @@ pub struct ProcessConfig {
     pub ready: ReadySpec,
     /// The signal that asks it to end.
     pub stop_by: StopBy,
+    /// What follows its end.
+    pub restart: RestartPolicy,
+    /// How much of the machine it may take, with all that it starts.
+    pub caps: CapSpec,
 }
 
 /// A duration that is long for people and short for machines: how long a process may take to be ready.
@@ -170,6 +177,10 @@ impl SidecarConfig {
         }
         let advertise =
             args.advertise.as_deref().and_then(|text| problems.required(Some(text), "--advertise", str::parse));
+        let restart = RestartWhen::from_word(&args.restart).unwrap_or_else(|| {
+            problems.add("--restart", &args.restart, "expected always, on_failure or never");
+            RestartWhen::default()
+        });
         let health = args.health.as_deref().map(|path| HealthSpec::of(Probe::Http(path.to_owned())));
         if let Some(path) = args.health.as_deref().filter(|path| !path.starts_with('/')) {
             problems.add("--health", path, "expected a path that begins with /");
@@ -182,9 +193,11 @@ impl SidecarConfig {
             env_files: Vec::new(),
             ready: ReadySpec {
                 by: health.as_ref().map(|spec| ReadyBy::Probe(spec.probe.clone())),
-                within: READY_WITHIN,
+                within: if restart == RestartWhen::Never && health.is_none() { NO_LIMIT } else { READY_WITHIN },
             },
             stop_by: StopBy::Term,
+            restart: RestartPolicy { when: restart, ..RestartPolicy::default() },
+            caps: CapSpec { memory: args.memory, cpu_milli: args.cpu },
         });
         let mesh_folder = mesh.as_ref().map_or("mesh", MeshName::as_str);
         let runtime_dir = problems.folder("the folder of sockets", machine::runtime_dir(mesh_folder));
@@ -229,6 +242,7 @@ impl SidecarConfig {
                 admin,
                 stop: args.stop,
                 is_built: false,
+                stays: false,
                 commanded: None,
             }),
             _ => Err(problems.0),

@@ -44,12 +44,12 @@ pub(crate) async fn leave(inbound: &Server, outbounds: &[Server], stop: &Stop) -
     tokio::select! {
         (outcome, _) = async { tokio::join!(inbound.leave(LEAVE), outbound) } => {
             tracing::info!(cut_requests = outcome.cut_requests, cut_streams = outcome.cut_streams, "left to the successor");
-            Ended { exit: None, cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams }
+            Ended { cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams, ..Ended::default() }
         }
         () = stop.stopped() => {
             // The program ends, and with it what was left of this part.
             let outcome = inbound.drain(LAST).await;
-            Ended { exit: None, cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams }
+            Ended { cut_requests: outcome.cut_requests, cut_streams: outcome.cut_streams, ..Ended::default() }
         }
     }
 }

@@ -236,8 +236,12 @@ impl Keeper {
             is_new
         });
         let started = process.as_ref().map_or(0, |process| process.started_unix_ms);
-        self.announcement
-            .send_if_modified(|announcement| announce(announcement, &current, &attachment, view.pid, started));
+        let caps = process.as_ref().map_or("", |process| process.caps.as_str());
+        self.announcement.send_if_modified(|announcement| {
+            let is_other = announcement.caps != caps;
+            caps.clone_into(&mut announcement.caps);
+            announce(announcement, &current, &attachment, view.pid, started) || is_other
+        });
         if is_new {
             log(&former, &view);
             self.uplink.report_now();
@@ -308,6 +312,7 @@ fn process_facts(process: &ProcessState, is_known: bool) -> ProcessFacts {
     ProcessFacts {
         is_ready: matches!(process.phase, Phase::Ready | Phase::Paused) && is_known,
         is_halted: process.phase == Phase::Paused,
+        is_done: process.is_done(),
         has_failed: matches!(process.phase, Phase::CrashLoop | Phase::Stopped),
         cause: process.cause.clone(),
     }

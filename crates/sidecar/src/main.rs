@@ -24,12 +24,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return synego_runtime::usage_error(&problems),
     };
-    if let Some(code) = keeper::begin() {
+    // Without a process there is little to keep, and half the memory to save.
+    if let Some(code) = (config.process.is_some() || keeper::is_asked_for()).then(keeper::begin).flatten() {
         return code;
     }
     let host = HostConfig { logs: start::log(&args), ..HostConfig::new("synego-sidecar") };
     synego_runtime::run(host, |host| async move {
-        match run(config, &host).await {
+        match Box::pin(run(config, &host)).await {
             Ok(code) => code,
             Err(error) => {
                 tracing::error!(cause = format!("{error:#}"), "cannot start");
@@ -59,5 +60,5 @@ async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode>
     let ended = sidecar.serve(host.stop()).await;
     end.stop();
     workers.shutdown().await;
-    Ok(ended.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.exit_code())))
+    Ok(start::exit_code(&ended))
 }

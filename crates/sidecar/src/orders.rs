@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use synego_control_plane::order::{Commanded, Order, Outcome, Step};
-use synego_supervise::StopBy;
+use synego_supervise::{RestartPolicy, StopBy};
 use tokio::sync::mpsc;
 
 use crate::config::ProcessConfig;
@@ -24,6 +24,8 @@ pub(crate) enum Ordered {
     Order { order: Order, how: ReloadHow, steps: Teller },
     /// The deadline of a drain and the signal of an end, from now on.
     Stop(Duration, StopBy),
+    /// What follows an end of the process, from now on.
+    Restart(RestartPolicy),
     /// How the next generation is run.
     Process(Box<ProcessConfig>),
 }
@@ -72,6 +74,12 @@ impl Orders {
 }
 
 impl Orders {
+    /// From now on this follows an end of the process.
+    pub fn set_restart(&self, policy: RestartPolicy) {
+        // One that is ending needs it no more.
+        let _gone = self.0.try_send(Ordered::Restart(policy));
+    }
+
     /// How the process is run from its next generation on; [`Order::Reload`] begins it.
     pub fn set_process(&self, process: ProcessConfig) {
         // One that is ending needs it no more.

@@ -81,7 +81,7 @@ impl Proof {
         let began = clock::now();
         let rest = async {
             self.own_word(generation.number, began).await?;
-            self.probe(generation).await
+            self.probe(generation, began).await
         };
         let over =
             async { process.wait_for(|state| matches!(state.phase, Phase::Stopped)).await.map(|state| state.clone()) };
@@ -116,8 +116,9 @@ impl Proof {
         }
     }
 
-    /// Asks its probe as often as one that was down is asked before it counts as up.
-    async fn probe(&self, generation: &Generation) -> Result<(), Cause> {
+    /// Asks its probe as often as one that was down is asked before it counts as up. One that is good and bad by turns does
+    /// not count for ever.
+    async fn probe(&self, generation: &Generation, began: Instant) -> Result<(), Cause> {
         let Some(health) = &self.health else { return Ok(()) };
         let context = self.place.at(generation);
         let (mut good, mut bad) = (0, 0);
@@ -126,7 +127,7 @@ impl Proof {
                 Ok(()) => (good, bad) = (good + 1, 0),
                 Err(problem) => {
                     (good, bad) = (0, bad + 1);
-                    if bad >= health.down {
+                    if bad >= health.down || clock::now() >= began + self.within {
                         return Err(cause(Reason::ProbeFailed, &problem));
                     }
                 }

@@ -22,7 +22,7 @@ use synego_runtime::logs::{Journal, LogHandle};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
 use synego_runtime::{Readiness, Stop, keeper};
-use synego_supervise::{ExitOutcome, OutputSink, ProcessSpec, ProcessState, RestartPolicy};
+use synego_supervise::{ExitOutcome, OutputSink, ProcessSpec, ProcessState};
 use tokio::sync::{mpsc, watch};
 
 use crate::announce;
@@ -61,6 +61,8 @@ pub struct Shared {
 pub struct Ended {
     /// How its process ended, where it was the parent.
     pub exit: Option<ExitOutcome>,
+    /// Whether its process is not started again, though it could never be started.
+    pub gave_up: bool,
     /// Requests that were cut off.
     pub cut_requests: u32,
     /// Streams that were cut off.
@@ -353,6 +355,7 @@ impl Sidecar {
             orders: self.orders.1,
             supervisor: None,
             is_built: self.config.is_built,
+            stays: self.config.stays,
             obeyed_wish: 0,
             retiring: Vec::new(),
         };
@@ -458,7 +461,8 @@ impl Sidecar {
             health: self.config.health.clone(),
             grace: self.config.stop,
             stop_by: process.stop_by,
-            restart: RestartPolicy::default(),
+            caps: process.caps,
+            restart: process.restart,
             trial: false,
             restarts: 0,
             run_dir: self.config.runtime_dir.clone(),

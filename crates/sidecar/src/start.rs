@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,7 +20,10 @@ use tokio::sync::watch;
 use crate::args::Args;
 use crate::config::{SidecarConfig, with_file};
 use crate::instance::View;
-use crate::sidecar::Shared;
+use crate::sidecar::{Ended, Shared};
+
+/// What a shell ends with that does not find its command.
+const NEVER_STARTED: u8 = 127;
 
 /// Time in which a part that takes over becomes as good as its predecessor.
 const AS_WELL: Duration = Duration::from_secs(5);
@@ -144,6 +148,16 @@ pub async fn credential(config: &SidecarConfig, host: &Host) -> anyhow::Result<O
     Ok(credential::open(vec![of], None, &host.stop()).await?.into_iter().next())
 }
 
+/// The code of a sidecar that has ended: that of its process.
+#[must_use]
+pub fn exit_code(ended: &Ended) -> ExitCode {
+    match ended.exit {
+        _ if ended.gave_up => ExitCode::from(NEVER_STARTED),
+        Some(exit) => ExitCode::from(exit.exit_code()),
+        None => ExitCode::SUCCESS,
+    }
+}
+
 /// The settings in force, for `--check`.
 #[must_use]
 pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
@@ -165,6 +179,7 @@ pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
         ("protocol", config.protocol.word().to_owned()),
         ("address", config.address.as_ref().map_or_else(|| "a free port".to_owned(), ToString::to_string)),
         ("command", optional(config.process.as_ref().map(|process| process.command.to_string()))),
+        ("restart", config.process.as_ref().map_or("none", |process| process.restart.when.word()).to_owned()),
         ("routes", optional(config.routes.as_ref().map(|routes| routes.join(", ")))),
         ("uses", uses.join(", ")),
         ("masters", masters.join(", ")),

@@ -9,6 +9,8 @@ pub struct ProcessFacts {
     pub is_ready: bool,
     /// It runs, but is halted by a signal.
     pub is_halted: bool,
+    /// It has ended as it should, and is not started again.
+    pub is_done: bool,
     /// It is started again and again in vain, or cannot be started.
     pub has_failed: bool,
     /// Why it is not ready.
@@ -30,9 +32,13 @@ pub struct Facts {
     pub is_draining: bool,
 }
 
-/// The state and its cause. The worse of two wins: drain, then process, then probe, then the service's own word.
+/// The state and its cause. What is done is gone, with its cause. Else the worse of two wins: drain, then process, then
+/// probe, then the service's own word.
 #[must_use]
 pub fn of(facts: &Facts) -> (InstanceState, Option<Cause>) {
+    if let Some(process) = facts.process.as_ref().filter(|process| process.is_done) {
+        return (InstanceState::Gone, process.cause.clone());
+    }
     if facts.is_draining {
         return (InstanceState::Draining, None);
     }
@@ -66,7 +72,7 @@ mod tests {
     }
 
     fn running() -> Facts {
-        let process = ProcessFacts { is_ready: true, is_halted: false, has_failed: false, cause: None };
+        let process = ProcessFacts { is_ready: true, is_halted: false, is_done: false, has_failed: false, cause: None };
         Facts { process: Some(process), ..Facts::default() }
     }
 
@@ -105,6 +111,17 @@ mod tests {
         facts.said = Some((InstanceState::Ready, None));
         facts.probe = Some(Err(cause(Reason::ProbeFailed)));
         assert_eq!(of(&facts).0, InstanceState::Unhealthy);
+    }
+
+    #[test]
+    fn a_job_that_is_done_is_gone_and_says_so_to_the_end() {
+        let cause = Some(cause(Reason::JobDone));
+        let process = ProcessFacts { is_ready: false, is_halted: false, is_done: true, has_failed: true, cause };
+        let mut facts = Facts { process: Some(process), ..Facts::default() };
+        let done = of(&facts);
+        assert_eq!((done.0, done.1.clone().map(|cause| cause.reason)), (InstanceState::Gone, Some(Reason::JobDone)));
+        facts.is_draining = true;
+        assert_eq!(of(&facts), done);
     }
 
     #[test]

@@ -64,7 +64,7 @@ async fn run(
         return Ok(());
     }
     let began = clock::now();
-    let (mut leader, pipes) = launch(command, cwd, env, None).await?;
+    let (mut leader, pipes) = launch(command, cwd, env).await?;
     let capture = Capture::begin(pipes, leader.pid(), true, output, None);
     let Ok(exit) = tokio::time::timeout(LIMIT, leader.exited()).await else {
         return Err(format!("`{command}` ran longer than {} minutes", LIMIT.as_secs() / 60));

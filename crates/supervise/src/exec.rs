@@ -4,6 +4,7 @@
 //! The request must be made by the child itself, between fork and exec; doing so in place would need `unsafe`
 //! (`pre_exec`), so the child is first our own program and execs from there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::group;
+use crate::{group, kin};
 
 /// First argument of the helper that becomes a process.
 pub(crate) const EXEC: &str = "__exec";
@@ -63,21 +64,39 @@ fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     ExitCode::from(126)
 }
 
-/// `__guard`: reads `+GROUP START` and `-GROUP` lines; at the end of the input, which is the end of the parent, kills
-/// every group that is still there.
+/// `__guard`: reads `+GROUP START MARK`, `*GROUP PID START` and `-GROUP` lines; at the end of the input, which is the end
+/// of the parent, kills every group that is still there, every process that bears its mark, and those that were named.
 fn guard() -> ExitCode {
-    let mut groups = std::collections::BTreeMap::new();
+    // Otherwise that of the link by which it was started; only for people's eyes.
+    let _shown = rustix::thread::set_name(c"synego-guard");
+    let mut groups: BTreeMap<u32, (u64, String, BTreeMap<u32, u64>)> = BTreeMap::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        if let Some((group, start)) = line.strip_prefix('+').and_then(|rest| rest.split_once(' ')) {
-            groups.insert(group.to_owned(), start.to_owned());
-        } else if let Some(group) = line.strip_prefix('-') {
-            groups.remove(group);
+        let Some((sign, rest)) = line.split_at_checked(1) else { continue };
+        let mut words = rest.split(' ');
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let pid = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+        match (sign, pid(number()), number()) {
+            ("+", Some(group), Some(start)) => {
+                let mark = words.next().unwrap_or_default().to_owned();
+                groups.insert(group, (start, mark, BTreeMap::new()));
+            }
+            ("*", Some(group), stray) => {
+                if let (Some((.., strays)), Some(stray), Some(start)) = (groups.get_mut(&group), pid(stray), number()) {
+                    strays.insert(stray, start);
+                }
+            }
+            ("-", Some(group), _) => drop(groups.remove(&group)),
+            _ => {}
         }
     }
-    for (group, start) in groups {
-        if let (Ok(group), Ok(start)) = (group.parse(), start.parse()) {
-            group::kill_left_behind(group, start);
-        }
+    let (mut marks, mut known) = (BTreeSet::new(), BTreeMap::new());
+    for (group, (start, mark, strays)) in groups {
+        group::kill_left_behind(group, start);
+        marks.insert(mark);
+        known.extend(strays);
+    }
+    if !marks.is_empty() {
+        kin::kill_marked(&marks, &known);
     }
     ExitCode::SUCCESS
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use synego_model::process::{ReadyBy, ServiceAddress};
-use synego_model::{HealthSpec, Probe};
+use synego_model::{HealthSpec, Probe, RestartWhen};
 use tokio::sync::watch;
 
 use crate::capture::Capture;
@@ -28,10 +28,13 @@ pub(crate) enum Proof {
     Probe(Probe, Duration),
     /// Its start.
     Started,
+    /// Its end with code 0: it is a job.
+    Done,
 }
 
 impl Proof {
-    /// As the manifest says it; else its health probe; else its open port; without a port its start.
+    /// As the manifest says it; else its health probe; else, of a job, its end; else its open port; without a port its
+    /// start.
     pub(crate) fn of(spec: &ProcessSpec) -> Self {
         let port = || if spec.address.is_some() { Self::Probe(Probe::Tcp, PORT_LOOK) } else { Self::Started };
         let timeout = spec.health.as_ref().map_or(PORT_LOOK, |health| health.timeout);
@@ -41,6 +44,7 @@ impl Proof {
             (Some(ReadyBy::Log(pattern)), _) => Self::Log(pattern.clone()),
             (Some(ReadyBy::Probe(probe)), _) => Self::Probe(probe.clone(), timeout),
             (None, Some(HealthSpec { probe, timeout, .. })) => Self::Probe(probe.clone(), *timeout),
+            (None, None) if spec.restart.when == RestartWhen::Never => Self::Done,
             (None, None) => port(),
         }
     }
@@ -55,6 +59,7 @@ impl Proof {
             }
             Self::Probe(..) => last_look.to_owned(),
             Self::Started => "it was not started".to_owned(),
+            Self::Done => "it is a job, and has not ended".to_owned(),
         }
     }
 }
@@ -96,5 +101,7 @@ pub(crate) async fn ready(
         }
         // A probe without an address, or no socket to hear from: it can never prove itself.
         (Proof::Probe(..), None, _) | (Proof::Notify, _, None) => std::future::pending().await,
+        // Its end is told by the kernel.
+        (Proof::Done, ..) => std::future::pending().await,
     }
 }

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use synego_model::{RestartSpec, RestartWhen};
+
+use crate::state::ExitOutcome;
+
 /// What follows the end of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// Whether it is started again at all.
-    pub again: bool,
+    /// After which ends it is started again.
+    pub when: RestartWhen,
     /// First wait; doubled with each end.
     pub first: Duration,
     /// Longest wait.
@@ -24,7 +28,7 @@ impl Default for RestartPolicy {
     /// 100 ms × 2 up to 30 s, reset after 30 s ready, a crash loop from 5 ends in 60 s.
     fn default() -> Self {
         Self {
-            again: true,
+            when: RestartWhen::Always,
             first: Duration::from_millis(100),
             longest: Duration::from_secs(30),
             reset_after: Duration::from_secs(30),
@@ -38,7 +42,24 @@ impl RestartPolicy {
     /// It is not started again: its end is the supervisor's.
     #[must_use]
     pub fn never() -> Self {
-        Self { again: false, ..Self::default() }
+        Self { when: RestartWhen::Never, ..Self::default() }
+    }
+
+    /// As the manifest says it.
+    #[must_use]
+    pub fn of(spec: RestartSpec) -> Self {
+        let (first, longest, window) = (spec.backoff, spec.max, spec.window);
+        let ends = usize::try_from(spec.tries).unwrap_or(usize::MAX);
+        Self { when: spec.when, first, longest, ends, window, ..Self::default() }
+    }
+
+    /// Whether an end is the last; `None`: it was not even started.
+    pub(crate) fn is_last(&self, exit: Option<ExitOutcome>) -> bool {
+        match self.when {
+            RestartWhen::Always => false,
+            RestartWhen::OnFailure => exit.is_some_and(ExitOutcome::is_done),
+            RestartWhen::Never => true,
+        }
     }
 }
 
@@ -64,6 +85,18 @@ pub(crate) struct Next {
 impl Backoff {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
         Self { wait: policy.first, policy, ends: VecDeque::new() }
+    }
+
+    /// Another policy, from the next end on.
+    pub(crate) fn set(&mut self, policy: RestartPolicy) {
+        if self.policy != policy {
+            self.wait = policy.first;
+            self.policy = policy;
+        }
+    }
+
+    pub(crate) fn policy(&self) -> &RestartPolicy {
+        &self.policy
     }
 
     /// Takes an end of a process that had been ready for `ready_for` (zero: never).
@@ -101,6 +134,20 @@ mod tests {
         let (mut backoff, start) = (Backoff::new(RestartPolicy::default()), start());
         let waits: Vec<u128> = (0..10).map(|_| backoff.ended(Duration::ZERO, start).wait.as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000]);
+    }
+
+    #[test]
+    fn an_end_with_code_0_is_the_last_of_a_job_and_of_what_restarts_on_failure() {
+        let ended = |code| Some(ExitOutcome { code: Some(code), signal: None, killed: false });
+        let killed = Some(ExitOutcome { code: None, signal: Some(9), killed: false });
+        let last = |when, exit| RestartPolicy { when, ..RestartPolicy::default() }.is_last(exit);
+        for (when, wanted) in [
+            (RestartWhen::Always, [false, false, false, false]),
+            (RestartWhen::OnFailure, [true, false, false, false]),
+            (RestartWhen::Never, [true, true, true, true]),
+        ] {
+            assert_eq!([ended(0), ended(1), killed, None].map(|exit| last(when, exit)), wanted, "{when:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
-use synego_model::{CommandLine, HealthSpec, ReadySpec};
+use synego_model::{CapSpec, CommandLine, HealthSpec, ReadySpec};
 
 use crate::restart::RestartPolicy;
 
@@ -32,6 +32,8 @@ pub struct ProcessSpec {
     pub address: Option<ServiceAddress>,
     /// How its health is probed: the proof of readiness where `ready` names none.
     pub health: Option<HealthSpec>,
+    /// How much of the machine it may take, with all that it starts.
+    pub caps: CapSpec,
     /// Time from TERM to KILL.
     pub grace: Duration,
     /// The signal that takes the part of TERM.
@@ -66,6 +68,7 @@ impl ProcessSpec {
             ready: ReadySpec { by: None, within: Duration::from_secs(30) },
             address: None,
             health: None,
+            caps: CapSpec::default(),
             grace: Duration::from_secs(5),
             stop_by: StopBy::Term,
             restart: RestartPolicy::default(),

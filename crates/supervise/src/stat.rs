@@ -73,7 +73,8 @@ pub fn usage(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The children of a process; none when it is gone.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     // Children are listed by the thread that made them.
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
-use synego_model::Cause;
+use synego_model::{Cause, Reason};
 
 /// Where a process is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +69,8 @@ pub struct ProcessState {
     pub status: String,
     /// Resident memory of it and its children; bytes; 0: not known.
     pub memory_bytes: u64,
+    /// How what it may take is held, such as `memory 512MiB watched`; empty: it may take what there is.
+    pub caps: String,
     /// CPU of it and its children over the last second; cores; `None`: not known yet.
     pub cpu_cores: Option<f64>,
 }
@@ -84,6 +86,14 @@ pub struct ExitOutcome {
     pub killed: bool,
 }
 
+impl ProcessState {
+    /// Whether it has ended as it should, and is not started again.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Stopped && self.cause.as_ref().is_some_and(|cause| cause.reason == Reason::JobDone)
+    }
+}
+
 impl ExitOutcome {
     pub(crate) fn of(status: ExitStatus, killed: bool) -> Self {
         Self { code: status.code(), signal: status.signal(), killed }
@@ -91,6 +101,12 @@ impl ExitOutcome {
 
     /// Nothing was running.
     pub(crate) const NONE: Self = Self { code: None, signal: None, killed: false };
+
+    /// Whether it ended by itself, with code 0.
+    #[must_use]
+    pub fn is_done(self) -> bool {
+        self.code == Some(0)
+    }
 
     /// The code for a program that ends as its process did: 128 + signal for one that a signal ended.
     #[must_use]

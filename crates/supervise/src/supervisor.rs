@@ -6,11 +6,13 @@ mod watch_process;
 use std::time::Duration;
 
 use synego_runtime::Stop;
+use synego_runtime::keeper::Holding;
 use synego_runtime::tasks::{self, Kind};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::output::OutputSink;
+use crate::restart::RestartPolicy;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, ProcessEvent, ProcessState};
 use course::Course;
@@ -23,8 +25,9 @@ const EVENTS: usize = 64;
 pub struct Supervisor {
     orders: watch::Sender<Orders>,
     events: broadcast::Sender<ProcessEvent>,
-    task: JoinHandle<ExitOutcome>,
-    ended: Option<ExitOutcome>,
+    task: JoinHandle<(ExitOutcome, Option<Holding>)>,
+    /// With what tells the next part of this program of it.
+    ended: Option<(ExitOutcome, Option<Holding>)>,
 }
 
 /// What the supervisor is told to do.
@@ -38,6 +41,8 @@ pub(crate) struct Orders {
     pub(crate) grace: Duration,
     /// It has proved itself.
     pub(crate) adopted: bool,
+    /// What follows its ends from now on; `None`: what its specification says.
+    pub(crate) policy: Option<RestartPolicy>,
 }
 
 impl Supervisor {
@@ -73,6 +78,11 @@ impl Supervisor {
         self.orders.send_modify(|orders| orders.adopted = true);
     }
 
+    /// What follows its next end; a wait that has begun goes on.
+    pub fn set_policy(&self, policy: RestartPolicy) {
+        self.orders.send_modify(|orders| orders.policy = Some(policy));
+    }
+
     /// Ends the process and its group: TERM now, KILL once `within` is over. Returns when nothing of it is left.
     pub async fn stop(mut self, within: Duration) -> ExitOutcome {
         self.orders.send_modify(|orders| orders.stop = Some(within));
@@ -83,8 +93,8 @@ impl Supervisor {
     pub async fn ended(&mut self) -> ExitOutcome {
         if self.ended.is_none() {
             // After a panic of the task the group was killed with it.
-            self.ended = Some((&mut self.task).await.unwrap_or(ExitOutcome::NONE));
+            self.ended = Some((&mut self.task).await.unwrap_or((ExitOutcome::NONE, None)));
         }
-        self.ended.unwrap_or(ExitOutcome::NONE)
+        self.ended.as_ref().map_or(ExitOutcome::NONE, |(exit, _)| *exit)
     }
 }

@@ -3,7 +3,7 @@
 //! [`Mesh`] is `synego up` on a folder of its own; [`Program`] is any one of our programs; [`http`], [`load`] and
 //! [`socket`] are clients; [`fault`] breaks things. Waiting is always for a condition ([`wait::until`]), never for time.
 //!
-//! **Invariants.** Every process that a test starts ends with it, also when it panics; every folder is temporary; every
+//! **Invariants.** Every process that a test starts ends with it, also when it panics or is killed; every folder is temporary; every
 //! port was free a moment before. What cannot be done panics with the reason: a test that cannot go on has failed.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail with the reason")]
 
@@ -21,3 +21,4 @@ pub mod wait;
 pub use daemons::Daemons;
 pub use mesh::Mesh;
 pub use program::Program;
+pub use synego_supervise::stat;

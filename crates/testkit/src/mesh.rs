@@ -117,13 +117,25 @@ impl Mesh {
     /// A manifest of the test's own, in a folder of its own, and `synego up` on it. `{port}` in the text becomes the
     /// gateway's port, `{ingress}`, `{mesh}` and `{admin}` those of the master.
     pub async fn of(manifest: &str) -> Self {
+        let mesh = Self::begin_with(manifest);
+        mesh.ready().await;
+        mesh
+    }
+
+    /// The same without waiting.
+    #[must_use]
+    pub fn begin_with(manifest: &str) -> Self {
         let home = Home::default();
         let folder = home.path().join("manifest");
         fs::create_dir(&folder).expect("a folder for the manifest");
         fs::write(folder.join("synego.yaml"), manifest).expect("the manifest");
-        let mesh = Self::begin_in(home, &folder, &[], &[]);
-        mesh.ready().await;
-        mesh
+        Self::begin_in(home, &folder, &[], &[])
+    }
+
+    /// Starts `synego up` once more, on the same ports, after the one before has ended.
+    pub fn begin_again(&mut self) {
+        let logs = self.home.path().join("logs");
+        self.up = Program::start("up", &binary("synego"), ["up"], &self.folder, &self.variables, &logs);
     }
 
     /// Starts `synego up` with further arguments, without waiting.

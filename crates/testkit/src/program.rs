@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,7 +46,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts `program` in a process group of its own; what it writes goes to a file in `folder`.
+    /// Starts `program` in a process group of its own; what it writes goes to a file in `folder`. It is killed when the
+    /// thread that started it ends, so also when the test is killed: by the helper of our own programs, which asks the
+    /// kernel for it and then becomes `program`.
     pub fn start<A: AsRef<OsStr>>(
         name: &str,
         program: &Path,
@@ -57,16 +60,20 @@ impl Program {
         let number = fs::read_dir(folder).expect("the folder of the test").count();
         let log = folder.join(format!("{name}-{number}.log"));
         let output = File::create(&log).expect("a log file");
-        let child = Command::new(program)
+        let mut child = Command::new(binary("synego"))
+            .args(["__exec", &std::process::id().to_string(), &program.display().to_string()])
+            .arg(program)
             .args(args)
             .current_dir(cwd)
             .envs(env)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output.try_clone().expect("a second handle"))
             .stderr(output)
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
+        // The helper waits for this word. One that has ended already says why in its log.
+        let _is_there = child.stdin.take().map(|mut word| word.write_all(b"\n"));
         Self { name: name.to_owned(), child, log, status: None }
     }
 

@@ -208,6 +208,7 @@ fn announcement() -> impl Strategy<Value = Announcement> {
                     sdk: "node/0.1.0".into(),
                     handlers: vec!["GET /a".into()],
                     listens: "127.0.0.1:9".into(),
+                    caps: "memory 512MiB watched".into(),
                 }
             },
         )

@@ -113,6 +113,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     let manifest = read.manifest.as_ref();
     let seen = mesh::look(context);
     let mut findings = machine::check(context, &read);
+    let view = seen.as_ref().ok().map(|seen| &seen.view);
+    findings.extend(manifest.and_then(|manifest| machine::caps(manifest, view)));
     findings.extend(ports::check(manifest, &seen));
     findings.extend(mesh::check(context, &seen));
     findings.push(loopback::check(seen.as_ref().ok().map(|seen| &seen.view)));

@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) revision: u64,
     /// What would change.
     pub(crate) changes: Vec<pb::Change>,
+    /// Where another number of instances runs than the file says, in words.
+    pub(crate) scaled: Vec<String>,
 }
 
 impl Plan {
@@ -66,7 +68,10 @@ impl Plan {
         match mesh.apply(manifest::request(outcome, true, 0)).await? {
             Applied::Answered(result) => {
                 warn(context, &result);
-                Ok(Self { mesh: view.mesh, epoch: view.epoch, revision: result.revision, changes: result.change })
+                let scaled = view.warning.iter().filter(|warning| warning.code == "scaled");
+                let scaled = scaled.map(|warning| warning.message.clone()).collect();
+                let (mesh, epoch, revision) = (view.mesh, view.epoch, result.revision);
+                Ok(Self { mesh, epoch, revision, changes: result.change, scaled })
             }
             Applied::Refused { reason, message, result } => {
                 Err(refused(context, &reason, &message, &result, view.epoch))
@@ -85,16 +90,21 @@ impl Plan {
         Answer::new(kind, "path")
             .of_mesh(&self.mesh, Some(self.epoch))
             .with("revision", self.revision.into())
+            .with("scaled", self.scaled.clone().into())
             .items(items)
     }
 
     /// For people.
     pub(crate) fn drawn(&self, context: &Context) -> String {
-        if self.changes.is_empty() {
-            return format!("no change: mesh {} runs what the manifest says\n", self.mesh);
+        let mut text = if self.changes.is_empty() {
+            format!("no change: mesh {} runs what the manifest says\n", self.mesh)
+        } else {
+            format!("{}{}\n", self.table(context), self.sentence())
+        };
+        for scaled in &self.scaled {
+            let service = scaled.split(['@', ' ']).next().unwrap_or_default();
+            let _ = writeln!(text, "{scaled}: `apply` keeps it until `synego scale {service}=file`");
         }
-        let mut text = self.table(context);
-        let _ = writeln!(text, "{}", self.sentence());
         if let Some(hint) = self.hint() {
             let _ = writeln!(text, "{hint}");
         }

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         known(&view, args.service.as_deref())?;
         context
             .answer(answer(args, &view), || human(args, context, &view, &mut (Layout::default(), Layout::default())));
-        let ready = chosen(args, &view).all(|service| service.state() == pb::InstanceState::Ready);
+        let ready =
+            chosen(args, &view).all(|service| service.state() == pb::InstanceState::Ready || view::is_done(service));
         Ok(if args.strict && !ready { FAILED } else { DONE })
     })
 }
@@ -86,6 +87,9 @@ fn human(args: &Args, context: &Context, view: &pb::MeshView, layouts: &mut (Lay
         None => mesh(context, view, &mut layouts.0),
         Some(_) => chosen(args, view).map(|service| one(context, service, view, &mut layouts.1)).collect(),
     };
+    if context.globals.verbose > 0 {
+        text.extend(chosen(args, view).filter_map(held));
+    }
     let warnings: Vec<&str> = view.warning.iter().map(|warning| warning.message.as_str()).collect();
     if !warnings.is_empty() {
         let label = context.screen.out.tone(Tone::Warn, "warning:");
@@ -117,6 +121,13 @@ fn mesh(context: &Context, view: &pb::MeshView, layout: &mut Layout) -> String {
     let table = rows::services(view);
     let body = if table.is_empty() { "no service yet\n".to_owned() } else { context.table_with(table, layout) };
     format!("{}\n\n{body}", head.join(" · "))
+}
+
+/// How what each process of a service may take of its machine is held.
+fn held(service: &pb::ServiceView) -> Option<String> {
+    let ways = service.instance.iter().map(|instance| instance.caps.as_str()).filter(|caps| !caps.is_empty());
+    let ways: std::collections::BTreeSet<&str> = ways.collect();
+    (!ways.is_empty()).then(|| format!("each instance of {}: {}\n", service.name, Vec::from_iter(ways).join("; ")))
 }
 
 /// What faces the world, in a few words.

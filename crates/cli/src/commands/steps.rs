@@ -10,6 +10,7 @@ use crate::client::Mesh;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::amount;
+use crate::view;
 
 /// One instance that is meant, and its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,9 @@ pub(crate) struct Meant {
 /// # Errors
 /// For the first word that names none, with the nearest one that does.
 pub(crate) fn meant(view: &pb::MeshView, words: &[String], nodes: &[String]) -> Result<Vec<Meant>, Failure> {
-    let living = |instance: &&pb::InstanceView| instance.state() != pb::InstanceState::Gone;
+    // A job that is done has a sidecar that may be asked to run it once more.
+    let is_done = |instance: &pb::InstanceView| view::cause_word(instance.cause.as_ref()) == Some("job_done");
+    let living = |one: &&pb::InstanceView| one.state() != pb::InstanceState::Gone || is_done(one);
     let all: Vec<Meant> = view
         .service
         .iter()

@@ -1,6 +1,7 @@
 //! An `ecosystem.config.js`: the mesh under the user's own PM2.
 
 use serde_json::{Map, Value, json};
+use synego_model::RestartWhen;
 
 use super::{Can, MARK, Plan, Program};
 
@@ -39,15 +40,21 @@ fn app(program: &Program) -> String {
     // A sidecar is no module of Node.js. PM2 reloads two processes of one name one after the other, of more two at a time.
     put("exec_mode", "fork".into());
     put("instances", program.instances.into());
-    // Ready is what the sidecar says, not that a process is there.
-    put("wait_ready", true.into());
-    put("listen_timeout", milliseconds(program.ready_within));
+    let when = program.restart.when;
+    if when == RestartWhen::Never {
+        // A job is not ready before its end, and its end is its last.
+        put("autorestart", false.into());
+    } else {
+        // Ready is what the sidecar says, not that a process is there.
+        put("wait_ready", true.into());
+        put("listen_timeout", milliseconds(program.ready_within));
+    }
     // The signal is for the sidecar alone, which drains before it ends its service; PM2 waits so long.
     put("treekill", false.into());
     put("kill_timeout", milliseconds(program.stop_within));
     put("exp_backoff_restart_delay", 100.into());
     // A refused command line or manifest: trying again does not help.
-    put("stop_exit_codes", json!([64]));
+    put("stop_exit_codes", if when == RestartWhen::Always { json!([64]) } else { json!([0, 64]) });
     if !program.env.is_empty() {
         put("env", json!(program.env));
     }

@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use synego_model::RestartWhen;
+use synego_model::process::NO_LIMIT;
+
 use super::{Can, MARK, Plan, Program};
 
 /// What systemd can.
@@ -35,6 +38,9 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
 ";
+
+/// The part of it that would keep a sidecar from making groups.
+const CLOSED_GROUPS: &str = "ProtectControlGroups=true\n";
 
 /// The files with their texts. `user`: who runs it; `None`: whoever systemd takes.
 pub(crate) fn files(plan: &Plan, user: Option<&str>) -> Vec<(String, String)> {
@@ -86,11 +92,22 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     line(format_args!("StartLimitIntervalSec=0"));
     line(format_args!(""));
     line(format_args!("[Service]"));
-    line(format_args!("# Ready is what the program says: a sidecar once its service is."));
-    line(format_args!("Type=notify"));
-    line(format_args!("NotifyAccess=main"));
-    line(format_args!("WatchdogSec={WATCHDOG}"));
-    line(format_args!("TimeoutStartSec={}s", program.ready_within.as_secs()));
+    let is_job = program.restart.when == RestartWhen::Never;
+    if is_job {
+        line(format_args!("# A job: what comes after it waits for its end."));
+        line(format_args!("Type=oneshot"));
+        line(format_args!("RemainAfterExit=yes"));
+    } else {
+        line(format_args!("# Ready is what the program says: a sidecar once its service is."));
+        line(format_args!("Type=notify"));
+        line(format_args!("NotifyAccess=main"));
+        line(format_args!("WatchdogSec={WATCHDOG}"));
+    }
+    if program.ready_within == NO_LIMIT {
+        line(format_args!("TimeoutStartSec=infinity"));
+    } else {
+        line(format_args!("TimeoutStartSec={}s", program.ready_within.as_secs()));
+    }
     if let Some(user) = user {
         line(format_args!("User={user}"));
     }
@@ -114,10 +131,17 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     line(format_args!("RuntimeDirectoryMode=0700"));
     line(format_args!("StateDirectory={folder}"));
     line(format_args!("StateDirectoryMode=0700"));
-    line(format_args!("Restart=always"));
-    line(format_args!("RestartSec=200ms"));
-    line(format_args!("# 64: the command line or the manifest is refused. Trying again does not help."));
-    line(format_args!("RestartPreventExitStatus=64"));
+    let restart = match program.restart.when {
+        RestartWhen::Always => "always",
+        RestartWhen::OnFailure => "on-failure",
+        RestartWhen::Never => "no",
+    };
+    line(format_args!("Restart={restart}"));
+    if !is_job {
+        line(format_args!("RestartSec=200ms"));
+        line(format_args!("# 64: the command line or the manifest is refused. Trying again does not help."));
+        line(format_args!("RestartPreventExitStatus=64"));
+    }
     line(format_args!(
         "# TERM goes to the program alone, which drains and then ends its service; then systemd ends what is left."
     ));
@@ -129,7 +153,13 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     if is_template(program) {
         line(format_args!("# What the service inherits: loosen it where it needs more."));
     }
-    text.push_str(HARDENING);
+    if program.caps {
+        text.push_str("# Its service gets a group of its own below that of the unit, with the caps of the manifest.\n");
+        text.push_str("Delegate=cpu memory\n");
+        text.push_str(&HARDENING.replace(CLOSED_GROUPS, ""));
+    } else {
+        text.push_str(HARDENING);
+    }
     text.push_str(&homes(&program.cwd, is_template(program)));
     if !is_template(program) {
         // Node.js and others make code while they run; our own programs do not.

@@ -68,9 +68,9 @@ pub(crate) fn summary(view: &pb::MeshView, progress: Progress) -> String {
     if url.is_empty() { head } else { format!("{head} · {url}") }
 }
 
-/// Whether as many instances are ready as are wanted.
+/// Whether as many instances are ready as are wanted, or, of a job, are done.
 pub(crate) fn is_ready(service: &pb::ServiceView) -> bool {
-    service.state() == InstanceState::Ready && service.ready >= service.wanted
+    (service.state() == InstanceState::Ready && service.ready >= service.wanted) || view::is_done(service)
 }
 
 fn table(view: &pb::MeshView) -> Table {
@@ -88,7 +88,11 @@ fn table(view: &pb::MeshView) -> Table {
         table.row(vec![
             Cell::new(&service.name),
             Cell::state(service.state()),
-            Cell::new(format!("{}/{}", service.ready, service.wanted)),
+            Cell::new(if view::is_done(service) {
+                "–".to_owned()
+            } else {
+                format!("{}/{}", service.ready, service.wanted)
+            }),
             Cell::new(amount::rate(service.requests_per_second)),
             Cell::new(amount::seconds(service.p99_seconds)),
             Cell::new(place(service, view.unix_ms)),
@@ -106,6 +110,9 @@ fn table(view: &pb::MeshView) -> Table {
 
 /// Where the processes listen; while they start, since when.
 fn place(service: &pb::ServiceView, now: u64) -> String {
+    if view::is_done(service) {
+        return "–".to_owned();
+    }
     if service.ready == 0 && service.state() == InstanceState::Starting {
         let waiting = service.instance.iter().filter_map(|instance| instance.cause.as_ref());
         if let Some(cause) = waiting.min_by_key(|cause| cause.since_unix_ms) {

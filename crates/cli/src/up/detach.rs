@@ -203,11 +203,13 @@ async fn wait(
 
 /// What is waited for and how long; after ten seconds also until when.
 fn waiting(judge: &Judge, names: &[String], seconds: u64) -> Option<String> {
-    let until = judge.longest(names).as_secs();
     match (names.is_empty(), seconds) {
         (true, _) | (_, 0) => None,
         (_, 1..10) => Some(format!("waiting for {}, {seconds} s", names.join(", "))),
-        _ => Some(format!("waiting for {}, {seconds} s; each has {until} s once it is built", names.join(", "))),
+        _ => {
+            let until = judge.longest(names).map(|until| format!("; each has {} s once it is built", until.as_secs()));
+            Some(format!("waiting for {}, {seconds} s{}", names.join(", "), until.unwrap_or_default()))
+        }
     }
 }
 

@@ -18,13 +18,14 @@ use synego_runtime::Stop;
 use synego_runtime::logs::LogHandle;
 use synego_sidecar::order::Commanded;
 use synego_sidecar::{CredentialHandle, MasterAddress, ProcessConfig, Shared, SidecarConfig};
-use synego_supervise::StopBy;
+use synego_supervise::{RestartPolicy, StopBy};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::fleet::Fleet;
 use self::fleet::Running;
 use self::turns::Turns;
 use super::console::Line;
+use super::order;
 use crate::failure::Failure;
 
 /// The one drain deadline of an instance.
@@ -57,7 +58,7 @@ pub(crate) struct Ground {
     pub(crate) lines: mpsc::Sender<Line>,
 }
 
-/// How many instances of each service take requests.
+/// Which instances of each service take requests, or, of a job, are done.
 type Ready = BTreeMap<ServiceName, BTreeSet<String>>;
 
 /// All services of this machine.
@@ -110,6 +111,9 @@ impl Instances {
         let here: BTreeSet<ServiceName> =
             chosen.iter().filter(|local| local.instances() > 0).map(|local| local.spec.name.clone()).collect();
         let (pictures, pictured) = watch::channel(BTreeMap::new());
+        let here_all: Vec<&LocalService> =
+            chosen.iter().filter(|local| here.contains(&local.spec.name)).copied().collect();
+        let mut used_first = order::used_first(&here_all);
         let mut services = Vec::new();
         for local in chosen {
             let (end, life) = stop.outliving();
@@ -117,6 +121,7 @@ impl Instances {
                 local: local.clone(),
                 after: local.after.iter().filter(|name| here.contains(*name)).cloned().collect(),
                 before: wanted(manifest, &local.after),
+                first: used_first.remove(&local.spec.name).unwrap_or_default(),
                 end,
                 life,
                 built: Arc::new(watch::Sender::new(false)),
@@ -239,6 +244,8 @@ fn config(
         runtime_dir: ground.runtime_dir.clone(),
         stop: local.stop.within,
         is_built: false,
+        // What is done, or failed for good, is still shown.
+        stays: true,
         commanded: Some(commanded),
     }
 }
@@ -254,6 +261,8 @@ fn process(local: &LocalService, ground: &Ground) -> Option<ProcessConfig> {
         env_files: local.env_files.clone(),
         ready: local.ready.clone(),
         stop_by: StopBy::of(&local.stop.signal).unwrap_or_default(),
+        restart: RestartPolicy::of(local.restart),
+        caps: local.caps,
     })
 }
 

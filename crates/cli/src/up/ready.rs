@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use synego_manifest::Manifest;
-use synego_model::Reason;
+use synego_model::process::NO_LIMIT;
+use synego_model::{LocalService, Reason, ServiceName};
 use synego_wire::pb;
 
 use super::board::is_ready;
+use super::order;
 use crate::view;
 
 /// What the gateway is called beside the services.
@@ -20,6 +22,8 @@ const GRACE: Duration = Duration::from_secs(1);
 struct Awaited {
     within: Duration,
     after: Vec<String>,
+    /// Those it uses and that start before it, if they start at all.
+    first: Vec<String>,
     /// When it could begin: what it comes after is ready, and it is built.
     begun: Option<Instant>,
 }
@@ -30,6 +34,8 @@ pub(crate) struct Judge {
     awaited: BTreeMap<String, Awaited>,
     /// Whether the gateway is awaited too.
     gateway: bool,
+    /// Those that were late at the last look.
+    late: Vec<String>,
 }
 
 /// A service that did not become ready.
@@ -64,11 +70,15 @@ impl Judge {
             .local
             .iter()
             .filter(|local| only.is_empty() || only.iter().any(|name| *name == local.spec.name.as_str()));
-        let awaited = local.filter(|local| local.instances() > 0).map(|local| {
-            let after = local.after.iter().map(ToString::to_string).collect();
-            (local.spec.name.to_string(), Awaited { within: local.ready.within, after, begun: None })
+        let local: Vec<&LocalService> = local.filter(|local| local.instances() > 0).collect();
+        let first = order::used_first(&local);
+        let names = |names: &[ServiceName]| names.iter().map(ToString::to_string).collect();
+        let awaited = local.iter().map(|local| {
+            let (after, within) = (names(&local.after), local.ready.within);
+            let first = first.get(&local.spec.name).map(|first| names(first)).unwrap_or_default();
+            (local.spec.name.to_string(), Awaited { within, after, first, begun: None })
         });
-        Self { awaited: awaited.collect(), gateway }
+        Self { awaited: awaited.collect(), gateway, late: Vec::new() }
     }
 
     /// Judges what the mesh says at `now`.
@@ -82,11 +92,13 @@ impl Judge {
                 continue;
             }
             let service = of(name);
-            let blocked = awaited.after.iter().find(|before| !ready.contains(before));
-            if blocked.is_none() && awaited.begun.is_none() && !service.is_some_and(builds) {
+            let is_blocked = awaited.after.iter().any(|before| !ready.contains(before))
+                || awaited.first.iter().any(|used| !ready.contains(used) && !self.late.contains(used));
+            if !is_blocked && awaited.begun.is_none() && !service.is_some_and(builds) {
                 awaited.begun = Some(now);
             }
-            let is_over = awaited.begun.is_some_and(|begun| now.duration_since(begun) > awaited.within + GRACE);
+            let limit = awaited.within.saturating_add(GRACE);
+            let is_over = awaited.begun.is_some_and(|begun| now.duration_since(begun) > limit);
             match service.and_then(given_up) {
                 Some((instance, cause)) => {
                     late.push(Late { service: name.clone(), instance, within: awaited.within, cause })
@@ -118,6 +130,7 @@ impl Judge {
             let cause = "it comes after a service that is not ready".to_owned();
             late.push(Late { service, instance: String::new(), within, cause });
         }
+        self.late = late.iter().map(|late| late.service.clone()).collect();
         if self.gateway {
             match view.gateway.as_ref().map(|gateway| (gateway.state(), gateway.cause.as_ref())) {
                 Some((pb::InstanceState::Ready, _)) => {}
@@ -137,9 +150,10 @@ impl Judge {
         }
     }
 
-    /// The longest time that any of `names` has to become ready.
-    pub(crate) fn longest(&self, names: &[String]) -> Duration {
-        names.iter().filter_map(|name| self.awaited.get(name)).map(|awaited| awaited.within).max().unwrap_or_default()
+    /// The longest time that any of `names` has to become ready; `None`: one of them, a job, takes as long as it takes.
+    pub(crate) fn longest(&self, names: &[String]) -> Option<Duration> {
+        let within = names.iter().filter_map(|name| self.awaited.get(name)).map(|awaited| awaited.within);
+        within.max().filter(|within| *within != NO_LIMIT)
     }
 
     /// How many services are awaited.
@@ -158,9 +172,12 @@ fn builds(service: &pb::ServiceView) -> bool {
 /// The instance whose supervisor does not expect it to become ready any more, and why.
 fn given_up(service: &pb::ServiceView) -> Option<(String, String)> {
     const FINAL: [Reason; 4] = [Reason::BuildFailed, Reason::StartFailed, Reason::CrashLoop, Reason::NotReadyInTime];
+    const ENDS: [Reason; 2] = [Reason::ProcessExited, Reason::OutOfMemory];
     let troubled = service.instance.iter().find(|instance| {
         let reason = instance.cause.as_ref().and_then(|cause| Reason::from_number(cause.reason));
-        reason.is_some_and(|reason| FINAL.contains(&reason))
+        // A job that failed is not started again.
+        let ended = instance.state() == pb::InstanceState::Unhealthy;
+        reason.is_some_and(|reason| FINAL.contains(&reason) || (ended && ENDS.contains(&reason)))
     })?;
     Some((troubled.id.clone(), view::cause_line(troubled.cause.as_ref())))
 }
@@ -172,9 +189,9 @@ mod tests {
     fn judge(services: &[(&str, &[&str])]) -> Judge {
         let awaited = services.iter().map(|(name, after)| {
             let after = after.iter().map(|name| (*name).to_owned()).collect();
-            ((*name).to_owned(), Awaited { within: Duration::from_secs(30), after, begun: None })
+            ((*name).to_owned(), Awaited { within: Duration::from_secs(30), after, first: Vec::new(), begun: None })
         });
-        Judge { awaited: awaited.collect(), gateway: false }
+        Judge { awaited: awaited.collect(), gateway: false, late: Vec::new() }
     }
 
     type Said<'a> = (&'a str, pb::InstanceState, Option<(Reason, &'a str)>);
@@ -235,6 +252,21 @@ mod tests {
         assert_eq!(judge.look(&starting, at(300)), Verdict::Waiting(vec!["a".into()]));
         assert_eq!(judge.look(&starting, at(330)), Verdict::Waiting(vec!["a".into()]));
         assert!(matches!(judge.look(&starting, at(332)), Verdict::Late(late) if late[0].service == "a"));
+    }
+
+    #[test]
+    fn a_job_that_is_done_counts_as_ready_and_one_that_failed_is_told() {
+        let mut judge = judge(&[("migrate", &[]), ("api", &["migrate"])]);
+        let now = synego_runtime::clock::now();
+        let mut done =
+            view(&[("migrate", pb::InstanceState::Gone, Some((Reason::JobDone, "exit 0"))), ("api", READY, None)]);
+        done.service[0].cause = done.service[0].instance[0].cause.clone();
+        assert_eq!(judge.look(&done, now), Verdict::Ready);
+        let ended = Some((Reason::ProcessExited, "exited with code 3"));
+        let failed = view(&[("migrate", pb::InstanceState::Unhealthy, ended), ("api", STARTING, None)]);
+        let Verdict::Late(late) = judge.look(&failed, now) else { panic!("nothing is late") };
+        assert_eq!(late.iter().map(|late| late.service.as_str()).collect::<Vec<_>>(), ["migrate", "api"]);
+        assert_eq!(late[0].cause, "process_exited: exited with code 3");
     }
 
     #[test]

@@ -96,6 +96,7 @@ pub(crate) fn instance(view: &pb::InstanceView, service: &str) -> Value {
         "ejected_by": ejected.collect::<Vec<_>>(),
         "labels": view.labels,
         "handlers": view.handler,
+        "caps": text(&view.caps),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use synego_wire::pb;
 
-use super::{balance_word, cause_line, conditions, service_cause};
+use super::{balance_word, cause_line, conditions, is_done, service_cause};
 use crate::output::{Cell, Column, Table, Tone, amount, time};
 
 /// Services, one a row.
@@ -26,7 +26,7 @@ pub(crate) fn services(view: &pb::MeshView) -> Table {
         table.row(vec![
             Cell::new(&service.name),
             Cell::state(service.state()),
-            Cell::new(format!("{}/{}{}", service.ready, service.wanted, of_file(service))),
+            Cell::new(count(service)),
             Cell::new(amount::or_dash(&service.version.join(" "))),
             Cell::new(amount::rate(service.requests_per_second)),
             Cell::new(amount::seconds(service.p99_seconds)),
@@ -38,6 +38,14 @@ pub(crate) fn services(view: &pb::MeshView) -> Table {
         ]);
     }
     table
+}
+
+/// How many are ready of how many; of a job that is done there is nothing to say.
+fn count(service: &pb::ServiceView) -> String {
+    if is_done(service) {
+        return "–".to_owned();
+    }
+    format!("{}/{}{}", service.ready, service.wanted, of_file(service))
 }
 
 /// ` (file: 2)`, where the machines have other numbers.
@@ -87,6 +95,7 @@ pub(crate) fn instances<'a>(of: impl IntoIterator<Item = &'a pb::ServiceView>, n
         Column::text("INBOUND").wide(),
         Column::text("LISTENS").wide(),
         Column::text("SDK").wide(),
+        Column::text("HELD").wide(),
     ]);
     let mut table = Table::new(&columns);
     for service in of {
@@ -123,6 +132,7 @@ fn instance_row(
         Cell::new(amount::or_dash(&instance.address)),
         Cell::new(amount::or_dash(&instance.listens)),
         Cell::new(amount::or_dash(&instance.sdk)),
+        Cell::new(amount::or_dash(&instance.caps)),
     ]);
     table.row(cells);
     let cause = cause_line(instance.cause.as_ref());

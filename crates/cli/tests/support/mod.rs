@@ -1,6 +1,8 @@
 //! The built `synego` in a folder of its own, with an environment of its own.
 #![expect(dead_code, reason = "each test file uses its part")]
 
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -93,13 +95,33 @@ fn path() -> String {
     synego_runtime::config::env("PATH").unwrap_or_default()
 }
 
-/// A mesh in the background, ended with the test.
-pub(crate) struct Up<'a>(pub(crate) &'a Place);
+/// A mesh in the background, ended with the test; also when the test is killed, by a shell that waits for its end.
+pub(crate) struct Up<'a> {
+    place: &'a Place,
+    heir: Child,
+}
+
+impl<'a> Up<'a> {
+    /// What `up -d` starts in this place.
+    pub(crate) fn of(place: &'a Place) -> Self {
+        let down = place.command(&["down", "--now", "-q"]);
+        let mut heir = Command::new("sh");
+        heir.args(["-c", "read -r word || exec \"$@\"", "heir"]).arg(down.get_program()).args(down.get_args());
+        heir.env_clear().envs(down.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        heir.current_dir(place.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // What is sent to the group of the test is not meant for it.
+        let heir = heir.process_group(0).spawn().expect("a shell");
+        Self { place, heir }
+    }
+}
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
         // A mesh that has ended already is no failure.
-        self.0.run(&["down", "--now", "-q"]);
+        self.place.run(&["down", "--now", "-q"]);
+        // Without the word it would end the mesh once more.
+        let _told = self.heir.stdin.take().map(|mut stdin| stdin.write_all(b"ended\n"));
+        let _ended = self.heir.wait();
     }
 }
 

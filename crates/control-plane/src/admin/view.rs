@@ -50,7 +50,7 @@ fn master(shared: &Shared) -> pb::MasterView {
 
 fn service(registry: &Registry, status: &ServiceStatus, routes: &[&Route], at: At) -> pb::ServiceView {
     let mine: Vec<&Instance> = registry.instances_of(&status.name).collect();
-    let living = || mine.iter().filter(|found| found.state != InstanceState::Gone);
+    let living = || mine.iter().filter(|found| found.state != InstanceState::Gone || found.is_done());
     let loads: Vec<_> = living().map(|found| found.load()).collect();
     let requests: u64 = loads.iter().map(|load| load.requests_total).sum();
     let errors: u64 = loads.iter().map(|load| load.errors_total).sum();
@@ -111,6 +111,7 @@ fn instance(registry: &Registry, found: &Instance, at: At) -> pb::InstanceView {
         ejected_by: ejected_by.collect(),
         labels: said.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         handler: said.handlers.clone(),
+        caps: said.caps.clone(),
     }
 }
 

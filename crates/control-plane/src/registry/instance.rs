@@ -93,10 +93,19 @@ impl Instance {
         self.announcement.id.clone()
     }
 
-    /// Whether its end was announced before its link ended: then there is nothing to explain.
+    /// Whether its end was announced before its link ended: then there is nothing to explain. That a job is done is shown
+    /// for a while.
     pub(super) fn ended_on_purpose(&self) -> bool {
-        let last = self.report.as_ref().map(|report| report.state);
-        self.link.is_none() && matches!(last, Some(InstanceState::Draining | InstanceState::Gone))
+        let ends = |report: &HealthReport| {
+            matches!(report.state, InstanceState::Draining | InstanceState::Gone) && done(report).is_none()
+        };
+        self.link.is_none() && self.report.as_ref().is_some_and(ends)
+    }
+
+    /// Whether it is a job that has ended as it should.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.state == InstanceState::Gone && self.report.as_ref().is_some_and(|report| done(report).is_some())
     }
 
     /// Takes the judge's own lateness off the silence.
@@ -136,6 +145,9 @@ impl Instance {
     ) -> (InstanceState, Option<Cause>) {
         let because = |reason, message: String| Some(Cause { reason, message, since_unix_ms: at.unix_ms });
         if let Some(since) = self.unlinked {
+            if let Some(done) = self.report.as_ref().and_then(done) {
+                return (InstanceState::Gone, Some(done));
+            }
             let message = "its sidecar's stream to this master ended".to_owned();
             let cause = Cause { reason: Reason::SidecarGone, message, since_unix_ms: since.unix_ms };
             return (InstanceState::Gone, Some(cause));
@@ -245,6 +257,12 @@ impl Instance {
             started => rest.strip_prefix('.').and_then(|rest| rest.parse().ok()) == Some(started),
         }
     }
+}
+
+/// Why an instance is gone that has ended as it should: a job that is done.
+fn done(report: &HealthReport) -> Option<Cause> {
+    let is_done = |cause: &&Cause| report.state == InstanceState::Gone && cause.reason == Reason::JobDone;
+    report.cause.as_ref().filter(is_done).cloned()
 }
 
 /// Whether callers see an instance as it is.

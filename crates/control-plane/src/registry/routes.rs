@@ -172,13 +172,18 @@ fn is_plain(route: &Route) -> bool {
     !route.exact && route.methods.is_empty() && route.headers.is_empty() && route.query.is_empty()
 }
 
-/// A service that is the only one of the mesh, and about whose routes no one said anything, gets all of them.
+/// A service that is the only one of the mesh beside those kept inside (`routes: []`, jobs), and about whose routes no one
+/// said anything, gets all of them.
 fn lone_service(
     declaration: &Declaration,
     tables: &BTreeMap<ServiceName, Arc<ServiceTable>>,
     roster: &Roster,
 ) -> Option<Route> {
-    let table = tables.values().next().filter(|_| tables.len() == 1)?;
+    let is_inside = |name: &ServiceName| {
+        declaration.services.get(name).and_then(|spec| spec.routes.as_ref()).is_some_and(Vec::is_empty)
+    };
+    let mut faced = tables.values().filter(|table| !is_inside(&table.name));
+    let table = faced.next().filter(|_| faced.next().is_none())?;
     let declared = declaration.services.get(&table.name).is_some_and(|spec| spec.routes.is_some());
     if declared || roster.says_routes() || table.protocol == Protocol::Tcp {
         return None;

@@ -19,7 +19,7 @@ pub struct ServiceStatus {
     pub cause: Option<Cause>,
     /// Instances that take requests.
     pub ready: u32,
-    /// Instances that are wanted; at least those that reported.
+    /// Instances that are wanted; at least those that reported, without jobs that are done.
     pub wanted: u32,
     /// Whether the manifest names it.
     pub declared: bool,
@@ -65,6 +65,9 @@ pub(super) fn status(
         }
         None => mine.len(),
     };
+    // A job that is done is wanted no more.
+    let done = mine.iter().filter(|found| found.is_done()).count();
+    let wanted = wanted.saturating_sub(done);
     let (state, cause) = whole(&mine, ready, wanted, spec.is_some());
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     ServiceStatus {
@@ -80,7 +83,7 @@ pub(super) fn status(
 fn whole(mine: &[&Instance], ready: usize, wanted: usize, declared: bool) -> (InstanceState, Option<Cause>) {
     let worst = mine
         .iter()
-        .filter(|found| !matches!(found.state, InstanceState::Ready | InstanceState::Draining))
+        .filter(|found| !found.is_done() && !matches!(found.state, InstanceState::Ready | InstanceState::Draining))
         .max_by_key(|found| severity(found.state));
     let state = if ready > 0 {
         let all_well = ready >= wanted && worst.is_none();
@@ -94,6 +97,9 @@ fn whole(mine: &[&Instance], ready: usize, wanted: usize, declared: bool) -> (In
     };
     let cause = match (state, worst) {
         (InstanceState::Ready, _) => notice(mine),
+        (InstanceState::Gone, None) if mine.iter().any(|found| found.is_done()) => {
+            mine.iter().find(|found| found.is_done()).and_then(|found| found.cause.clone())
+        }
         (_, Some(found)) => Some(Cause {
             reason: found.cause.as_ref().map_or(Reason::Starting, |cause| cause.reason),
             message: match &found.cause {

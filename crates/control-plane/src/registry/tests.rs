@@ -75,6 +75,7 @@ fn said(instance: &str, incarnation: &str) -> Announcement {
         sdk: String::new(),
         handlers: Vec::new(),
         listens: String::new(),
+        caps: String::new(),
     }
 }
 

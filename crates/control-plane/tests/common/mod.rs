@@ -181,6 +181,7 @@ pub fn announcement(instance: &str) -> Announcement {
         sdk: String::new(),
         handlers: Vec::new(),
         listens: String::new(),
+        caps: String::new(),
     }
 }
 

@@ -14,8 +14,10 @@ use super::body::{Decoder, Part};
 use super::input::Input;
 use super::out::Out;
 use super::parse::{self, Facts};
+use super::pipe::{self, Piped};
 use super::{Error, Fault, write};
 use crate::fields::Fields;
+use crate::hop::early::Early;
 use crate::hop::intake::TryBody;
 use crate::hop::outgoing::Outgoing;
 use crate::message::{Answer, Body, Frame, NextFrame};
@@ -86,13 +88,13 @@ impl Conn {
     /// Why there is none, and what that says of the request.
     pub(crate) async fn send(
         mut self: Box<Self>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         target: Rc<Target>,
         largest_head: usize,
     ) -> Result<Answer<AnswerBody>, SendError> {
         let is_head = outgoing.head.method == Method::HEAD;
         self.begin(outgoing, largest_head);
-        let (answer, facts) = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
+        let (answer, facts) = std::future::poll_fn(|cx| self.poll_head(outgoing.early, cx)).await?;
         let status = answer.status;
         let bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let decoder = match status {
@@ -106,7 +108,7 @@ impl Conn {
         Ok(answer.with(body))
     }
 
-    fn begin(&mut self, outgoing: &Outgoing, largest_head: usize) {
+    fn begin(&mut self, outgoing: &Outgoing<'_>, largest_head: usize) {
         let (body, framing) = outgoing.write(&mut self.out);
         self.body = Some(body).filter(|_| framing != write::Framing::None);
         (self.framing, self.is_deaf, self.largest_head, self.interim) = (framing, false, largest_head, 0);
@@ -118,10 +120,15 @@ impl Conn {
     /// When the client's own body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
         let mut room = AT_ONCE;
+        let by_pipe = matches!(self.framing, write::Framing::Length(_)) && matches!(self.stream, Stream::Tcp(_));
         while !self.is_deaf {
             let mut waits = self.body.is_none();
             // Parts that are there already leave in one write.
-            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.out.len() < room) {
+            while let Some(body) = self.body.as_mut().filter(|_| !waits && self.out.has_room(room)) {
+                if by_pipe && let Some(piped) = body.piped(cx) {
+                    self.out.push_piped(piped);
+                    break;
+                }
                 match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => self.frame(frame),
                     Poll::Ready(Some(Err(error))) => return Err(SendError::Client(error.into())),
@@ -161,7 +168,7 @@ impl Conn {
         !self.is_deaf && self.body.is_none() && self.out.is_empty()
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
+    fn poll_head(&mut self, early: &Early, cx: &mut Context<'_>) -> Poll<Result<(Answer, Facts), SendError>> {
         self.poll_send(cx)?;
         loop {
             let head = if self.input.buf.is_empty() { Ok(None) } else { parse::answer(&mut self.input.buf) };
@@ -175,6 +182,7 @@ impl Conn {
                     if self.interim > MAX_INTERIM {
                         return Poll::Ready(Err(SendError::BadResponse(Fault::TooManyInterim.into())));
                     }
+                    early.came(answer);
                     continue;
                 }
                 Ok(None) if self.input.buf.len() > self.largest_head => {
@@ -289,6 +297,19 @@ impl Body for AnswerBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.poll(cx)
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        // Most bodies are small, and sending goes on where they are read.
+        if !pipe::is_worth(self.decoder.expected()) {
+            return None;
+        }
+        self.pump(cx);
+        let conn = self.conn.as_mut().filter(|conn| conn.input.buf.is_empty())?;
+        let piped = Piped::read(&conn.stream, self.decoder.expected(), cx)?;
+        self.decoder.took(piped.len());
+        self.give_back_when_done();
+        Some(piped)
     }
 
     fn is_ended(&self) -> bool {

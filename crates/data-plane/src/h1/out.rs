@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use synego_identity::Stream;
 use tokio::io::AsyncWrite;
 
+use super::pipe::Piped;
 use crate::spare::{Shelf, Spare};
 
 /// Up to this size bytes are copied to those before them: cheaper than one more slice of a write.
@@ -25,10 +26,16 @@ thread_local! {
     static BUFFERS: Spare<Vec<u8>, POOLED> = const { Spare::new() };
 }
 
+/// What lies where it was read.
+enum Part {
+    Bytes(Bytes),
+    Piped(Piped),
+}
+
 /// What waits to be written: `queue` first, then `tail` from `at` on.
 #[derive(Default)]
 pub(crate) struct Out {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Part>,
     tail: Vec<u8>,
     at: usize,
     queued: usize,
@@ -51,14 +58,30 @@ impl Out {
             self.tail().extend_from_slice(&data);
             return;
         }
+        self.queue_tail();
+        self.queued += data.len();
+        self.queue.push_back(Part::Bytes(data));
+    }
+
+    /// Appends a part of a body that lies in a pipe.
+    pub(crate) fn push_piped(&mut self, piped: Piped) {
+        self.queue_tail();
+        self.queued += piped.len();
+        self.queue.push_back(Part::Piped(piped));
+    }
+
+    fn queue_tail(&mut self) {
         if !self.tail.is_empty() {
             let mut tail = Bytes::from(std::mem::take(&mut self.tail));
             tail.advance(std::mem::take(&mut self.at));
             self.queued += tail.len();
-            self.queue.push_back(tail);
+            self.queue.push_back(Part::Bytes(tail));
         }
-        self.queued += data.len();
-        self.queue.push_back(data);
+    }
+
+    /// Whether more may be appended when `most` bytes may wait; of pipes only one.
+    pub(crate) fn has_room(&self, most: usize) -> bool {
+        self.len() < most && !matches!(self.queue.back(), Some(Part::Piped(_)))
     }
 
     /// Bytes that wait.
@@ -83,15 +106,21 @@ impl Out {
     /// Writes until nothing waits.
     pub(crate) fn poll_flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let mut stream = Pin::new(&mut *stream);
-            let written = if self.queue.is_empty() {
-                ready!(stream.poll_write(cx, self.tail.get(self.at..).unwrap_or_default()))?
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let tail = self.tail.get(self.at..).unwrap_or_default();
-                let parts = self.queue.iter().map(|part| &part[..]).chain([tail]);
-                let count = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
-                ready!(stream.as_mut().poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?
+            let written = match (self.queue.front_mut(), &mut *stream) {
+                (None, stream) => {
+                    ready!(Pin::new(stream).poll_write(cx, self.tail.get(self.at..).unwrap_or_default()))?
+                }
+                (Some(Part::Piped(piped)), Stream::Tcp(tcp)) => ready!(piped.poll_write(tcp, cx))?,
+                (Some(Part::Piped(_)), _) => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+                (Some(Part::Bytes(_)), stream) => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let mut count = 0;
+                    for (slice, part) in slices.iter_mut().zip(self.bytes()) {
+                        *slice = IoSlice::new(part);
+                        count += 1;
+                    }
+                    ready!(Pin::new(stream).poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?
+                }
             };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -102,11 +131,24 @@ impl Out {
         Poll::Ready(Ok(()))
     }
 
+    /// What waits in our memory, as far as it can leave in one write.
+    fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        let tail = self.tail.get(self.at..).filter(|_| !self.has_pipe());
+        let queued = self.queue.iter().map_while(|part| match part {
+            Part::Bytes(bytes) => Some(&bytes[..]),
+            Part::Piped(_) => None,
+        });
+        queued.chain(tail)
+    }
+
+    fn has_pipe(&self) -> bool {
+        self.queue.iter().any(|part| matches!(part, Part::Piped(_)))
+    }
+
     /// Takes all that waits, as if it were written.
     #[cfg(any(test, feature = "probe"))]
     pub(crate) fn take_all(&mut self) -> Vec<u8> {
-        let mut all: Vec<u8> = self.queue.iter().flatten().copied().collect();
-        all.extend_from_slice(self.tail.get(self.at..).unwrap_or_default());
+        let all = self.bytes().collect::<Vec<_>>().concat();
         self.written += all.len() as u64;
         self.took(all.len());
         all
@@ -114,11 +156,18 @@ impl Out {
 
     fn took(&mut self, mut written: usize) {
         while let Some(first) = self.queue.front_mut() {
-            let part = first.len().min(written);
-            first.advance(part);
+            let (part, is_over) = match first {
+                Part::Bytes(bytes) => {
+                    let part = bytes.len().min(written);
+                    bytes.advance(part);
+                    (part, bytes.is_empty())
+                }
+                // It has counted by itself.
+                Part::Piped(piped) => (written, piped.len() == 0),
+            };
             self.queued -= part;
             written -= part;
-            if !first.is_empty() {
+            if !is_over {
                 return;
             }
             self.queue.pop_front();

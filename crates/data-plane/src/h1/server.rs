@@ -23,6 +23,7 @@ use super::parse::{self, Facts};
 use super::write::{self, Asked, Framing};
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, JUST_SENT, Late};
+use crate::hop::early::Early;
 use crate::hop::ending::Watching;
 use crate::hop::hand::{Job, Work};
 use crate::hop::station::Station;
@@ -169,7 +170,7 @@ impl Session {
         let (is_head, version) = (request.method == Method::HEAD, request.version);
         let mut work =
             Work::begin(Job { station: self.station.clone(), client: self.client.clone(), request, body: source });
-        let reply = std::future::poll_fn(|cx| match work.poll(cx) {
+        let reply = std::future::poll_fn(|cx| match work.poll(|early| self.tell(early, version), cx) {
             Poll::Ready(reply) => Poll::Ready(Ok(reply)),
             Poll::Pending => self.poll_waiting(cx).map(Err),
         });
@@ -184,6 +185,15 @@ impl Session {
             None if goes_on => After::Next,
             None => After::Close,
         })
+    }
+
+    /// Passes on what came before the answer, to a client that knows of such.
+    fn tell(&self, early: &Early, version: Version) {
+        for answer in early.take(&self.station) {
+            if version == Version::HTTP_11 {
+                write::interim(&mut self.io.borrow_mut().out, &answer);
+            }
+        }
     }
 
     /// Says what is wrong with a head, and ends the connection.
@@ -280,9 +290,15 @@ impl Session {
         room: usize,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, Ended> {
+        let by_pipe = matches!(framing, Framing::Length(_)) && matches!(self.io.borrow().stream, Stream::Tcp(_));
         while let Some(source) = body {
-            if self.io.borrow().out.len() >= room {
+            if !self.io.borrow().out.has_room(room) {
                 break;
+            }
+            if by_pipe && let Some(piped) = source.piped(cx) {
+                self.io.borrow_mut().out.push_piped(piped);
+                body.take_if(|source| source.is_ended());
+                continue;
             }
             let polled = source.poll_frame(cx);
             let out = &mut self.io.borrow_mut().out;

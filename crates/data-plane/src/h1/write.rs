@@ -82,8 +82,7 @@ pub(crate) fn answer<B>(out: &mut Out, answer: &Answer<B>, length: Option<u64>, 
     let Answer { status, fields, .. } = answer;
     let status = *status;
     let tail = out.tail();
-    let reason = status.canonical_reason().unwrap_or("");
-    put(tail, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    put_status(tail, status);
     let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     let bare = status.is_informational() || status == StatusCode::NO_CONTENT;
     let framing = match length {
@@ -118,6 +117,14 @@ pub(crate) fn answer<B>(out: &mut Out, answer: &Answer<B>, length: Option<u64>, 
     }
     put(tail, &[b"\r\n"]);
     (framing, keeps)
+}
+
+/// Writes an interim answer (1xx): its head is all of it.
+pub(crate) fn interim(out: &mut Out, answer: &Answer) {
+    let tail = out.tail();
+    put_status(tail, answer.status);
+    answer.fields.write(|_| false, tail);
+    put(tail, &[b"\r\n"]);
 }
 
 /// Writes a part of a body.
@@ -161,6 +168,11 @@ fn says_close(fields: &Fields) -> bool {
 fn put(tail: &mut Vec<u8>, parts: &[&[u8]]) {
     tail.reserve(parts.iter().map(|part| part.len()).sum());
     parts.iter().for_each(|part| tail.extend_from_slice(part));
+}
+
+fn put_status(tail: &mut Vec<u8>, status: StatusCode) {
+    let reason = status.canonical_reason().unwrap_or("");
+    put(tail, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
 }
 
 fn put_length(tail: &mut Vec<u8>, length: u64) {

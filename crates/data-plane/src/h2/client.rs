@@ -14,6 +14,7 @@ use super::mux::{Mux, Role, Shared};
 use super::wire::Wire;
 use super::{Code, Error};
 use crate::hop::connection::{Ended, Late};
+use crate::hop::early::Early;
 use crate::hop::intake::TryBody;
 use crate::hop::outgoing::Outgoing;
 use crate::hop::timer::Alarm;
@@ -68,7 +69,7 @@ pub(crate) async fn drive(mux: Shared, stream: Stream, limits: &Limits) {
 
 impl Call {
     /// Begins a stream for a request: its head is on its way.
-    pub(crate) fn begin(mux: &Shared, outgoing: &Outgoing) -> Self {
+    pub(crate) fn begin(mux: &Shared, outgoing: &Outgoing<'_>) -> Self {
         let mut this = mux.borrow_mut();
         let id = this.begin(outgoing.head.method == Method::HEAD);
         let body = outgoing.intake.next_try();
@@ -81,12 +82,15 @@ impl Call {
     ///
     /// # Errors
     /// Why there is none, and what that says of the request.
-    pub(crate) async fn answer(mut self) -> Result<Answer<Self>, SendError> {
+    pub(crate) async fn answer(mut self, early: &Early) -> Result<Answer<Self>, SendError> {
         let answer = std::future::poll_fn(|cx| {
             if let Err(cause) = self.pump(cx) {
                 return Poll::Ready(Err(SendError::Client(cause.into())));
             }
-            let polled = self.held.mux.borrow_mut().poll_answer(self.held.id, cx);
+            let mut mux = self.held.mux.borrow_mut();
+            mux.take_interim(self.held.id).into_iter().for_each(|answer| early.came(answer));
+            let polled = mux.poll_answer(self.held.id, cx);
+            drop(mux);
             polled.map_err(|error| self.failed(error))
         });
         Ok(answer.await?.with(self))

@@ -270,6 +270,11 @@ impl Mux {
         Poll::Pending
     }
 
+    /// The interim answers that came since this was asked last.
+    pub(crate) fn take_interim(&mut self, id: u32) -> Vec<Answer> {
+        self.streams.get_mut(&id).map(|stream| std::mem::take(&mut stream.early)).unwrap_or_default()
+    }
+
     /// The next part of a body: what is taken gives its room back to the other side.
     pub(crate) fn poll_data(&mut self, id: u32, cx: &Context<'_>) -> NextFrame<Error> {
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Some(Err(Error::Superseded))) };

@@ -21,6 +21,7 @@ use crate::h1::{Fault, write};
 use crate::hop;
 use crate::hop::body::AnswerBody;
 use crate::hop::connection::{Client, Ended, Late};
+use crate::hop::early::Early;
 use crate::hop::ending::Watching;
 use crate::hop::intake::Source;
 use crate::hop::station::Station;
@@ -188,12 +189,20 @@ async fn serve_stream(job: Box<Job>, alarm: &mut Alarm) {
     let is_head = request.method == Method::HEAD;
     let source = if is_bare { Source::None } else { Source::Http2(RequestBody::new(held.mux.clone(), held.id)) };
     let reply = {
-        let mut work = std::pin::pin!(hop::exchange(station, client.clone(), request, source, alarm));
+        let early = Early::default();
+        let mut work = std::pin::pin!(hop::exchange(station.clone(), client.clone(), request, source, alarm, &early));
         let reply = std::future::poll_fn(|cx| {
             if held.mux.borrow_mut().is_given_up(held.id, cx) {
                 return Poll::Ready(None);
             }
-            work.as_mut().poll(cx).map(Some)
+            let reply = work.as_mut().poll(cx);
+            for Answer { status, fields, .. } in early.take(&station) {
+                held.mux.borrow_mut().write_head(held.id, false, |encoder, out| {
+                    encoder.status(out, status);
+                    encoder.fields(out, &fields);
+                });
+            }
+            reply.map(Some)
         });
         reply.await
     };

@@ -81,8 +81,9 @@ pub(crate) struct Stream {
     pub(super) answer: Option<Answer>,
     /// Whether the head has come.
     pub(super) has_head: bool,
-    /// Interim answers so far.
+    /// Interim answers so far, and those that nobody has taken yet.
     pub(super) interim: u32,
+    pub(super) early: Vec<Answer>,
     pub(super) data: Parts,
     pub(super) trailers: Option<Fields>,
     /// Bytes of the body that are still to come, where its length was told.
@@ -117,6 +118,7 @@ impl Stream {
             answer: None,
             has_head: false,
             interim: 0,
+            early: Vec::new(),
             data: Parts::default(),
             trailers: None,
             expected: None,
@@ -185,7 +187,11 @@ impl Stream {
         if status.is_informational() {
             self.interim += 1;
             let is_sound = !ends && self.interim <= MAX_INTERIM && status != StatusCode::SWITCHING_PROTOCOLS;
-            return if is_sound { Ok(()) } else { Err(Code::PROTOCOL_ERROR) };
+            if !is_sound {
+                return Err(Code::PROTOCOL_ERROR);
+            }
+            self.early.push(answer);
+            return Ok(());
         }
         self.has_head = true;
         let is_bare = self.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

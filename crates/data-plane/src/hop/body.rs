@@ -19,6 +19,7 @@ use super::intake::Intake;
 use super::leave::Leave;
 use super::record::Exchange;
 use crate::h1::Fault;
+use crate::h1::pipe::Piped;
 use crate::message::{Body, Frame, NextFrame};
 use crate::pool::Received;
 use crate::spare::{Shelf, Spare};
@@ -174,6 +175,20 @@ impl Relayed {
         }
     }
 
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        // One that may have to leave is read, for its events.
+        if self.ended || self.leave.is_some() {
+            return None;
+        }
+        let piped = self.upstream.piped(cx)?;
+        self.last = clock::now();
+        self.exchange.sent(piped.len());
+        if self.upstream.is_ended() {
+            self.finish(true);
+        }
+        Some(piped)
+    }
+
     /// The last of an answer that does not come to its end.
     fn break_off(&mut self, reason: Reason, error: BodyError) -> Result<Frame, BodyError> {
         self.exchange.failed(reason);
@@ -274,6 +289,13 @@ impl Body for AnswerBody {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(text) => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
             Kind::Relayed(relayed) => relayed.as_mut().as_mut().map_or(Poll::Ready(None), |relayed| relayed.poll(cx)),
+        }
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        match &mut self.0 {
+            Kind::Empty | Kind::Full(_) => None,
+            Kind::Relayed(relayed) => relayed.as_mut().as_mut()?.piped(cx),
         }
     }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::connection::Client;
+use super::early::Early;
 use super::intake::Source;
 use super::station::Station;
 use super::timer::Alarm;
@@ -35,6 +36,7 @@ pub(crate) struct Job {
 #[derive(Default)]
 struct Desk {
     job: Cell<Option<Job>>,
+    early: Early,
     reply: Cell<Option<Reply>>,
 }
 
@@ -58,10 +60,11 @@ impl Work {
         Self(Some(hand))
     }
 
-    /// Its reply; pending for ever once that was given.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
+    /// Its reply; pending for ever once that was given. What comes before it is given to `tell` first.
+    pub(crate) fn poll(&mut self, tell: impl FnOnce(&Early), cx: &mut Context<'_>) -> Poll<Reply> {
         let Some(hand) = &mut self.0 else { return Poll::Pending };
         let Poll::Pending = hand.work.as_mut().poll(cx);
+        tell(&hand.desk.early);
         let Some(reply) = hand.desk.reply.take() else { return Poll::Pending };
         if let Some(hand) = self.0.take() {
             IDLE.keep(hand);
@@ -76,7 +79,7 @@ async fn work(desk: Rc<Desk>) -> Infallible {
         // Whoever lays a job down polls afterwards: nobody has to be woken.
         let job = poll_fn(|_| desk.job.take().map_or(Poll::Pending, Poll::Ready)).await;
         let Job { station, client, request, body } = job;
-        let reply = exchange(station, client, request, body, &mut alarm).await;
+        let reply = exchange(station, client, request, body, &mut alarm, &desk.early).await;
         desk.reply.set(Some(reply));
     }
 }

@@ -11,6 +11,7 @@ use synego_runtime::clock;
 
 use super::body::BodyError;
 use crate::fields::Fields;
+use crate::h1::pipe::Piped;
 use crate::message::{Body, Frame, NextFrame};
 use crate::spare::{Shelf, Spare};
 use crate::{h1, h2};
@@ -51,6 +52,13 @@ impl Body for Source {
                 error => BodyError::Client(error.into()),
             }),
             Self::Http2(body) => body.poll_frame(cx).map_err(|error| BodyError::Client(error.into())),
+        }
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        match self {
+            Self::Http1(body) => body.piped(cx),
+            Self::None | Self::Http2(_) => None,
         }
     }
 
@@ -248,15 +256,11 @@ impl Inner {
         }
         self.started = true;
         let polled = self.body.poll_frame(cx);
-        let now = clock::now();
         let Poll::Ready(frame) = polled else {
-            self.waiting_since.get_or_insert(now);
+            self.waiting_since.get_or_insert_with(clock::now);
             return Poll::Pending;
         };
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += now.duration_since(since);
-        }
-        self.last = now;
+        self.came();
         match frame {
             None => {
                 self.ended = true;
@@ -273,6 +277,26 @@ impl Inner {
                 self.ended |= self.body.is_ended();
                 Poll::Ready(Some(Ok(frame)))
             }
+        }
+    }
+
+    /// A part that needs not be kept.
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        if self.keeps || self.ended || !self.kept.is_empty() {
+            return None;
+        }
+        let piped = self.body.piped(cx)?;
+        self.came();
+        self.bytes += piped.len() as u64;
+        self.ended |= self.body.is_ended();
+        Some(piped)
+    }
+
+    /// The client has sent something.
+    fn came(&mut self) {
+        self.last = clock::now();
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += self.last.duration_since(since);
         }
     }
 
@@ -316,6 +340,11 @@ impl Body for TryBody {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
         inner.poll(cx)
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        let mut inner = self.intake.as_ref()?.0.borrow_mut();
+        if inner.reader == self.reader { inner.piped(cx) } else { None }
     }
 
     fn is_ended(&self) -> bool {

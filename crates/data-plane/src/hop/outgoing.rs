@@ -8,6 +8,7 @@ use synego_model::{BalanceKind, HashKey, Policy};
 use synego_runtime::clock;
 
 use super::deadline::Deadline;
+use super::early::Early;
 use super::head::Head;
 use super::intake::{Intake, TryBody};
 use super::path;
@@ -18,15 +19,17 @@ use crate::h2::hpack::Encoder;
 use crate::message::Body;
 
 /// A request, ready for any number of tries.
-pub(crate) struct Outgoing {
+pub(crate) struct Outgoing<'a> {
     pub(crate) head: Rc<Head>,
     /// What goes out with every try, but for the time that is left.
     pub(crate) fields: RefCell<Fields>,
     pub(crate) intake: Intake,
     pub(crate) deadline: Deadline,
+    /// Takes what comes before the answer.
+    pub(crate) early: &'a Early,
 }
 
-impl Outgoing {
+impl Outgoing<'_> {
     /// The time for a connection: never longer than what is left of the request.
     pub(crate) fn time_to(&self, connect: Duration, now: Instant) -> Duration {
         let left = self.deadline.ends(self.intake.progress()).map(|end| end.saturating_duration_since(now));

@@ -268,7 +268,7 @@ impl Exchange {
             method: head.map(|head| head.method.as_str()),
             path: head.map(Head::path),
             host: head.map(Head::host),
-            route: self.route.as_deref(),
+            route: self.route.as_deref().filter(|route| !route.is_empty()),
             service: self.service.as_ref().map(ServiceName::as_str),
             endpoint: self.endpoint.as_ref().map(InstanceId::as_str),
             status: self.status,

@@ -72,7 +72,7 @@ pub(crate) async fn send(
     station: &Station,
     limits: &Limits,
     way: &Way,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     exchange: &mut Exchange,
     alarm: &mut Alarm,
 ) -> Result<Sent, Refusal> {
@@ -124,7 +124,7 @@ async fn pick(
     station: &Station,
     limits: &Limits,
     way: &Way,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     tried: &[Slot],
 ) -> Result<Try, Refusal> {
     let mut began = clock::now();
@@ -179,7 +179,7 @@ fn not_picked(error: &PickError, service: &Service) -> Refusal {
 async fn attempt(
     station: &Station,
     limits: &Limits,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     picked: &Try,
     whom: &Whom<'_>,
     alarm: &mut Alarm,
@@ -225,7 +225,7 @@ async fn attempt(
 /// Waits for an answer while the limits of the request hold.
 async fn in_time<F: Future>(
     mut answer: Pin<&mut F>,
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     began: Instant,
     alarm: &mut Alarm,
 ) -> Result<F::Output, Lapse> {
@@ -252,7 +252,7 @@ async fn in_time<F: Future>(
 
 /// An answer that keeps to the rules: no upgrade unasked, no head beyond the limits.
 fn checked(
-    outgoing: &Outgoing,
+    outgoing: &Outgoing<'_>,
     answer: Answer<Received>,
     limits: &Limits,
     whom: &Whom<'_>,
@@ -271,7 +271,7 @@ fn checked(
 }
 
 /// Whether another try is right, allowed, and affordable.
-fn may_repeat(fate: Fate, way: &Way, outgoing: &Outgoing, tries: usize) -> bool {
+fn may_repeat(fate: Fate, way: &Way, outgoing: &Outgoing<'_>, tries: usize) -> bool {
     let To::Service(service) = &way.to else { return false };
     let now = clock::now();
     let in_time = outgoing.deadline.ends(outgoing.intake.progress()).is_none_or(|end| end > now);

@@ -180,13 +180,13 @@ fn connect(target: &Rc<Target>, limits: &Limits, limit: Duration) -> watch::Rece
 }
 
 impl Ready {
-    pub(super) async fn send(self, outgoing: &Outgoing) -> Result<message::Answer<Answer>, SendError> {
+    pub(super) async fn send(self, outgoing: &Outgoing<'_>) -> Result<message::Answer<Answer>, SendError> {
         if !self.connection.mux.borrow().takes_streams() {
             return Err(SendError::Unsent);
         }
         let call = Call::begin(&self.connection.mux, outgoing);
         let open = Lease { connection: self.connection, target: self.target };
-        let answer = call.answer().await?;
+        let answer = call.answer(outgoing.early).await?;
         Ok(answer.map(|call| Answer { call, _open: open }))
     }
 }

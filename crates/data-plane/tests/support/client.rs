@@ -132,6 +132,17 @@ pub async fn send(address: SocketAddr, request: Request<Body>) -> Got {
     Client1::to(address).await.send(request).await.expect("an answer")
 }
 
+/// A raw answer without the interim ones (1xx) before it.
+pub fn without_interim(answer: &str) -> &str {
+    let mut rest = answer;
+    while (100..200).contains(&status_of(rest))
+        && let Some((_, next)) = rest.split_once("\r\n\r\n")
+    {
+        rest = next;
+    }
+    rest
+}
+
 /// Sends raw bytes and reads until the other side closes, at most five seconds.
 pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a connection");

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synego_model::text::nearest;
+use synego_model::text::{self, nearest};
+use synego_model::{RestartSpec, RestartWhen};
 
 use super::Whole;
 use crate::keys::shape::number;
@@ -10,8 +11,21 @@ use crate::problems::{Problem, Problems};
 use crate::tree::{Entry, Kind, Node};
 
 /// Keys that only a process of ours has.
-pub(crate) const OF_A_PROCESS: &[&str] =
-    &["build", "cwd", "env", "env_file", "instances", "port", "ready", "after", "watch", "reload"];
+pub(crate) const OF_A_PROCESS: &[&str] = &[
+    "build",
+    "cwd",
+    "env",
+    "env_file",
+    "instances",
+    "port",
+    "ready",
+    "after",
+    "watch",
+    "reload",
+    "restart",
+    "memory",
+    "cpu",
+];
 
 pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
     for service in whole.services() {
@@ -19,6 +33,7 @@ pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
         port(service, problems);
         nothing_moves(service, problems);
         found(service, problems);
+        waits(service, problems);
         variables(service, problems);
         labels(service, problems);
         uses(whole, service, problems);
@@ -84,6 +99,24 @@ fn nothing_moves(service: &Entry, problems: &mut Problems) {
         .expected("expected `max_surge` or `max_unavailable` above 0")
         .help("leave `max_surge` out (1), or write `max_unavailable: 1`");
         problems.error(reload.span, problem);
+    }
+}
+
+/// A wait that is longer than the longest.
+fn waits(service: &Entry, problems: &mut Problems) {
+    let Some(restart) = service.value.get("restart") else { return };
+    let time = |key: &str| restart.get(key).and_then(Node::text).and_then(crate::value::duration);
+    let usual = RestartSpec::default();
+    let (first, longest) = (time("backoff").unwrap_or(usual.backoff), time("max").unwrap_or(usual.max));
+    if first > longest {
+        let (first, longest) = (text::duration(first), text::duration(longest));
+        let problem = Problem::new(
+            "contradiction",
+            format!("the first wait before a restart ({first}) is longer than the longest ({longest})"),
+        )
+        .expected(format!("expected `backoff` at most {longest}"))
+        .help(format!("write `max: {first}` or more, or a smaller `backoff`"));
+        problems.error(restart.span, problem);
     }
 }
 
@@ -258,7 +291,11 @@ fn circle(way: &[(&str, usize)], waits: &BTreeMap<&str, Vec<(&str, &Node)>>, pro
 fn lone(whole: &Whole<'_>, problems: &mut Problems) {
     let tcp = |service: &&Entry| service.value.get("protocol").and_then(Node::text) == Some("tcp");
     let runs = |service: &&Entry| service.value.get("run").or_else(|| service.value.get("address")).is_some();
-    let faced: Vec<&Entry> = whole.services().filter(runs).filter(|service| !tcp(service)).collect();
+    let job = |service: &&Entry| {
+        let when = service.value.get("restart").and_then(|restart| restart.get("when"));
+        when.and_then(Node::text) == Some(RestartWhen::Never.word())
+    };
+    let faced: Vec<&Entry> = whole.services().filter(runs).filter(|service| !tcp(service) && !job(service)).collect();
     let [first, second, ..] = faced.as_slice() else { return };
     if faced.iter().any(|service| service.value.entry("routes").is_some() || service.value.has_bad()) {
         return;

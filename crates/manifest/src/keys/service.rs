@@ -65,7 +65,14 @@ static OWN_KEYS: &[Key] = &[
         "places it answers; `[]` keeps it inside; without the key the service says them itself, and a lone one gets `/`",
     ),
     key("uses", &USES, "[]", Live, "uses: [users]", "services and resources it calls"),
-    key("after", &NAMES, "[]", NextStart, "after: [migrate]", "services that must be ready before it starts"),
+    key(
+        "after",
+        &NAMES,
+        "[]",
+        NextStart,
+        "after: [migrate]",
+        "services that must be ready, jobs that must be done, before it starts",
+    ),
 ];
 
 /// Keys that `defaults` can say for all.
@@ -136,13 +143,18 @@ static COMMON_KEYS: &[Key] = &[
         "always",
         Live,
         "restart: never",
-        "when it is started again; `never` is a job",
-    )
-    .later(),
+        "after which ends it is started again; `never` is a job",
+    ),
     key("stop", &Shape::Map(&STOP), "25s", Live, "stop: 60s", "how it is ended"),
-    key("memory", &Shape::Size { min: 1 << 20, max: 1 << 44 }, "", Roll, "memory: 512MiB", "over it, it is restarted")
-        .later(),
-    key("cpu", &Shape::Cores, "", Roll, "cpu: 0.5", "cores it may use").later(),
+    key(
+        "memory",
+        &Shape::Size { min: 1 << 20, max: 1 << 44 },
+        "",
+        Roll,
+        "memory: 512MiB",
+        "what each instance may have with all it starts; over it, it is restarted",
+    ),
+    key("cpu", &Shape::Cores, "", Roll, "cpu: 0.5", "cores that each instance may use"),
     key("files", &Shape::Count { min: 16, max: 10_000_000, words: &[] }, "", Roll, "files: 65536", "files it may open")
         .later(),
     key("watch", &Shape::Map(&WATCH), "", Live, "watch: [\"src/**\"]", "files whose change reloads it"),

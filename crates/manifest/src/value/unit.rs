@@ -117,6 +117,14 @@ pub(crate) fn size(text: &str) -> Option<u64> {
     amount(text, SIZE)
 }
 
+/// The thousandths of a core of a text that was checked; at least one.
+pub(crate) fn milli_cores(text: &str) -> Option<u32> {
+    let cores = text.parse::<f64>().ok().filter(|cores| *cores > 0.0 && *cores <= 1_024.0)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and 1,024,000")]
+    let milli = (cores * 1_000.0).round() as u32;
+    Some(milli.max(1))
+}
+
 fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (amount, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
@@ -144,6 +152,7 @@ mod tests {
         }
         assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
         assert_eq!(size("64KiB"), Some(65_536));
+        assert_eq!((milli_cores("0.5"), milli_cores("2"), milli_cores("0.0001")), (Some(500), Some(2_000), Some(1)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synego_model::ReadySpec;
 use synego_model::gateway::{GatewaySpec, Listen, ListenProtocol, SpaPlace, StaticPlace};
-use synego_model::process::ServiceAddress;
+use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_nginx::{NginxBinary, NginxConfig};
 use synego_runtime::Stopper;
 use synego_runtime::logs::LineWriter;
@@ -72,7 +72,7 @@ impl Edge {
         synego_nginx::update(&binary, &config, &prefix, None).await.expect("a configuration that nginx takes");
         let address = config.gateway.listen.first().map(|listen| ServiceAddress::Tcp(listen.address));
         let spec = ProcessSpec {
-            ready: ReadySpec { by: None, within: LONG },
+            ready: ReadySpec { by: Some(ReadyBy::Port), within: LONG },
             address,
             stop_by: StopBy::Quit,
             restart: RestartPolicy::never(),

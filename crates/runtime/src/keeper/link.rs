@@ -16,6 +16,11 @@ use crate::tasks;
 
 pub(super) static LINK: OnceLock<Link> = OnceLock::new();
 
+/// A start that was asked for: its key, and who asked.
+type Asked = (String, oneshot::Sender<Result<Kept, String>>);
+/// Where the end of a process is told.
+type Told = watch::Sender<Option<Exit>>;
+
 /// The way to the keeper.
 pub(super) struct Link {
     pub(super) socket: OwnedFd,
@@ -26,8 +31,9 @@ pub(super) struct Link {
     pub(super) told: Mutex<Vec<String>>,
     pub(super) inherited: Mutex<BTreeMap<String, Inherited>>,
     pub(super) tickets: AtomicU64,
-    pub(super) starts: Mutex<HashMap<u64, (String, oneshot::Sender<Result<Kept, String>>)>>,
-    pub(super) exits: Mutex<HashMap<(String, u32), watch::Sender<Option<Exit>>>>,
+    pub(super) starts: Mutex<HashMap<u64, Asked>>,
+    /// By key and process id.
+    pub(super) exits: Mutex<HashMap<(String, u32), Told>>,
     pub(super) phase: watch::Sender<Phase>,
     /// How much of it only one part can have.
     pub(super) shares: watch::Sender<usize>,
@@ -85,8 +91,13 @@ pub(super) fn connect(keeper: u32) -> io::Result<()> {
     let link = LINK.get_or_init(|| link);
     tasks::thread("keeper-link", tasks::Kind::Critical, move || {
         // The end of the keeper is the end of this process, by the kernel.
-        while let Ok(Some((message, _))) = message::recv::<ToPart>(link.socket.as_fd(), true) {
-            link.told(message);
+        loop {
+            match message::recv::<ToPart>(link.socket.as_fd(), true) {
+                Ok(Some((message, _))) => link.told(message),
+                // A word that this version does not know.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Ok(None) | Err(_) => return,
+            }
         }
     })?;
     Ok(())

@@ -58,6 +58,10 @@ pub(super) enum Who {
 
 /// Runs the keeper to the end of its last part; returns the exit code.
 pub(super) fn run() -> ExitCode {
+    // What services leave behind becomes ours, is found by the part that supervises them, and is collected when it dies.
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        say(&format!("warning: processes that leave their parent cannot be followed: {error}"));
+    }
     // Before anything else: until then a signal ends this process.
     let started = Signals::listen().and_then(|signals| Ok((signals, state::take_up()?)));
     match started {
@@ -291,6 +295,8 @@ impl Keeper {
         match message::recv(socket.as_fd(), false) {
             Ok(Some(found)) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            // A word that this version does not know.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => self.next_of(who),
             // What follows from its end is decided once it is collected.
             Ok(None) | Err(_) => {
                 part.socket = None;

@@ -76,8 +76,9 @@ impl Store {
 
     /// A process has ended: its key, when it is one of these.
     pub(super) fn ended(&mut self, pid: u32, exit: Exit) -> Option<String> {
-        let (key, process) = (self.entries.iter_mut())
-            .find_map(|(key, held)| Some((key, held.process.as_mut().filter(|process| process.pid == pid)?)))?;
+        let (key, process) = (self.entries.iter_mut()).find_map(|(key, held)| {
+            Some((key, held.process.as_mut().filter(|process| process.pid == pid && process.exit.is_none())?))
+        })?;
         process.exit = Some(exit);
         Some(key.clone())
     }

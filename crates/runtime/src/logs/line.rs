@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,13 +59,16 @@ enum Message {
 /// Writes lines without ever making the caller wait. Cheap to clone; the thread ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct LineWriter {
-    queue: Option<SyncSender<Message>>,
+    /// Bounded by the count beside it: a bounded channel takes all of its memory at once.
+    queue: Option<Sender<Message>>,
     counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     dropped: AtomicU64,
+    /// Lines that wait.
+    waiting: AtomicUsize,
     /// Bytes of long lines that wait.
     long: AtomicUsize,
 }
@@ -90,7 +93,7 @@ impl LineWriter {
 
     pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let counts = Arc::new(Counts::default());
-        let (queue, lines) = sync_channel(QUEUE);
+        let (queue, lines) = channel();
         let of_thread = counts.clone();
         tasks::thread("log", tasks::Kind::Connection, move || write_all(&lines, sink, &of_thread))?;
         Ok(Self { queue: Some(queue), counts })
@@ -112,14 +115,11 @@ impl LineWriter {
     pub fn write_as(&self, level: Level, kind: Kind, text: String) {
         let Some(queue) = &self.queue else { return };
         let long = if text.len() > LONG { text.len() } else { 0 };
-        let waiting = if long > 0 { self.counts.long.fetch_add(long, Ordering::Relaxed) } else { 0 };
-        let is_lost = waiting + long > LONG_QUEUE && waiting > 0
-            || matches!(queue.try_send(Message::Line(Line { level, kind, text })), Err(TrySendError::Full(_)));
-        if is_lost {
-            if long > 0 {
-                self.counts.long.fetch_sub(long, Ordering::Relaxed);
-            }
-            self.counts.lose(1);
+        if !self.counts.begin(long) {
+            return self.counts.lose(1);
+        }
+        if queue.send(Message::Line(Line { level, kind, text })).is_err() {
+            self.counts.end(long);
         }
     }
 
@@ -139,31 +139,17 @@ impl LineWriter {
     pub fn flush(&self, within: Duration) {
         let Some(queue) = &self.queue else { return };
         let (done, written) = sync_channel(1);
-        let began = clock::now();
-        let mut message = Message::Flush(done);
-        while let Err(TrySendError::Full(again)) = queue.try_send(message) {
-            if clock::now().duration_since(began) >= within {
-                return;
-            }
-            message = again;
-            std::thread::sleep(Duration::from_millis(1));
+        if queue.send(Message::Flush(done)).is_ok() {
+            // An end of the time is no failure of the caller's: what is left is written later, if at all.
+            let _in_time = written.recv_timeout(within);
         }
-        // An end of the time is no failure of the caller's: what is left is written later, if at all.
-        let _in_time = written.recv_timeout(within.saturating_sub(clock::now().duration_since(began)));
     }
 
     /// Opens the file anew: an outside program may have moved it away.
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
-            let mut message = Message::Reopen;
-            // Bounded: a writer that is behind makes room within moments, or its disk hangs and nothing helps.
-            for _ in 0..50 {
-                match queue.try_send(message) {
-                    Err(TrySendError::Full(again)) => message = again,
-                    Ok(()) | Err(TrySendError::Disconnected(_)) => return,
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            // A thread that has ended has no file open.
+            let _over = queue.send(Message::Reopen);
         }
     }
 
@@ -204,6 +190,25 @@ pub fn count_dropped(lines: u64) {
 }
 
 impl Counts {
+    /// A line comes to wait, with so many bytes where it is a long one; false when there is no room for it.
+    fn begin(&self, long: usize) -> bool {
+        let lines = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let bytes = if long > 0 { self.long.fetch_add(long, Ordering::Relaxed) } else { 0 };
+        let fits = lines < QUEUE && (bytes == 0 || bytes + long <= LONG_QUEUE);
+        if !fits {
+            self.end(long);
+        }
+        fits
+    }
+
+    /// A line waits no longer.
+    fn end(&self, long: usize) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if long > 0 {
+            self.long.fetch_sub(long, Ordering::Relaxed);
+        }
+    }
+
     fn lose(&self, lines: u64) {
         self.dropped.fetch_add(lines, Ordering::Relaxed);
         count_dropped(lines);
@@ -294,9 +299,7 @@ impl Batch {
     fn take(&mut self, message: Message, sink: &mut Sink, counts: &Counts) {
         match message {
             Message::Line(line) => {
-                if line.text.len() > LONG {
-                    counts.long.fetch_sub(line.text.len(), Ordering::Relaxed);
-                }
+                counts.end(if line.text.len() > LONG { line.text.len() } else { 0 });
                 self.push(sink, line);
             }
             Message::Flush(done) => self.flushes.push(done),

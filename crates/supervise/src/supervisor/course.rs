@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
-use synego_model::{Cause, Reason};
-use synego_runtime::{Stop, clock, keeper, tasks};
+use synego_model::{Cause, Reason, RestartWhen};
+use synego_runtime::keeper::{self, Holding};
+use synego_runtime::{Stop, clock, tasks};
 use tokio::sync::{broadcast, watch};
 
 use super::Orders;
 use super::watch_process::{End, Failure};
 use crate::build;
-use crate::keep::{self, Adopted};
+use crate::keep::{self, Adopted, Over};
 use crate::output::{Level, OutputSink};
+use crate::readiness::Proof;
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
@@ -59,11 +61,12 @@ impl Course {
             // It is counted on when it is taken up.
             starts: note.starts.saturating_sub(1),
             restarts: spec.restarts.max(note.restarts),
-            cause: (!note.ready).then(|| cause(Reason::Starting, "")),
+            cause: (!note.ready).then(|| cause(Reason::Starting, what_starts(&spec))),
             exit: None,
             last_lines: Vec::new(),
             status: String::new(),
             memory_bytes: 0,
+            caps: String::new(),
             cpu_cores: None,
         };
         let (state, listening) = watch::channel(first);
@@ -74,7 +77,16 @@ impl Course {
     }
 
     /// Goes on until it is told to end, or the policy says that an end is the last.
-    pub(super) async fn run(mut self) -> ExitOutcome {
+    ///
+    /// Also returns what tells the next part of this program that it is over, where that does not follow from an order.
+    pub(super) async fn run(mut self) -> (ExitOutcome, Option<Holding>) {
+        if let Some(over) = self.spec.keep.as_deref().and_then(Over::left) {
+            let (exit, name) = (over.exit(), self.spec.keep.as_deref().unwrap_or_default());
+            let held = over.hold(name);
+            self.set(|state| over.show(state));
+            self.tell(ProcessEvent::Stopped { exit });
+            return (exit, held);
+        }
         loop {
             self.set(|state| state.starts += 1);
             let adopted = self.adopted.take();
@@ -87,23 +99,46 @@ impl Course {
             let last = match end {
                 End::Told(exit) => Some((exit, None)),
                 End::Again => None,
-                End::Failed(failure) if !self.spec.restart.again || self.is_on_trial() => {
-                    self.set(|state| state.last_lines.clone_from(&failure.last_lines));
-                    Some((failure.exit.unwrap_or(ExitOutcome::NONE), Some(cause(failure.reason, &failure.message))))
-                }
+                End::Failed(failure) if self.is_last(&failure) => Some(self.over(failure)),
                 End::Failed(failure) => self.back_off(failure).await.map(|exit| (exit, None)),
             };
             if let Some((exit, cause)) = last {
+                let over = cause.is_some().then(|| Over::of(&self.state.borrow(), exit, cause.as_ref()));
+                let held = over.zip(self.spec.keep.as_deref()).and_then(|(over, name)| over.hold(name));
                 self.set(|state| {
                     (state.phase, state.pid, state.exit, state.cause) = (Phase::Stopped, 0, Some(exit), cause)
                 });
                 self.tell(ProcessEvent::Stopped { exit });
                 tracing::info!(instance = self.spec.name, outcome = %exit, killed = exit.killed, "process over");
-                return exit;
+                return (exit, held);
             }
             // A start that was ordered is no sign of trouble.
             self.set(|state| state.restarts += u32::from(has_failed));
         }
+    }
+
+    /// Whether it is not started again after this.
+    fn is_last(&mut self, failure: &Failure) -> bool {
+        if let Some(policy) = self.orders.borrow().policy.clone() {
+            self.backoff.set(policy);
+        }
+        // One that was not ready in time did not end by itself, whatever code it ended with.
+        let exit = failure.exit.filter(|_| failure.reason == Reason::ProcessExited);
+        self.backoff.policy().is_last(exit) || self.is_on_trial()
+    }
+
+    /// The last end: as it should be, or a failure that is kept with its last lines.
+    fn over(&self, failure: Failure) -> (ExitOutcome, Option<Cause>) {
+        let exit = failure.exit.unwrap_or(ExitOutcome::NONE);
+        let is_job = self.backoff.policy().when != RestartWhen::Always && !self.is_on_trial();
+        let why = if failure.reason == Reason::ProcessExited && exit.is_done() && is_job {
+            cause(Reason::JobDone, "exit 0")
+        } else {
+            cause(failure.reason, &failure.message)
+        };
+        self.set(|state| state.last_lines.clone_from(&failure.last_lines));
+        self.tell(ProcessEvent::Exited { exit, last_lines: failure.last_lines, restart_in: None });
+        (exit, Some(why))
     }
 
     /// What comes before a start: the build, once for each generation, and a free port.
@@ -139,7 +174,8 @@ impl Course {
             times => failure.message.replacen(": ", &format!(", {times} times: "), 1),
         };
         let was_loop = self.state.borrow().phase == Phase::CrashLoop;
-        let reason = if next.is_loop && failure.exit.is_some() { Reason::CrashLoop } else { failure.reason };
+        let is_crash = failure.exit.is_some() && failure.reason != Reason::OutOfMemory;
+        let reason = if next.is_loop && is_crash { Reason::CrashLoop } else { failure.reason };
         let phase = if next.is_loop { Phase::CrashLoop } else { Phase::Backoff };
         tracing::warn!(instance = self.spec.name, reason = %reason, cause = message, again_in_ms = wait.as_millis(), "process failed");
         self.set(|state| {
@@ -211,6 +247,11 @@ impl Course {
         // Nobody may be listening.
         let _listeners = self.events.send(event);
     }
+}
+
+/// What people are told while it starts.
+pub(super) fn what_starts(spec: &ProcessSpec) -> &'static str {
+    if Proof::of(spec) == Proof::Done { "the job runs" } else { "" }
 }
 
 pub(super) fn cause(reason: Reason, message: &str) -> Cause {

@@ -9,23 +9,26 @@ use synego_model::process::{ReadyBy, ServiceAddress};
 use synego_runtime::{clock, keeper};
 use tokio::sync::watch;
 
-use super::course::{Course, Told, cause};
+use super::course::{Course, Told, cause, what_starts};
+use crate::caps::{self, Held};
 use crate::capture::Capture;
 use crate::environment;
 use crate::keep::{self, Adopted, Keep, Note};
-use crate::launch::launch;
+use crate::launch::launch_held;
 use crate::leader::Leader;
 use crate::listening;
 use crate::notify::{NotifySocket, Said};
 use crate::probe::ProbeContext;
 use crate::readiness::{self, Proof};
-use crate::stat::{self, Usage};
+use crate::stat;
 use crate::state::{ExitOutcome, Phase, ProcessEvent};
 
 /// Time between looks at the kernel's view of the process.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time for the rest of a group whose leader ended by itself.
 const REST_GRACE: Duration = Duration::from_secs(1);
+/// Time for a process that has too much memory to end by itself; less, if it takes still more.
+const OVER_GRACE: Duration = Duration::from_secs(5);
 /// Time for the last lines of an ended process.
 const LAST_LINES_WITHIN: Duration = Duration::from_millis(300);
 
@@ -71,6 +74,8 @@ impl Failure {
 enum Happened {
     Exited(ExitOutcome),
     NotReady,
+    /// It has so much memory; bytes.
+    OverMemory(u64),
     Told(Told),
     Left,
 }
@@ -83,7 +88,8 @@ impl Course {
         let started = match adopted {
             Some(adopted) => Ok(self.take_up(adopted)),
             None => {
-                self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, ""))));
+                let what = what_starts(&self.spec);
+                self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, what))));
                 self.start().await
             }
         };
@@ -91,10 +97,10 @@ impl Course {
             Ok(started) => started,
             Err(message) => return End::Failed(Failure::before_start(Reason::StartFailed, message)),
         };
-        let Started { mut leader, capture, notify, proof, context, mut note } = started;
+        let Started { mut leader, mut held, capture, notify, proof, context } = started;
         let began = clock::now();
         let (last_look, status) = (watch::Sender::new(String::new()), watch::Sender::new(String::new()));
-        let mut ready_at: Option<Instant> = note.ready.then_some(began);
+        let mut ready_at: Option<Instant> = leader.was_ready().then_some(began);
         let mut looks = Looks::new(leader.pid());
 
         let happened = {
@@ -114,10 +120,9 @@ impl Course {
                     () = &mut ready, if ready_at.is_none() => {
                         let now = clock::now();
                         ready_at = Some(now);
-                        note.ready = true;
-                        leader.note(&note);
+                        leader.became_ready();
                         self.became_ready(now.duration_since(began));
-                        self.look(&mut looks, true);
+                        self.look(&mut looks, &mut leader, &mut held, true);
                     }
                     () = &mut limit, if ready_at.is_none() => break Happened::NotReady,
                     Ok(()) = said.changed() => {
@@ -125,7 +130,11 @@ impl Course {
                         self.set(|state| state.status = text);
                     }
                     words = next_words(notify.as_ref()), if ready_at.is_some() => self.hear(words),
-                    _ = ticks.tick() => self.look(&mut looks, ready_at.is_some()),
+                    _ = ticks.tick() => {
+                        if let Some(used) = self.look(&mut looks, &mut leader, &mut held, ready_at.is_some()) {
+                            break Happened::OverMemory(used);
+                        }
+                    }
                 }
             }
         };
@@ -139,11 +148,35 @@ impl Course {
                 std::future::pending().await
             }
             Happened::Exited(exit) => {
+                let was_short = is_kill(exit) && held.kernel_killed();
                 leader.sweep(self.spec.grace.min(REST_GRACE)).await;
                 let last = capture.finish(LAST_LINES_WITHIN).await;
-                let message = format!("{exit}{}", last.reason());
+                let (reason, message) = if was_short {
+                    let message = format!("{exit} by the kernel, for want of memory{}", last.reason());
+                    (Reason::OutOfMemory, message)
+                } else {
+                    (Reason::ProcessExited, format!("{exit}{}", last.reason()))
+                };
                 let (exit, last_lines) = (Some(exit), last.all());
-                End::Failed(Failure { reason: Reason::ProcessExited, message, exit, pid, ready_for, last_lines })
+                End::Failed(Failure { reason, message, exit, pid, ready_for, last_lines })
+            }
+            Happened::OverMemory(used) => {
+                let cap = held.watched().unwrap_or(used);
+                let message = format!("it has {}, and may have {}", whole_mib(used), synego_model::text::size(cap));
+                self.set(|state| state.cause = Some(cause(Reason::OutOfMemory, &message)));
+                tracing::warn!(instance = self.spec.name, pid, used, cap, "process has too much memory");
+                self.set(|state| state.phase = Phase::Stopping);
+                let cut = async {
+                    tokio::select! {
+                        () = self.stop.cut() => {}
+                        () = grows_far(pid, cap) => {}
+                    }
+                };
+                let exit = leader.end(self.spec.stop_by, self.spec.grace.min(OVER_GRACE), cut).await;
+                let last = capture.finish(LAST_LINES_WITHIN).await;
+                let (message, last_lines) = (format!("{message}{}", last.reason()), last.all());
+                let exit = Some(exit);
+                End::Failed(Failure { reason: Reason::OutOfMemory, message, exit, pid, ready_for, last_lines })
             }
             Happened::NotReady => {
                 self.tell(ProcessEvent::NotReadyInTime);
@@ -186,23 +219,25 @@ impl Course {
         let unix_ms = clock::unix_ms();
         let note = {
             let state = self.state.borrow();
-            let path = notify.as_ref().map(|notify| notify.path().to_owned());
+            let notify = notify.as_ref().map(|notify| notify.path().to_owned());
             let (starts, restarts) = (state.starts, state.restarts);
-            Note { started_unix_ms: unix_ms, ready: false, notify: path, starts, restarts }
+            Note { started_unix_ms: unix_ms, notify, starts, restarts, ..Note::default() }
         };
         let keep = spec.keep.as_deref().map(keep::key);
-        let keep = keep.map(|key| Keep { key, note: note.clone(), notify: notify.as_ref() });
-        let (leader, pipes) = launch(&spec.command, &spec.cwd, &env, keep).await?;
+        let keep = keep.map(|key| Keep { key, note, notify: notify.as_ref() });
+        let hold = |pid, mark: &str| Held::hold(spec.caps, &self.group(mark), pid);
+        let (leader, held, pipes) = launch_held(&spec.command, &spec.cwd, &env, keep, hold).await?;
         let pid = leader.pid();
         let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
         self.set(|state| {
             (state.pid, state.started_unix_ms) = (pid, unix_ms);
             (state.status, state.memory_bytes, state.cpu_cores) = (String::new(), 0, None);
+            held.words().clone_into(&mut state.caps);
         });
         self.tell(ProcessEvent::Started { pid, unix_ms });
         tracing::info!(instance = spec.name, pid, command = %spec.command, "process started");
         let context = self.context(env);
-        Ok(Started { leader, capture, notify, proof, context, note })
+        Ok(Started { leader, held, capture, notify, proof, context })
     }
 
     /// Goes on with a process that a former part of this program started.
@@ -214,8 +249,15 @@ impl Course {
         let env = environment::of(spec).unwrap_or_else(|_| spec.env.clone());
         let capture = Capture::begin(pipes, leader.pid(), false, &self.output, pattern);
         tracing::info!(instance = spec.name, pid = leader.pid(), ready = note.ready, "process taken over");
+        let held = Held::again(spec.caps, &self.group(&note.mark));
+        self.set(|state| held.words().clone_into(&mut state.caps));
         let context = self.context(env);
-        Started { leader, capture, notify, proof: Proof::of(spec), context, note }
+        Started { leader, held, capture, notify, proof: Proof::of(spec), context }
+    }
+
+    /// The name of the control group of a start.
+    fn group(&self, mark: &str) -> String {
+        format!("{}-{mark}", self.spec.name)
     }
 
     fn pattern(&self) -> Result<Option<Regex>, String> {
@@ -270,9 +312,9 @@ impl Course {
         }
     }
 
-    /// Takes the kernel's view: stopped or not, memory, CPU.
-    fn look(&self, looks: &mut Looks, was_ready: bool) {
-        let Some(stat) = stat::of(looks.pid) else { return };
+    /// Takes the kernel's view: stopped or not, memory, CPU. How much memory it has, if that is too much.
+    fn look(&self, looks: &mut Looks, leader: &mut Leader, held: &mut Held, was_ready: bool) -> Option<u64> {
+        let stat = stat::of(looks.pid)?;
         let phase = self.state.borrow().phase;
         if stat.is_paused() && !looks.is_paused {
             looks.is_paused = true;
@@ -288,23 +330,30 @@ impl Course {
                 state.cause = (!was_ready).then(|| cause(Reason::Starting, ""));
             });
         }
-        if let Some((memory, cores)) = looks.usage() {
+        if held.watched().is_none() && !looks.are_due() {
+            return None;
+        }
+        let all = leader.all();
+        let resident = all.iter().map(|found| found.memory_bytes).sum();
+        if looks.are_due() {
+            let cores = looks.cores(all.iter().map(|found| found.cpu_ticks).sum());
             // No news worth waking anyone for.
             self.state.send_if_modified(|state| {
-                (state.memory_bytes, state.cpu_cores) = (memory, cores.or(state.cpu_cores));
+                (state.memory_bytes, state.cpu_cores) = (resident, cores.or(state.cpu_cores));
                 false
             });
         }
+        held.look(&all, resident)
     }
 }
 
 struct Started {
     leader: Leader,
+    held: Held,
     capture: Capture,
     notify: Option<NotifySocket>,
     proof: Proof,
     context: Option<ProbeContext>,
-    note: Note,
 }
 
 async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
@@ -318,7 +367,7 @@ async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
 struct Looks {
     pid: u32,
     is_paused: bool,
-    last: Option<(Instant, Usage)>,
+    last: Option<(Instant, u64)>,
 }
 
 impl Looks {
@@ -326,18 +375,39 @@ impl Looks {
         Self { pid, is_paused: false, last: None }
     }
 
-    /// Memory, and CPU over the time since the last look; at most once a second.
-    fn usage(&mut self) -> Option<(u64, Option<f64>)> {
-        let now = clock::now();
-        if self.last.is_some_and(|(at, _)| now.duration_since(at) < 2 * LOOK - LOOK / 5) {
-            return None;
-        }
-        let usage = stat::usage(self.pid)?;
-        let cores = self.last.map(|(at, before)| {
-            let ticks = usage.cpu_ticks.saturating_sub(before.cpu_ticks) as f64;
-            ticks / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
-        });
-        self.last = Some((now, usage));
-        Some((usage.memory_bytes, cores))
+    /// Whether figures are taken: at most once a second.
+    fn are_due(&self) -> bool {
+        self.last.is_none_or(|(at, _)| clock::now().duration_since(at) >= 2 * LOOK - LOOK / 5)
     }
+
+    /// CPU over the time since the last look, of which all together used so many ticks until now.
+    fn cores(&mut self, ticks: u64) -> Option<f64> {
+        let now = clock::now();
+        let cores = self.last.map(|(at, before)| {
+            let used = ticks.saturating_sub(before) as f64;
+            used / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
+        });
+        self.last = Some((now, ticks));
+        cores
+    }
+}
+
+/// Whether it was killed, or passes on that what it started was.
+fn is_kill(exit: ExitOutcome) -> bool {
+    !exit.killed && (exit.signal == Some(9) || exit.code == Some(137))
+}
+
+/// Returns when the process has so much memory that no more can be waited for.
+async fn grows_far(pid: u32, cap: u64) {
+    loop {
+        if stat::usage(pid).is_some_and(|usage| caps::is_far(usage.memory_bytes, cap)) {
+            return;
+        }
+        tokio::time::sleep(LOOK / 10).await;
+    }
+}
+
+/// As people read it.
+fn whole_mib(bytes: u64) -> String {
+    synego_model::text::size(bytes.div_ceil(1 << 20) << 20)
 }

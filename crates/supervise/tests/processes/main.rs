@@ -2,6 +2,8 @@
 #![expect(clippy::expect_used, reason = "a failed test panics")]
 
 mod common;
+mod jobs;
+mod memory;
 mod orphans;
 mod output;
 mod probes;

@@ -69,6 +69,7 @@ impl From<&Announcement> for pb::Announced {
             sdk: said.sdk.clone(),
             handler: said.handlers.clone(),
             listens: said.listens.clone(),
+            caps: said.caps.clone(),
         }
     }
 }
@@ -170,6 +171,7 @@ fn announcement(
         sdk: problems.text(&join(path, "sdk"), &message.sdk, MAX_TEXT),
         handlers: message.handler.clone(),
         listens: problems.text(&join(path, "listens"), &message.listens, MAX_TEXT),
+        caps: problems.text(&join(path, "caps"), &message.caps, MAX_TEXT),
     })
 }
 

@@ -113,6 +113,10 @@ pub enum Reason {
     NotReadyInTime = 103,
     /// The successor of the process failed to prove itself, so the former one serves on. \[503\]
     ReloadFailed = 104,
+    /// The job has ended with code 0, as it should. \[503\]
+    JobDone = 105,
+    /// The process had more memory than it may, or than there is. \[503\]
+    OutOfMemory = 106,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -176,6 +180,8 @@ impl Reason {
             Self::StartFailed => "REASON_START_FAILED",
             Self::NotReadyInTime => "REASON_NOT_READY_IN_TIME",
             Self::ReloadFailed => "REASON_RELOAD_FAILED",
+            Self::JobDone => "REASON_JOB_DONE",
+            Self::OutOfMemory => "REASON_OUT_OF_MEMORY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -236,6 +242,8 @@ impl Reason {
             "REASON_START_FAILED" => Some(Self::StartFailed),
             "REASON_NOT_READY_IN_TIME" => Some(Self::NotReadyInTime),
             "REASON_RELOAD_FAILED" => Some(Self::ReloadFailed),
+            "REASON_JOB_DONE" => Some(Self::JobDone),
+            "REASON_OUT_OF_MEMORY" => Some(Self::OutOfMemory),
             _ => None,
         }
     }
@@ -1796,6 +1804,9 @@ pub struct Announced {
     /// Where the process itself listens, for people; or empty.
     #[prost(string, tag = "15")]
     pub listens: ::prost::alloc::string::String,
+    /// How what the process may take of the machine is held, such as `memory 512MiB watched`, for people; or empty.
+    #[prost(string, tag = "16")]
+    pub caps: ::prost::alloc::string::String,
 }
 /// How an instance is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3487,6 +3498,9 @@ pub struct InstanceView {
     /// Handlers that the service declared.
     #[prost(string, repeated, tag = "17")]
     pub handler: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How what its process may take of the machine is held, such as `memory 512MiB watched`; or empty.
+    #[prost(string, tag = "18")]
+    pub caps: ::prost::alloc::string::String,
 }
 /// One route.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! What this machine must have: a sound manifest, its programs, room for files, folders and secrets of its own.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -8,11 +9,13 @@ use synego_manifest::{Manifest, Outcome as Read};
 use synego_model::gateway::Engine;
 use synego_model::process::Target;
 use synego_runtime::config;
+use synego_wire::pb;
 
 use super::Finding;
 use crate::commands::nginx;
 use crate::context::Context;
 use crate::mesh::SOCKET;
+use crate::output::amount;
 
 /// Open files that a machine with all its connections wants: twice as many as connections, and some.
 const FILES: u64 = 20_000;
@@ -43,6 +46,30 @@ fn manifest(read: &Read) -> Finding {
         (None, false) if read.diagnostics.is_empty() => Finding::skipped("manifest", "none in this folder or above it"),
         (None, _) => Finding::failed("manifest", read.counts(), "see `synego check`"),
     }
+}
+
+/// How `memory` and `cpu` of services are held, where there are any: as a running mesh says, else as they would be here.
+pub(super) fn caps(manifest: &Manifest, view: Option<&pb::MeshView>) -> Option<Finding> {
+    const HELP: &str = "run it as a unit of systemd with `Delegate=cpu memory`; see docs/lifecycle.md";
+    let instances = view.into_iter().flat_map(|view| &view.service).flat_map(|service| &service.instance);
+    let ways: BTreeSet<&str> = instances.map(|one| one.caps.as_str()).filter(|caps| !caps.is_empty()).collect();
+    if !ways.is_empty() {
+        let is_held = |way: &&str| !way.contains("watched") && !way.contains("priority");
+        let told = Vec::from_iter(ways.iter().copied()).join("; ");
+        let all_held = ways.iter().all(is_held);
+        return Some(if all_held { Finding::passed("caps", told) } else { Finding::warning("caps", told, HELP) });
+    }
+    let capped = manifest.local.iter().filter(|local| !local.caps.is_none()).count();
+    if capped == 0 {
+        return None;
+    }
+    Some(match synego_supervise::groups() {
+        Ok(dir) => {
+            let services = amount::count(capped, "service");
+            Finding::passed("caps", format!("{services} held by cgroup v2 at {}", dir.display()))
+        }
+        Err(why) => Finding::warning("caps", format!("`memory` is watched and `cpu` a priority: {why}"), HELP),
+    })
 }
 
 /// Whether what the services run is there.

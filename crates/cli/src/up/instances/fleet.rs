@@ -11,7 +11,7 @@ use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper, keeper};
 use synego_sidecar::order::{Commanded, Order, Outcome, Step};
 use synego_sidecar::{Ended, Orders, ReloadHow};
-use synego_supervise::{OutputSink, StopBy};
+use synego_supervise::{OutputSink, RestartPolicy, StopBy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,8 @@ pub(super) struct Running {
     pub(super) after: Vec<ServiceName>,
     /// How many of their instances.
     pub(super) before: BTreeMap<ServiceName, usize>,
+    /// Services of this machine that it uses and that start before it.
+    pub(super) first: Vec<ServiceName>,
     pub(super) end: Stopper,
     pub(super) life: Stop,
     pub(super) built: Arc<watch::Sender<bool>>,
@@ -121,6 +123,7 @@ impl Fleet {
             id: id.clone(),
             after: service.after.clone(),
             wanted: service.before.clone(),
+            first: service.first.clone(),
             // One build serves all instances of the service.
             builds: !*service.built.borrow() && index == 0,
             built: service.built.clone(),
@@ -190,9 +193,12 @@ impl Fleet {
                 let by = StopBy::of(&now.stop.signal).unwrap_or_default();
                 orders.iter().for_each(|orders| orders.set_stop(now.stop.within, by));
             }
+            if now.restart != before.restart {
+                orders.iter().for_each(|orders| orders.set_restart(RestartPolicy::of(now.restart)));
+            }
             let is_run = |local: &LocalService| {
                 let (env, files) = (local.env.clone(), local.env_files.clone());
-                (local.target.clone(), local.cwd.clone(), env, files, local.ready.clone())
+                (local.target.clone(), local.cwd.clone(), env, files, local.ready.clone(), local.caps)
             };
             if let (Some(process), true) = (process(now, &self.ground), is_run(&before) != is_run(now)) {
                 orders.iter().for_each(|orders| orders.set_process(process.clone()));
@@ -332,7 +338,7 @@ impl Fleet {
         // A number that was scaled is that of the next part of this program too.
         std::mem::forget(keeper::hold(&scaled(name), &wanted.to_string(), &[]));
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let within = service.local.ready.within + Duration::from_secs(5);
+        let within = service.local.ready.within.saturating_add(Duration::from_secs(5));
         Ok(Resized { gone, new, instances: (count(before), count(wanted)), within })
     }
 
@@ -460,6 +466,7 @@ mod tests {
             local,
             after: Vec::new(),
             before: BTreeMap::new(),
+            first: Vec::new(),
             end,
             life,
             built: Arc::new(watch::Sender::new(false)),

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use synego_model::ServiceName;
+use synego_model::{InstanceState, ServiceName};
 use synego_runtime::Stop;
 use synego_runtime::tasks::{self, Kind};
 use synego_sidecar::{Ended, Orders, Shared, Sidecar, SidecarConfig, UplinkStatus};
@@ -13,6 +14,9 @@ use tokio::sync::watch;
 use super::lines::own_line;
 use super::{Picture, Ready};
 
+/// How long a service waits for those it uses to be ready.
+pub(crate) const FOR_THE_USED: Duration = Duration::from_secs(30);
+
 /// One instance on its way.
 pub(super) struct One {
     pub(super) config: SidecarConfig,
@@ -20,6 +24,8 @@ pub(super) struct One {
     pub(super) after: Vec<ServiceName>,
     /// How many instances of each service before it must be ready.
     pub(super) wanted: BTreeMap<ServiceName, usize>,
+    /// Services that it uses and that start before it: they are given some time.
+    pub(super) first: Vec<ServiceName>,
     /// Whether it builds for all instances of its service.
     pub(super) builds: bool,
     pub(super) built: Arc<watch::Sender<bool>>,
@@ -75,7 +81,7 @@ impl One {
         Ok(ended)
     }
 
-    /// Returns when those it comes after are ready, and its service is built.
+    /// Returns when those it comes after are ready (jobs: done), and its service is built.
     async fn turn(&mut self, has_build: bool) {
         let mut ready = self.ready.subscribe();
         let (after, wanted) = (&self.after, &self.wanted);
@@ -84,10 +90,28 @@ impl One {
         };
         // The sender is this very struct's: it cannot be gone.
         let _ = ready.wait_for(all).await;
+        let mut pictures = self.pictures.subscribe();
+        let first = &self.first;
+        let settled = pictures.wait_for(|pictures| first.iter().all(|used| is_settled(used, pictures)));
+        // It may well do without them: nothing is held back for long because something else does not start.
+        let waited = async { settled.await.is_ok() };
+        let _late = tokio::time::timeout(FOR_THE_USED, waited).await;
         if has_build && !self.builds {
             let _ = self.is_built.wait_for(|built| *built).await;
         }
     }
+}
+
+/// Whether an instance of a service takes requests (of a job: is done), or none of them will soon.
+fn is_settled(service: &ServiceName, pictures: &BTreeMap<String, Picture>) -> bool {
+    let mut views =
+        pictures.values().filter(|picture| picture.service == *service).map(|picture| &picture.view).peekable();
+    if views.peek().is_none() {
+        return false;
+    }
+    let states: Vec<InstanceState> = views.map(|view| view.state).collect();
+    states.iter().any(|state| state.takes_requests() || *state == InstanceState::Gone)
+        || states.iter().all(|state| *state == InstanceState::Unhealthy)
 }
 
 struct Followed {
@@ -119,7 +143,8 @@ async fn follow(mut of: Followed) {
         if let (Some(built), true) = (&of.built, pid != 0) {
             built.send_if_modified(|built| !std::mem::replace(built, true));
         }
-        let takes = view.state.takes_requests();
+        // What is gone and still tells of itself is a job that is done.
+        let takes = view.state.takes_requests() || view.state == InstanceState::Gone;
         of.ready.send_if_modified(|ready| {
             let instances = ready.entry(of.service.clone()).or_default();
             if takes { instances.insert(of.id.clone()) } else { instances.remove(&of.id) }

@@ -11,6 +11,7 @@ use super::super::body::{Decoder, Part};
 use super::super::input::Input;
 use super::super::out::Out;
 use super::super::parse::Facts;
+use super::super::pipe::Piped;
 use super::super::{Error, write};
 use super::SENT_AHEAD;
 use crate::hop::connection::Ended;
@@ -213,6 +214,17 @@ impl Body for RequestBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> NextFrame<Error> {
         self.poll(cx)
+    }
+
+    fn piped(&mut self, cx: &mut Context<'_>) -> Option<Piped> {
+        let io = &mut *self.io.borrow_mut();
+        if io.number != self.number || io.waits || !io.input.buf.is_empty() {
+            return None;
+        }
+        let piped = Piped::read(&io.stream, io.decoder.expected(), cx)?;
+        io.decoder.took(piped.len());
+        self.is_read = io.note_end();
+        Some(piped)
     }
 
     fn is_ended(&self) -> bool {

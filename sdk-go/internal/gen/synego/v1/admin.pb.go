@@ -1161,7 +1161,9 @@ type InstanceView struct {
 	// Labels.
 	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Handlers that the service declared.
-	Handler       []string `protobuf:"bytes,17,rep,name=handler,proto3" json:"handler,omitempty"`
+	Handler []string `protobuf:"bytes,17,rep,name=handler,proto3" json:"handler,omitempty"`
+	// How what its process may take of the machine is held, such as `memory 512MiB watched`; or empty.
+	Caps          string `protobuf:"bytes,18,opt,name=caps,proto3" json:"caps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1313,6 +1315,13 @@ func (x *InstanceView) GetHandler() []string {
 		return x.Handler
 	}
 	return nil
+}
+
+func (x *InstanceView) GetCaps() string {
+	if x != nil {
+		return x.Caps
+	}
+	return ""
 }
 
 // One route.
@@ -4154,7 +4163,7 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"ScaledView\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x12\n" +
-	"\x04file\x18\x03 \x01(\rR\x04file\"\xf0\x04\n" +
+	"\x04file\x18\x03 \x01(\rR\x04file\"\x84\x05\n" +
 	"\fInstanceView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12.\n" +
@@ -4174,7 +4183,8 @@ const file_synego_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ejected_by\x18\x0f \x03(\v2\x13.synego.v1.EjectionR\tejectedBy\x12;\n" +
 	"\x06labels\x18\x10 \x03(\v2#.synego.v1.InstanceView.LabelsEntryR\x06labels\x12\x18\n" +
-	"\ahandler\x18\x11 \x03(\tR\ahandler\x1a9\n" +
+	"\ahandler\x18\x11 \x03(\tR\ahandler\x12\x12\n" +
+	"\x04caps\x18\x12 \x01(\tR\x04caps\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +

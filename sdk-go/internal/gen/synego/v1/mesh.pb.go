@@ -691,7 +691,9 @@ type Announced struct {
 	// The handlers that the service declared, as patterns; at most 1,000.
 	Handler []string `protobuf:"bytes,14,rep,name=handler,proto3" json:"handler,omitempty"`
 	// Where the process itself listens, for people; or empty.
-	Listens       string `protobuf:"bytes,15,opt,name=listens,proto3" json:"listens,omitempty"`
+	Listens string `protobuf:"bytes,15,opt,name=listens,proto3" json:"listens,omitempty"`
+	// How what the process may take of the machine is held, such as `memory 512MiB watched`, for people; or empty.
+	Caps          string `protobuf:"bytes,16,opt,name=caps,proto3" json:"caps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +829,13 @@ func (x *Announced) GetHandler() []string {
 func (x *Announced) GetListens() string {
 	if x != nil {
 		return x.Listens
+	}
+	return ""
+}
+
+func (x *Announced) GetCaps() string {
+	if x != nil {
+		return x.Caps
 	}
 	return ""
 }
@@ -4450,7 +4459,7 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x04zone\x18\x05 \x01(\tR\x04zone\x12'\n" +
 	"\x0fsidecar_version\x18\x06 \x01(\tR\x0esidecarVersion\x12 \n" +
 	"\vincarnation\x18\a \x01(\tR\vincarnation\x122\n" +
-	"\tannounced\x18\b \x01(\v2\x14.synego.v1.AnnouncedR\tannounced\"\x86\x04\n" +
+	"\tannounced\x18\b \x01(\v2\x14.synego.v1.AnnouncedR\tannounced\"\x9a\x04\n" +
 	"\tAnnounced\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x18\n" +
@@ -4470,7 +4479,8 @@ const file_synego_v1_mesh_proto_rawDesc = "" +
 	"\x0fstarted_unix_ms\x18\f \x01(\x04R\rstartedUnixMs\x12\x10\n" +
 	"\x03sdk\x18\r \x01(\tR\x03sdk\x12\x18\n" +
 	"\ahandler\x18\x0e \x03(\tR\ahandler\x12\x18\n" +
-	"\alistens\x18\x0f \x01(\tR\alistens\x1a9\n" +
+	"\alistens\x18\x0f \x01(\tR\alistens\x12\x12\n" +
+	"\x04caps\x18\x10 \x01(\tR\x04caps\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x03\n" +

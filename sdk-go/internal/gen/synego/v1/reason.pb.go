@@ -141,6 +141,10 @@ const (
 	Reason_REASON_NOT_READY_IN_TIME Reason = 103
 	// The successor of the process failed to prove itself, so the former one serves on. [503]
 	Reason_REASON_RELOAD_FAILED Reason = 104
+	// The job has ended with code 0, as it should. [503]
+	Reason_REASON_JOB_DONE Reason = 105
+	// The process had more memory than it may, or than there is. [503]
+	Reason_REASON_OUT_OF_MEMORY Reason = 106
 )
 
 // Enum value maps for Reason.
@@ -201,6 +205,8 @@ var (
 		102: "REASON_START_FAILED",
 		103: "REASON_NOT_READY_IN_TIME",
 		104: "REASON_RELOAD_FAILED",
+		105: "REASON_JOB_DONE",
+		106: "REASON_OUT_OF_MEMORY",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":          0,
@@ -258,6 +264,8 @@ var (
 		"REASON_START_FAILED":         102,
 		"REASON_NOT_READY_IN_TIME":    103,
 		"REASON_RELOAD_FAILED":        104,
+		"REASON_JOB_DONE":             105,
+		"REASON_OUT_OF_MEMORY":        106,
 	}
 )
 
@@ -292,7 +300,7 @@ var File_synego_v1_reason_proto protoreflect.FileDescriptor
 
 const file_synego_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16synego/v1/reason.proto\x12\tsynego.v1*\x9a\v\n" +
+	"\x16synego/v1/reason.proto\x12\tsynego.v1*\xc9\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fREASON_NO_ROUTE\x10\x01\x12\x1a\n" +
@@ -349,7 +357,9 @@ const file_synego_v1_reason_proto_rawDesc = "" +
 	"\x13REASON_BUILD_FAILED\x10e\x12\x17\n" +
 	"\x13REASON_START_FAILED\x10f\x12\x1c\n" +
 	"\x18REASON_NOT_READY_IN_TIME\x10g\x12\x18\n" +
-	"\x14REASON_RELOAD_FAILED\x10hBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
+	"\x14REASON_RELOAD_FAILED\x10h\x12\x13\n" +
+	"\x0fREASON_JOB_DONE\x10i\x12\x18\n" +
+	"\x14REASON_OUT_OF_MEMORY\x10jBJZHgithub.com/lostabaddon/synegobase/sdk-go/internal/gen/synego/v1;synegov1b\x06proto3"
 
 var (
 	file_synego_v1_reason_proto_rawDescOnce sync.Once

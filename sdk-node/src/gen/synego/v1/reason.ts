@@ -127,6 +127,10 @@ export enum Reason {
   REASON_NOT_READY_IN_TIME = 103,
   /** REASON_RELOAD_FAILED - The successor of the process failed to prove itself, so the former one serves on. [503] */
   REASON_RELOAD_FAILED = 104,
+  /** REASON_JOB_DONE - The job has ended with code 0, as it should. [503] */
+  REASON_JOB_DONE = 105,
+  /** REASON_OUT_OF_MEMORY - The process had more memory than it may, or than there is. [503] */
+  REASON_OUT_OF_MEMORY = 106,
   UNRECOGNIZED = -1,
 }
 
@@ -297,6 +301,12 @@ export function reasonFromJSON(object: any): Reason {
     case 104:
     case "REASON_RELOAD_FAILED":
       return Reason.REASON_RELOAD_FAILED;
+    case 105:
+    case "REASON_JOB_DONE":
+      return Reason.REASON_JOB_DONE;
+    case 106:
+    case "REASON_OUT_OF_MEMORY":
+      return Reason.REASON_OUT_OF_MEMORY;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -416,6 +426,10 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_NOT_READY_IN_TIME";
     case Reason.REASON_RELOAD_FAILED:
       return "REASON_RELOAD_FAILED";
+    case Reason.REASON_JOB_DONE:
+      return "REASON_JOB_DONE";
+    case Reason.REASON_OUT_OF_MEMORY:
+      return "REASON_OUT_OF_MEMORY";
     case Reason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

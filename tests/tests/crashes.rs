@@ -1,0 +1,147 @@
+//! Services that crash: once, under load, and again and again beside others.
+//!
+//! Sizes are small by default: `SYNEGO_KILLS` is how often a process is killed at `SYNEGO_RATE` requests a second,
+//! `SYNEGO_CRASH_SECONDS` how long a crash loop is watched.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use synego_testkit::http::HttpClient;
+use synego_testkit::load::{Ask, Load};
+use synego_testkit::{Mesh, fault, program, stat, wait};
+
+fn number(name: &str, usual: u32) -> u32 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+async fn mesh(services: &str) -> Mesh {
+    Mesh::of(&manifest(services)).await
+}
+
+fn manifest(services: &str) -> String {
+    format!(
+        "mesh: crashes\ngateway: {{ listen: \"${{SHOP_HTTP}}\" }}\nmasters: {{ ingress: \"${{SHOP_INGRESS}}\", mesh: \
+         \"${{SHOP_MESH}}\", admin: \"${{SHOP_ADMIN}}\" }}\nservices:\n{services}"
+    )
+}
+
+fn server() -> String {
+    program::root().join("tests/fixtures/reload/plain.py").display().to_string()
+}
+
+/// When the gateway first answers with the process `pid`.
+async fn answered_by(url: &str, pid: u32) -> Instant {
+    let client = HttpClient::default();
+    wait::until("an answer of the new process", Duration::from_secs(10), || async {
+        let answer = client.get(url).await?;
+        let said: Value = serde_json::from_str(&answer.text()).unwrap_or_default();
+        wait::that(said["pid"] == pid, answer.text())?;
+        Ok(Instant::now())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_fails_no_get_and_is_back_in_rotation_within_a_second_of_its_readiness() {
+    let (kills, rate) = (number("SYNEGO_KILLS", 2), number("SYNEGO_RATE", 150));
+    let mesh = mesh(&format!("  subject: {{ run: [python3, {}], instances: 2, routes: [/] }}\n", server())).await;
+    let load = Load::start(rate, vec![Ask { method: "GET", url: mesh.url("/work"), body: "" }]);
+    load.more(50).await;
+    let mut slowest = Duration::ZERO;
+    for round in 0..kills {
+        let before = mesh.instances("subject");
+        let victim = before.get(round as usize % 2).cloned().unwrap_or_default();
+        let pid = victim["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a process");
+        let listens = victim["listens"].as_str().expect("an address").to_owned();
+        fault::kill(pid);
+        wait::until("it is dead", Duration::from_secs(2), || async { wait::that(!fault::is_alive(pid), "alive") })
+            .await;
+        // Ready is the open port; which process has it, `status` says a moment later.
+        let ready = wait::until("it listens again", Duration::from_secs(20), || async {
+            tokio::net::TcpStream::connect(&listens).await.map_err(|error| error.to_string())?;
+            Ok(Instant::now())
+        })
+        .await;
+        let fresh = wait::until("its new process is known", Duration::from_secs(5), || async {
+            let now = mesh.pids("subject");
+            let found = now.iter().find(|(id, now)| *id == victim["instance"] && *now != pid);
+            found.map(|(_, pid)| *pid).ok_or_else(|| format!("{now:?}"))
+        });
+        let url = mesh.url("/work");
+        let back = answered_by(&url, fresh.await).await;
+        slowest = slowest.max(back.duration_since(ready));
+        assert!(back.duration_since(ready) <= Duration::from_secs(1), "{:?}", back.duration_since(ready));
+        // Some of its past must be over, or it would be a crash loop.
+        load.more(rate as usize).await;
+    }
+    let report = load.stop().await;
+    println!(
+        "{kills} kills, {} GETs at {rate}/s, {} failed, back within {slowest:?}",
+        report.sent,
+        report.failures.len()
+    );
+    assert_eq!(report.failures, [], "of {} requests", report.sent);
+}
+
+/// CPU that a process used until now, with what it waited for; seconds.
+fn cpu(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<u64> = text
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect())
+        .unwrap_or_default();
+    fields.iter().sum::<u64>() as f64 / 100.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_costs_next_to_nothing_and_tells_its_cause_and_last_output() {
+    let seconds = number("SYNEGO_CRASH_SECONDS", 6);
+    let window = Duration::from_secs(seconds.into());
+    let load = |mesh: &Mesh| Load::start(100, vec![Ask { method: "GET", url: mesh.url("/calm"), body: "" }]);
+    // The same mesh without the one that crashes, for as long: what is left is what the crashes cost.
+    let calm = format!("  calm: {{ run: [python3, {}], routes: [/calm] }}\n", server());
+    let quiet = mesh(&calm).await;
+    let (running, before) = (load(&quiet), cpu(quiet.up.pid()));
+    tokio::time::sleep(window).await;
+    let alone = cpu(quiet.up.pid()) - before;
+    let alone_report = running.stop().await;
+    drop(quiet);
+
+    let script = "date +%s%N >> starts; echo warming up; echo Error: no database >&2; exit 3";
+    let crashing = format!("{calm}  crash: {{ run: [sh, -c, \"{script}\"], routes: [/crash] }}\n");
+    let noisy = Mesh::begin_with(&manifest(&crashing));
+    wait::until("the neighbour is ready", Duration::from_secs(20), || async {
+        let state = noisy.instances("calm").first().map(|one| one["state"].clone()).unwrap_or_default();
+        wait::that(state == "ready", state.to_string())
+    })
+    .await;
+    let (running, before) = (load(&noisy), cpu(noisy.up.pid()));
+    tokio::time::sleep(window).await;
+    let beside = cpu(noisy.up.pid()) - before;
+    let report = running.stop().await;
+
+    let file = noisy.home.path().join("manifest/starts");
+    let starts = std::fs::read_to_string(file).unwrap_or_default().lines().count();
+    let share = (beside - alone).max(0.0) / f64::from(seconds);
+    println!(
+        "{starts} starts in {seconds} s, {:.2} % of a core, neighbour's p99 {:?} alone, {:?} beside it",
+        share * 100.0,
+        alone_report.quantile(0.99),
+        report.quantile(0.99)
+    );
+    assert!((5..=12).contains(&starts), "{starts} starts");
+    assert_eq!(report.failures, [], "of {} requests to the neighbour", report.sent);
+    // An unoptimised program: a short window of it holds too little to tell more.
+    let most = if seconds >= 60 { 0.01 } else { 0.05 };
+    assert!(share < most, "{share} of a core: {alone} s without, {beside} s with it");
+
+    let shown = String::from_utf8_lossy(&noisy.synego(&["status", "-o", "wide"]).stdout).into_owned();
+    assert!(shown.contains("exited with code 3") && shown.contains("Error: no database"), "{shown}");
+    let lines = String::from_utf8_lossy(&noisy.synego(&["logs", "crash", "-n", "20"]).stdout).into_owned();
+    assert!(lines.contains("warming up") && lines.contains("Error: no database"), "{lines}");
+    if seconds >= 10 {
+        assert!(shown.contains("crash_loop"), "{shown}");
+    }
+    let dead = stat::all().filter(|one| one.parent == noisy.up.pid() && one.is_dead()).count();
+    assert_eq!(dead, 0, "no zombie is left");
+}
