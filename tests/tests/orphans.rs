@@ -100,6 +100,32 @@ async fn a_reloaded_service_takes_its_daemon_along_and_leaves_no_zombie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_lives_on_when_the_part_that_proxies_is_killed_and_ends_with_its_service_all_the_same() {
+    let (mut mesh, file) = mesh().await;
+    let first = daemon_of(&file, 1).await;
+    let keeper = mesh.up.pid();
+    let killed = fault::parts(keeper)[0];
+    fault::kill(killed);
+    wait::until("the next part serves", Duration::from_secs(10), || async {
+        wait::that(fault::parts(keeper).iter().any(|part| *part != killed), "none")?;
+        mesh.try_json(&["status", "daemon"]).map(|_| ())
+    })
+    .await;
+    mesh.ready().await;
+    assert_eq!(daemons(&file), [first], "nothing was started again");
+    assert!(fault::is_alive(first));
+    // The next part knows whose it is.
+    assert!(mesh.try_json(&["reload", "daemon"]).is_ok());
+    let second = daemon_of(&file, 2).await;
+    assert!(!fault::is_alive(first));
+    // And what the keeper inherited ends with it too.
+    fault::kill(keeper);
+    assert!(!mesh.up.wait(Duration::from_secs(5)).success(), "the fault took place");
+    nothing_is_left(&mesh.home).await;
+    assert!(!fault::is_alive(second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killing_a_sidecar_leaves_nothing_of_its_service() {
     let mesh = Daemons::start("600s");
     let (token, address) = (mesh.token().display().to_string(), mesh.mesh_address());

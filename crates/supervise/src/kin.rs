@@ -21,7 +21,7 @@ const MOST: usize = 1_000;
 /// Time between looks for dead processes that became our children.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
-/// Our own children, which somebody waits for already.
+/// Children of ours and of our keeper which somebody waits for already.
 static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// The mark of a further start; no two are alike.
@@ -52,7 +52,7 @@ pub(crate) fn inherit() {
     });
 }
 
-/// Somebody waits for this child of ours.
+/// Somebody waits for this child.
 pub(crate) fn waited_for(pid: u32) {
     LEADERS.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
 }

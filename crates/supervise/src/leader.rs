@@ -49,6 +49,7 @@ impl Leader {
     /// One whose parent is our keeper.
     pub(crate) fn kept(kept: Kept, mut note: Note) -> Self {
         let pid = kept.pid();
+        kin::waited_for(pid);
         guard::watch(pid, &note.mark, true);
         guard::strays(pid, true, &note.strays);
         let home = keeper::parent_of_processes().unwrap_or_default();
@@ -136,7 +137,7 @@ impl Leader {
     /// no KILL was needed.
     pub(crate) async fn sweep(&mut self, grace: Duration) -> bool {
         self.is_over = true;
-        self.collected();
+        kin::collected(self.pid);
         let mut was_clean = true;
         if self.is_left() {
             group::terminate(self.pid, StopBy::Term);
@@ -148,13 +149,6 @@ impl Leader {
         }
         guard::forget(self.pid, self.is_kept());
         was_clean
-    }
-
-    /// Nobody waits for the leader any more.
-    fn collected(&self) {
-        if !self.is_kept() {
-            kin::collected(self.pid);
-        }
     }
 
     fn is_left(&mut self) -> bool {
@@ -185,7 +179,7 @@ impl Drop for Leader {
         if !(self.is_over || self.is_kept() && keeper::has_left()) {
             group::signal(self.pid, Signal::KILL);
             self.kin.signal_strays(Signal::KILL);
-            self.collected();
+            kin::collected(self.pid);
             guard::forget(self.pid, self.is_kept());
         }
     }

@@ -1,6 +1,7 @@
 //! The parent of one process: starts it, proves it ready, watches it, starts it again, and ends it with all its group.
 
 mod course;
+mod looks;
 mod watch_process;
 
 use std::time::Duration;

@@ -10,7 +10,8 @@ use synego_runtime::{clock, keeper};
 use tokio::sync::watch;
 
 use super::course::{Course, Told, cause, what_starts};
-use crate::caps::{self, Held};
+use super::looks::{LOOK, Looks, grows_far, whole_mib};
+use crate::caps::Held;
 use crate::capture::Capture;
 use crate::environment;
 use crate::keep::{self, Adopted, Keep, Note};
@@ -23,8 +24,6 @@ use crate::readiness::{self, Proof};
 use crate::stat;
 use crate::state::{ExitOutcome, Phase, ProcessEvent};
 
-/// Time between looks at the kernel's view of the process.
-const LOOK: Duration = Duration::from_millis(500);
 /// Time for the rest of a group whose leader ended by itself.
 const REST_GRACE: Duration = Duration::from_secs(1);
 /// Time for a process that has too much memory to end by itself; less, if it takes still more.
@@ -363,51 +362,7 @@ async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
     }
 }
 
-/// What earlier looks saw.
-struct Looks {
-    pid: u32,
-    is_paused: bool,
-    last: Option<(Instant, u64)>,
-}
-
-impl Looks {
-    fn new(pid: u32) -> Self {
-        Self { pid, is_paused: false, last: None }
-    }
-
-    /// Whether figures are taken: at most once a second.
-    fn are_due(&self) -> bool {
-        self.last.is_none_or(|(at, _)| clock::now().duration_since(at) >= 2 * LOOK - LOOK / 5)
-    }
-
-    /// CPU over the time since the last look, of which all together used so many ticks until now.
-    fn cores(&mut self, ticks: u64) -> Option<f64> {
-        let now = clock::now();
-        let cores = self.last.map(|(at, before)| {
-            let used = ticks.saturating_sub(before) as f64;
-            used / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
-        });
-        self.last = Some((now, ticks));
-        cores
-    }
-}
-
 /// Whether it was killed, or passes on that what it started was.
 fn is_kill(exit: ExitOutcome) -> bool {
     !exit.killed && (exit.signal == Some(9) || exit.code == Some(137))
-}
-
-/// Returns when the process has so much memory that no more can be waited for.
-async fn grows_far(pid: u32, cap: u64) {
-    loop {
-        if stat::usage(pid).is_some_and(|usage| caps::is_far(usage.memory_bytes, cap)) {
-            return;
-        }
-        tokio::time::sleep(LOOK / 10).await;
-    }
-}
-
-/// As people read it.
-fn whole_mib(bytes: u64) -> String {
-    synego_model::text::size(bytes.div_ceil(1 << 20) << 20)
 }
