@@ -304,3 +304,56 @@ async fn a_newer_program_that_does_not_come_up_changes_nothing() {
     assert_eq!((fault::parts(sidecar.pid()), service_of(sidecar.pid())), (parts, services));
     assert_eq!(load.stop().await.failures, []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_of_up_keeps_its_processes_its_streams_and_the_manifest_in_force() {
+    let home = Home::default();
+    let (file, port) = (own_binary(&home, "synego"), ports::free());
+    let script = program::root().join("tests/fixtures/reload/socket.mjs").display().to_string();
+    let write = |timeout: &str| {
+        let text = format!(
+            "mesh: kept\ngateway: {{ listen: {port} }}\nmasters: {{ ingress: 0, mesh: 0, admin: 0 }}\nservices:\n  users: \
+             {{ run: [node, {script}], instances: 2, routes: [/users], policy: {{ timeout: {timeout} }} }}\n"
+        );
+        std::fs::write(home.path().join("synego.yaml"), text).expect("the manifest");
+    };
+    let json = |args: &[&str]| -> Result<serde_json::Value, String> {
+        let said = home.synego(&[&["-o", "json"], args].concat());
+        serde_json::from_slice(&said.stdout).map_err(|_| String::from_utf8_lossy(&said.stderr).into_owned())
+    };
+    let ready = || async {
+        wait::until("both are ready", SOON * 2, || async {
+            let users = json(&["status", "users"])?["items"][0].clone();
+            wait::that(users["ready"] == 2, users.to_string())?;
+            let mut pids: Vec<u64> =
+                users["instances"].as_array().into_iter().flatten().filter_map(|one| one["pid"].as_u64()).collect();
+            pids.sort_unstable();
+            wait::that(pids.len() == 2 && !pids.contains(&0), users.to_string())?;
+            Ok(pids)
+        })
+        .await
+    };
+    write("8s");
+    let up = start(&home, &file, &["up".to_owned()]);
+    let before = ready().await;
+    write("7s");
+    assert!(home.synego(&["apply", "-y"]).status.success());
+    // Nobody has applied this one.
+    write("9s");
+    let mut socket =
+        synego_testkit::socket::Socket::connect(&format!("ws://127.0.0.1:{port}/users")).await.expect("one");
+    let load = gets(number("SYNEGO_RATE", 100), &format!("http://127.0.0.1:{port}/users"));
+    load.more(50).await;
+    upgrade(&up, &file, "synego").await;
+    load.more(50).await;
+    assert_eq!(ready().await, before, "the processes are the same");
+    let planned = json(&["plan"]).expect("a plan");
+    let timeout =
+        planned["items"].as_array().into_iter().flatten().find(|item| item["path"] == "services.users.policy.timeout");
+    let timeout = timeout.unwrap_or_else(|| panic!("{planned}"));
+    assert_eq!((&timeout["before"], &timeout["after"]), (&"7s".into(), &"9s".into()), "{planned}");
+    let report = load.stop().await;
+    assert_eq!(report.failures, [], "of {} requests", report.sent);
+    socket.send("still").await.expect("it is open");
+    assert_eq!(socket.receive().await.as_deref(), Ok("still"));
+}

@@ -10,7 +10,7 @@ mod console;
 pub(crate) mod detach;
 mod edge;
 pub(crate) mod gateway;
-mod handover;
+pub(crate) mod handover;
 mod identity;
 mod instances;
 mod joined;

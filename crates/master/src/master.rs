@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::config::MasterConfig;
 use crate::handover;
 use crate::identity;
-use crate::planner::ManifestPlanner;
+use crate::planner::{self, ManifestPlanner};
 
 /// Time for the requests that are in flight at the stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -154,7 +154,7 @@ impl Master {
     /// # Errors
     /// A port or socket that cannot be taken, with its name.
     pub async fn bind(
-        config: MasterConfig,
+        mut config: MasterConfig,
         workers: &WorkersHandle,
         journal: Journal,
         host: &Host,
@@ -163,6 +163,8 @@ impl Master {
         let program = config.program.clone().unwrap_or_else(|| name.clone());
         // A former part of this program has it until it is told.
         keeper::turn().await;
+        let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
+        config.manifest = planner::applied(cores).unwrap_or(config.manifest);
         let store = open_store(config.store.clone()).await?;
         let opened = store.clone();
         let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
@@ -228,7 +230,6 @@ impl Master {
                 .chain(far_admin.iter().map(|listener| listener.local_addr().map(BindAddr::Tcp)))
                 .collect::<Result<_, _>>()?,
         };
-        let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
         let lines = JournalLines { journal, access_of: Some(name.clone()), program: Some((program, host.logs())) };
         let planner = ManifestPlanner::new(config.manifest.clone(), cores, config.is_machine);
         let manifests = planner.manifests();

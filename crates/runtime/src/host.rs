@@ -173,6 +173,17 @@ fn listen_to_signals(stopper: Stopper, hangup: watch::Sender<u64>) -> std::io::R
         }
         None => tasks::spawn("signal_stop", Kind::Critical, stop_on_signals(term, int, stopper)),
     };
+    // It is the keeper's. One that is sent to all processes of a name, or where there is no keeper, must end nobody.
+    let mut usr2 = signal(SignalKind::user_defined2())?;
+    tasks::spawn("signal_upgrade", Kind::Critical, async move {
+        while usr2.recv().await.is_some() {
+            if !keeper::is_linked() {
+                tracing::warn!(
+                    "USR2 changes nothing: without a keeper (`SYNEGO_KEEPER=on`) no newer program can take over"
+                );
+            }
+        }
+    });
     tasks::spawn("signal_hangup", Kind::Critical, async move {
         while hup.recv().await.is_some() {
             hangup.send_modify(|count| *count += 1);

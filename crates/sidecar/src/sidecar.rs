@@ -335,6 +335,13 @@ impl Sidecar {
         keeper::turn().await;
         let share = keeper::share();
         let id = InstanceId::new(&self.config.instance, &self.config.node);
+        if let Some((left, address)) = Left::of(&id).and_then(|left| left.address().map(|address| (left, address))) {
+            // It was reloaded since this part was begun.
+            self.current.send_modify(|current| {
+                let current = Arc::make_mut(current);
+                (current.number, current.address) = (left.number, address);
+            });
+        }
         let number = self.current.borrow().number;
         left::end_others(&id, number, self.config.stop);
         let env = proof::with_number(self.variables(), number);

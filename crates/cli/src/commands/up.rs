@@ -12,7 +12,7 @@ use crate::complete;
 use crate::context::Context;
 use crate::failure::{FAILED, Failure};
 use crate::manifest;
-use crate::up::{assembly, detach};
+use crate::up::{assembly, detach, handover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +58,11 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
             return Ok(number(code));
         }
     }
-    let outcome = manifest::told(context, manifest::read(context)?, "nothing was started")?;
+    let outcome = match handover::in_force() {
+        Some(outcome) => outcome,
+        None => manifest::told(context, manifest::read(context)?, "nothing was started")?,
+    };
+    handover::keep_in_force(&outcome);
     let files = outcome.files.iter().map(|file| file.path.clone()).collect();
     let folder = context.folder()?;
     let manifest = outcome.manifest.unwrap_or_else(|| Manifest::defaults(&folder));

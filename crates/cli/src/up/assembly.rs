@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_manifest::Manifest;
+use synego_manifest::{Manifest, Outcome};
 use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
@@ -248,8 +248,11 @@ async fn take_up(context: Context, fleet: Arc<Fleet>, mut manifests: watch::Rece
         manifests.mark_unchanged();
         let own = context.clone();
         let read = tasks::spawn_blocking("take-up", move || crate::manifest::read(&own)).await;
-        match read.map(|read| read.map(|outcome| outcome.manifest)) {
-            Ok(Ok(Some(manifest))) => fleet.take_up(&manifest),
+        match read {
+            Ok(Ok(outcome @ Outcome { manifest: Some(_), .. })) => {
+                handover::keep_in_force(&outcome);
+                outcome.manifest.iter().for_each(|manifest| fleet.take_up(manifest));
+            }
             _ => tracing::warn!("the file of this machine cannot be read: its services run on as they do"),
         }
     }

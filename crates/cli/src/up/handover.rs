@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use synego_manifest::{Outcome, Sources};
 use synego_runtime::keeper;
 use synego_sidecar::Workers;
 use tokio::sync::watch;
@@ -13,6 +14,25 @@ use crate::failure::{DONE, Failure};
 
 /// Time in which a part that takes over becomes as good as its predecessor.
 const AS_WELL: Duration = Duration::from_secs(5);
+
+/// What the keeper knows the manifest of this machine by.
+const MANIFEST: &str = "manifest";
+
+/// The manifest that a former part of this program went by; `None`: there was none, or no part. Its files may have been
+/// changed since: that is for `apply` to take up.
+pub(crate) fn in_force() -> Option<Outcome> {
+    let cores = u32::try_from(synego_runtime::config::cores()).unwrap_or(u32::MAX);
+    let outcome = Sources::of(&keeper::claim(MANIFEST)?.note)?.load(cores);
+    outcome.manifest.is_some().then_some(outcome)
+}
+
+/// Has the next part of this program go by this manifest.
+pub(crate) fn keep_in_force(outcome: &Outcome) {
+    if let Some(sources) = outcome.sources() {
+        // It is in force to the end of the program.
+        std::mem::forget(keeper::hold(MANIFEST, &sources.text(), &[]));
+    }
+}
 
 /// Finishes what is open on ports that a successor of this part serves.
 pub(super) async fn leave(

@@ -10,7 +10,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::{oneshot, watch};
 
 use super::held::Kept;
-use super::message::{self, Exit, Inventory, Process, ToKeeper, ToPart};
+use super::message::{self, Entry, Exit, Inventory, Process, ToKeeper, ToPart};
 use super::turn::Phase;
 use crate::tasks;
 
@@ -68,13 +68,10 @@ pub(super) fn connect(keeper: u32) -> io::Result<()> {
     let (inventory, fds) = message::recv::<Inventory>(socket.as_fd(), true)?.ok_or_else(gone)?;
     let mut fds = fds.into_iter();
     rustix::stdio::dup2_stdin(fds.next().ok_or_else(gone)?)?;
-    let inherited = inventory.entries.into_iter().map(|entry| {
-        let own = fds.by_ref().take(entry.fds).collect();
-        (entry.key, Inherited { note: entry.note, fds: own, process: entry.process })
-    });
+    let inherited = inherit(inventory.entries, fds);
     let first = if inventory.succeeds { Phase::Waiting } else { Phase::Serving };
     let link = Link {
-        inherited: Mutex::new(inherited.collect()),
+        inherited: Mutex::new(inherited),
         socket,
         sending: Mutex::default(),
         keeper,
@@ -93,7 +90,7 @@ pub(super) fn connect(keeper: u32) -> io::Result<()> {
         // The end of the keeper is the end of this process, by the kernel.
         loop {
             match message::recv::<ToPart>(link.socket.as_fd(), true) {
-                Ok(Some((message, _))) => link.told(message),
+                Ok(Some((message, fds))) => link.told(message, fds),
                 // A word that this version does not know.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Ok(None) | Err(_) => return,
@@ -101,6 +98,15 @@ pub(super) fn connect(keeper: u32) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Entries with their descriptors, which come in the same order.
+fn inherit(entries: Vec<Entry>, mut fds: impl Iterator<Item = OwnedFd>) -> BTreeMap<String, Inherited> {
+    let own = |entry: Entry| {
+        let fds = fds.by_ref().take(entry.fds).collect();
+        (entry.key, Inherited { note: entry.note, fds, process: entry.process })
+    };
+    entries.into_iter().map(own).collect()
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,7 +125,7 @@ impl Link {
         }
     }
 
-    fn told(&self, message: ToPart) {
+    fn told(&self, message: ToPart, fds: Vec<OwnedFd>) {
         match message {
             ToPart::Started { ticket, outcome } => {
                 let Some((key, asked)) = lock(&self.starts).remove(&ticket) else { return };
@@ -139,6 +145,11 @@ impl Link {
             }
             ToPart::Stop { signal, again } => {
                 self.stops.send_replace(Stops { signal, again });
+            }
+            ToPart::Left { entries, keys } => {
+                let mut inherited = lock(&self.inherited);
+                inherited.retain(|key, _| keys.contains(key));
+                inherited.extend(inherit(entries, fds.into_iter()));
             }
             ToPart::Turn => self.enter(Phase::Serving),
             ToPart::Yield => self.enter(Phase::Yielding),

@@ -25,7 +25,7 @@ const INLINE: usize = 32 * 1024;
 /// Length of the head of a packet: where the text is, and how many descriptors belong to it.
 const HEAD: usize = 5;
 
-/// From the part to its keeper.
+/// From the part to its keeper. Words are only added: an older program passes over those that it does not know.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToKeeper {
     /// Hold these descriptors and this note under a key, in place of what is there.
@@ -72,6 +72,8 @@ pub(super) enum ToPart {
     Stop { signal: String, again: bool },
     /// Let go of everything but the connections that there are and come.
     Yield,
+    /// What is held now, as far as it is another than this part was told at its start: its descriptors go with it.
+    Left { entries: Vec<Entry>, keys: Vec<String> },
     /// What the predecessor held is free.
     Turn,
     /// Take no more connections, finish what there is, and end; the processes stay.

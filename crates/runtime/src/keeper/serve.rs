@@ -240,9 +240,8 @@ impl Keeper {
             }
             Who::Serving => {
                 let Some(part) = self.serving.take() else { return };
-                if let Some(successor) = &mut self.successor {
-                    successor.part.tell(&ToPart::Turn);
-                    return;
+                if self.successor.is_some() {
+                    return self.give_turn();
                 }
                 // One that could not start at the very first, or that ended in order, takes all with it.
                 let is_end = part.is_ready || !self.has_served || self.stops > 0;
@@ -311,7 +310,12 @@ impl Keeper {
         match message {
             // One that fails on its way lets go of what others still have.
             ToKeeper::Release { .. } if who != Who::Serving || !is_ready => {}
-            ToKeeper::Hold { key, note } => self.store.hold(key, note, fds),
+            ToKeeper::Hold { key, note } => {
+                self.store.hold(key.clone(), note, fds);
+                if who == Who::Successor {
+                    self.store.known(&key);
+                }
+            }
             ToKeeper::Note { key, note } => self.store.note(&key, note),
             ToKeeper::Release { key } => self.store.release(&key),
             ToKeeper::Start { ticket, key, note, command } => {
@@ -329,8 +333,8 @@ impl Keeper {
                 if let Some(part) = self.part(who) {
                     part.has_yielded = true;
                 }
-                if let Some(successor) = self.successor.as_mut().filter(|successor| successor.wants_turn) {
-                    successor.part.tell(&ToPart::Turn);
+                if self.successor.as_ref().is_some_and(|successor| successor.wants_turn) {
+                    self.give_turn();
                 }
             }
             ToKeeper::WantsTurn => self.turn_wanted(who),

@@ -12,6 +12,8 @@ use super::message::{Command, Entry, Exit, Process};
 #[derive(Debug, Default)]
 pub(super) struct Store {
     entries: BTreeMap<String, Held>,
+    /// Counts the changes.
+    changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +21,8 @@ struct Held {
     note: String,
     fds: Vec<OwnedFd>,
     process: Option<Process>,
+    /// Which change was its last.
+    change: u64,
 }
 
 impl Store {
@@ -27,30 +31,60 @@ impl Store {
         let mut fds = fds;
         let held = entries.into_iter().map(|entry| {
             let own = fds.by_ref().take(entry.fds).collect();
-            (entry.key, Held { note: entry.note, fds: own, process: entry.process })
+            (entry.key, Held { note: entry.note, fds: own, process: entry.process, change: 0 })
         });
-        Self { entries: held.collect() }
+        Self { entries: held.collect(), changes: 0 }
     }
 
     /// The entries, and their descriptors in the same order.
     pub(super) fn all(&self) -> (Vec<Entry>, Vec<BorrowedFd<'_>>) {
+        self.those(|_| true)
+    }
+
+    /// What was changed after the change of that number, but for what [`Self::known`] named, likewise; and all keys.
+    pub(super) fn since(&self, change: u64) -> (Vec<Entry>, Vec<String>, Vec<BorrowedFd<'_>>) {
+        let (entries, fds) = self.those(|held| held.change > change);
+        (entries, self.entries.keys().cloned().collect(), fds)
+    }
+
+    fn those(&self, wanted: impl Fn(&Held) -> bool) -> (Vec<Entry>, Vec<BorrowedFd<'_>>) {
+        let found = || self.entries.iter().filter(|(_, held)| wanted(held));
         let entry = |(key, held): (&String, &Held)| Entry {
             key: key.clone(),
             note: held.note.clone(),
             fds: held.fds.len(),
             process: held.process,
         };
-        let fds = self.entries.values().flat_map(|held| held.fds.iter().map(AsFd::as_fd));
-        (self.entries.iter().map(entry).collect(), fds.collect())
+        let fds = found().flat_map(|(_, held)| held.fds.iter().map(AsFd::as_fd));
+        (found().map(entry).collect(), fds.collect())
+    }
+
+    /// The number of the last change.
+    pub(super) fn change(&self) -> u64 {
+        self.changes
+    }
+
+    fn next(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    /// Whoever is to be told of changes has made this one itself.
+    pub(super) fn known(&mut self, key: &str) {
+        if let Some(held) = self.entries.get_mut(key) {
+            held.change = 0;
+        }
     }
 
     pub(super) fn hold(&mut self, key: String, note: String, fds: Vec<OwnedFd>) {
-        self.entries.insert(key, Held { note, fds, process: None });
+        let change = self.next();
+        self.entries.insert(key, Held { note, fds, process: None, change });
     }
 
     pub(super) fn note(&mut self, key: &str, note: String) {
+        let change = self.next();
         if let Some(held) = self.entries.get_mut(key) {
-            held.note = note;
+            (held.note, held.change) = (note, change);
         }
     }
 
@@ -70,7 +104,8 @@ impl Store {
         // It is collected with all others, by its id.
         let pid = start.spawn()?.id();
         let process = Some(Process { pid, exit: None });
-        self.entries.insert(key, Held { note, fds: fds.collect(), process });
+        let change = self.next();
+        self.entries.insert(key, Held { note, fds: fds.collect(), process, change });
         Ok(pid)
     }
 

@@ -1,9 +1,10 @@
 //! How a newer part takes the place of the one that serves, and the keeper that of its own program.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::message::{Inventory, ToPart};
+use super::message::{self, Inventory, ToPart};
 use super::parts::{LONGEST_WAIT, Part};
 use super::serve::{Keeper, Who, kill};
 use super::{SELF, state};
@@ -18,6 +19,8 @@ pub(super) struct Successor {
     program: PathBuf,
     pub(super) wants_turn: bool,
     pub(super) until: Instant,
+    /// The last change of what is held that it knows of.
+    knows: u64,
 }
 
 impl Keeper {
@@ -27,18 +30,32 @@ impl Keeper {
             (Some(successor), Some(serving)) if who == Who::Successor => {
                 successor.wants_turn = true;
                 if serving.has_yielded {
-                    successor.part.tell(&ToPart::Turn);
+                    self.give_turn();
                 } else {
                     serving.tell(&ToPart::Yield);
                 }
             }
             // Nobody is in its way.
+            (Some(_), None) if who == Who::Successor => self.give_turn(),
             _ => {
                 if let Some(part) = self.part(who) {
                     part.tell(&ToPart::Turn);
                 }
             }
         }
+    }
+
+    /// Tells the part that takes over that it may, and what became of what is held since it was started.
+    pub(super) fn give_turn(&mut self) {
+        let Some(Successor { part, knows, .. }) = &mut self.successor else { return };
+        let (entries, keys, fds) = self.store.since(*knows);
+        if let Some(socket) = &part.socket
+            && message::send(socket.as_fd(), &ToPart::Left { entries, keys }, &fds).is_err()
+        {
+            // It died, as its end will tell.
+            part.socket = None;
+        }
+        part.tell(&ToPart::Turn);
     }
 
     /// Starts a part of the newer program, which takes over once it can.
@@ -50,13 +67,13 @@ impl Keeper {
     }
 
     pub(super) fn begin_successor(&mut self, program: PathBuf) {
-        let told = std::mem::take(&mut self.told);
+        let (told, knows) = (std::mem::take(&mut self.told), self.store.change());
         let inventory = Inventory { entries: Vec::new(), succeeds: true, again: true, told };
         match Part::start(&program, &self.store, inventory) {
             Ok(mut part) => {
                 self.tell_stop(&mut part);
                 let until = clock::now() + SUCCEEDS_WITHIN;
-                self.successor = Some(Successor { part, program, wants_turn: false, until });
+                self.successor = Some(Successor { part, program, wants_turn: false, until, knows });
             }
             Err(error) => self.upgrade_failed(&format!("{} cannot be started: {error}", program.display())),
         }

@@ -335,8 +335,11 @@ impl Fleet {
             new.push(member.id.clone());
             service.members.push(member);
         }
-        // A number that was scaled is that of the next part of this program too.
-        std::mem::forget(keeper::hold(&scaled(name), &wanted.to_string(), &[]));
+        // A number that was scaled is that of the next part of this program too, until it is the file's again.
+        let kept = keeper::hold(&scaled(name), &wanted.to_string(), &[]);
+        if instances.is_some() {
+            std::mem::forget(kept);
+        }
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let within = service.local.ready.within.saturating_add(Duration::from_secs(5));
         Ok(Resized { gone, new, instances: (count(before), count(wanted)), within })
