@@ -161,11 +161,22 @@ async fn a_killed_part_of_up_comes_back_with_all_its_services_as_they_are() {
     let (before, keeper) = (pids(), mesh.up.pid());
     let nginx = fault::children(keeper).into_iter().find(|(_, name)| name == "nginx");
 
+    assert!(mesh.synego(&["drain", "back-2@vm1", "-y"]).status.success());
+    let drained = || {
+        let all = mesh.instances("back");
+        all.iter().find(|one| one["instance"] == "back-2@vm1").map(|one| one["state"].clone()).unwrap_or_default()
+    };
+    assert_eq!(drained(), "draining");
+
     let load = gets(number("SYNEGO_RATE", 100), &mesh.url("/"));
     kill_again_and_again(keeper, &load).await;
     let report = load.stop().await;
     println!("{} requests, {} failed, gap {:?}", report.sent, report.failures.len(), gap(&report));
 
+    wait::until("it is drained as before", SOON, || async {
+        wait::that(drained() == "draining", drained().to_string())
+    })
+    .await;
     wait::until("the same processes", SOON, || async { wait::that(pids() == before, format!("{:?}", pids())) }).await;
     let refused: Vec<_> = report.failures.iter().filter(|(_, why)| why.contains("refused")).collect();
     assert!(refused.is_empty(), "{refused:?}");

@@ -10,6 +10,7 @@ use synego_runtime::tasks::{self, Kind};
 use tokio::sync::watch;
 
 use crate::generation::Generation;
+use crate::instance::{DrainStep, Wishes};
 
 /// What the keeper's key of an instance begins with.
 const KIND: &str = "instance ";
@@ -23,6 +24,9 @@ pub(crate) struct Left {
     pub(crate) number: u32,
     /// Where it listens.
     address: String,
+    /// Whether it takes no requests, because somebody drained it.
+    #[serde(default)]
+    pub(crate) drained: bool,
 }
 
 impl Left {
@@ -52,20 +56,39 @@ pub(crate) fn process_name(id: &InstanceId, number: u32) -> String {
     format!("{id} {number}")
 }
 
-/// Keeps up what is left, with each generation that serves.
-pub(crate) fn keep(id: &InstanceId, incarnation: String, mut current: watch::Receiver<Arc<Generation>>) {
-    let note = move |current: &Generation| {
-        let left =
-            Left { incarnation: incarnation.clone(), number: current.number, address: current.address.to_string() };
-        // Text and a number: nothing that could not be written.
+/// Keeps up what is left, with each generation that serves and each drain.
+pub(crate) fn keep(
+    id: &InstanceId,
+    incarnation: String,
+    mut current: watch::Receiver<Arc<Generation>>,
+    mut wishes: watch::Receiver<Wishes>,
+) {
+    let note = move |current: &Generation, wishes: &Wishes| {
+        let left = Left {
+            incarnation: incarnation.clone(),
+            number: current.number,
+            address: current.address.to_string(),
+            drained: wishes.drain != DrainStep::No,
+        };
+        // Text and numbers: nothing that could not be written.
         serde_json::to_string(&left).unwrap_or_default()
     };
-    let first = note(&current.borrow_and_update());
-    let Some(held) = keeper::hold(&key(id), &first, &[]) else { return };
+    let mut last = note(&current.borrow_and_update(), &wishes.borrow_and_update());
+    let Some(held) = keeper::hold(&key(id), &last, &[]) else { return };
     tasks::spawn("instance-note", Kind::Connection, async move {
-        while current.changed().await.is_ok() {
-            let now = note(&current.borrow_and_update());
-            held.note(now);
+        loop {
+            let is_over = tokio::select! {
+                changed = current.changed() => changed.is_err(),
+                changed = wishes.changed() => changed.is_err(),
+            };
+            if is_over {
+                return;
+            }
+            let now = note(&current.borrow_and_update(), &wishes.borrow_and_update());
+            if now != last {
+                held.note(now.clone());
+                last = now;
+            }
         }
     });
 }

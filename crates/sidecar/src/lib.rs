@@ -10,6 +10,7 @@ mod conductor;
 pub mod config;
 mod drain;
 mod environment;
+mod follow;
 mod generation;
 mod handover;
 mod instance;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
 use synego_control_plane::lines::JournalLines;
-use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
     CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Parking, Permits, Server, Tenure,
     WorkersHandle, snapshot_channel,
@@ -30,9 +30,10 @@ use crate::conductor::{Conductor, Recipe};
 use crate::config::{ProcessConfig, SidecarConfig};
 use crate::drain::Drain;
 use crate::environment::{self, Told};
+use crate::follow::{follow_access_lines, follow_readiness, show};
 use crate::generation::{Generation, Pids};
 use crate::handover;
-use crate::instance::{Keeper, View, Wishes};
+use crate::instance::{DrainStep, Keeper, View, Wishes};
 use crate::left::{self, Left};
 use crate::orders::{Ordered, Orders};
 use crate::outbound::Outbound;
@@ -86,6 +87,8 @@ pub struct Sidecar {
     orders: (Orders, mpsc::Receiver<Ordered>),
     permits: Arc<ArcSwap<Permits>>,
     announcement: watch::Sender<Announcement>,
+    /// Whether a former part of this program was told that it takes no requests.
+    drained: bool,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
     output: OutputSink,
@@ -113,6 +116,7 @@ impl Sidecar {
         let permits: Arc<ArcSwap<Permits>> = Arc::default();
         let meter = LoadMeter::new(shared.workers.count());
         let left = Left::of(&id);
+        let drained = left.as_ref().is_some_and(|left| left.drained);
         let address = match (&config.address, left.as_ref().and_then(Left::address)) {
             (Some(address), _) => address.clone(),
             (None, Some(left)) => left,
@@ -265,6 +269,7 @@ impl Sidecar {
             orders,
             permits,
             announcement,
+            drained,
             view,
             process,
             output,
@@ -336,11 +341,15 @@ impl Sidecar {
         let share = keeper::share();
         let id = InstanceId::new(&self.config.instance, &self.config.node);
         if let Some((left, address)) = Left::of(&id).and_then(|left| left.address().map(|address| (left, address))) {
-            // It was reloaded since this part was begun.
+            // It was reloaded or drained since this part was begun.
+            self.drained = left.drained;
             self.current.send_modify(|current| {
                 let current = Arc::make_mut(current);
                 (current.number, current.address) = (left.number, address);
             });
+        }
+        if self.drained {
+            wishes.send_modify(|wishes| wishes.drain = DrainStep::Refusing);
         }
         let number = self.current.borrow().number;
         left::end_others(&id, number, self.config.stop);
@@ -367,7 +376,7 @@ impl Sidecar {
             retiring: Vec::new(),
         };
         // Before there is a process: whoever finds that one must know where it was told to listen.
-        left::keep(&id, self.announcement.borrow().incarnation.clone(), self.current.subscribe());
+        left::keep(&id, self.announcement.borrow().incarnation.clone(), self.current.subscribe(), wishes.subscribe());
         conductor.start();
         tasks::spawn("process-state", Kind::Connection, show(self.current.subscribe(), self.process.clone()));
         let keeper = Keeper {
@@ -483,61 +492,4 @@ impl Sidecar {
 /// Who opens connections to other parts of the mesh.
 pub(crate) fn peers(config: &SidecarConfig) -> Connector {
     config.credential.as_ref().map_or_else(Connector::plain, |credential| Connector::mutual(credential.own()))
-}
-
-/// Logs what the manifest wants logged, as far as a master has said so.
-async fn follow_access_lines(mut settings: watch::Receiver<SidecarSettings>, workers: WorkersHandle) {
-    loop {
-        let lines = settings.borrow_and_update().access_lines;
-        lines.into_iter().for_each(|lines| workers.log_lines(lines));
-        if settings.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Ready while the instance takes requests.
-async fn follow_readiness(mut view: watch::Receiver<View>, readiness: Readiness) {
-    let mut guard = Some(readiness.guard("instance"));
-    loop {
-        let takes = view.borrow_and_update().state.takes_requests();
-        if takes {
-            guard = None;
-        } else if guard.is_none() {
-            guard = Some(readiness.guard("instance"));
-        }
-        if view.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Shows the process of the generation that serves, to those who look from outside.
-async fn show(mut current: watch::Receiver<Arc<Generation>>, shown: watch::Sender<Option<ProcessState>>) {
-    loop {
-        let generation = current.borrow_and_update().clone();
-        let Some(mut process) = generation.process.clone() else {
-            if current.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        loop {
-            let now = process.borrow_and_update().clone();
-            shown.send_replace(Some(now));
-            tokio::select! {
-                changed = current.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                changed = process.changed() => if changed.is_err() {
-                    // It has ended; only another generation brings news.
-                    if current.changed().await.is_err() {
-                        return;
-                    }
-                    break;
-                },
-            }
-        }
-    }
 }

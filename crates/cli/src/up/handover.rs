@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use synego_manifest::{Outcome, Sources};
+use synego_model::InstanceState;
 use synego_runtime::keeper;
 use synego_sidecar::Workers;
 use tokio::sync::watch;
@@ -53,9 +54,13 @@ pub(super) async fn leave(
 /// Tells the keeper that this part serves; one that takes over, once the instances are as ready as they become.
 pub(super) async fn tell_keeper(mut pictures: watch::Receiver<BTreeMap<String, Picture>>, instances: usize) {
     if keeper::is_successor() {
+        // A job that is done takes none, and neither does one that was drained: they are as they were.
+        let is_well = |state: InstanceState| {
+            state.takes_requests() || matches!(state, InstanceState::Gone | InstanceState::Draining)
+        };
         let all = |pictures: &BTreeMap<String, Picture>| {
             pictures.len() >= instances
-                && pictures.values().all(|picture| picture.is_linked && picture.view.state.takes_requests())
+                && pictures.values().all(|picture| picture.is_linked && is_well(picture.view.state))
         };
         let _late = tokio::time::timeout(AS_WELL, pictures.wait_for(all)).await.is_err();
     }

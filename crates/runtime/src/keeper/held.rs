@@ -2,11 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::link::{Inherited, LINK, lock};
 use super::message::{Command, Exit, ToKeeper};
+
+/// Time in which a part that serves has claimed all that it listens on.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a former part left under a key.
 #[derive(Debug)]
@@ -142,6 +146,22 @@ pub fn forget(wanted: impl Fn(&str) -> bool) {
     for (key, held) in claim_all(wanted) {
         let _gone = (Holding(key), held);
     }
+}
+
+/// Lets go of listening sockets that nobody has claimed a while after this part serves, such as those of an address that
+/// is configured no more: what is not served shall refuse, and not let clients wait.
+pub(super) async fn forget_unserved() {
+    let Some(link) = LINK.get() else { return };
+    tokio::time::sleep(CLAIMED_WITHIN).await;
+    let listens = |fd: &OwnedFd| rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false);
+    let unserved: Vec<String> = {
+        let inherited = lock(&link.inherited);
+        inherited.iter().filter(|(_, left)| left.fds.iter().any(listens)).map(|(key, _)| key.clone()).collect()
+    };
+    for key in &unserved {
+        tracing::info!(socket = key, "nothing listens there any more");
+    }
+    forget(|key| unserved.iter().any(|one| one == key));
 }
 
 /// Has the keeper start a process as the leader of a group of its own.

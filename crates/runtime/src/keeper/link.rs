@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::{oneshot, watch};
 
-use super::held::Kept;
+use super::held::{self, Kept};
 use super::message::{self, Entry, Exit, Inventory, Process, ToKeeper, ToPart};
 use super::turn::Phase;
 use crate::tasks;
@@ -208,10 +208,11 @@ pub fn parent_of_processes() -> Option<u32> {
     LINK.get().map(|link| link.keeper)
 }
 
-/// Tells the keeper that this part serves.
+/// Tells the keeper that this part serves. To be called once, in a task.
 pub fn ready() {
     if let Some(link) = LINK.get() {
         link.send(&ToKeeper::Ready, &[]);
+        tasks::spawn("keeper_unserved", tasks::Kind::Connection, held::forget_unserved());
     }
 }
 
