@@ -29,7 +29,7 @@ pub(crate) use link::{Stops, say, stops, take_told};
 pub use link::{is_again, is_linked, is_successor, parent_of_processes, ready, top};
 pub use message::{Command, Exit};
 pub(crate) use turn::give_turn;
-pub use turn::{Share, has_left, leaving, share, turn, yielding};
+pub use turn::{Share, has_left, is_anothers, leaving, share, turn, yielding};
 
 use crate::config;
 

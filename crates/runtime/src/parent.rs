@@ -80,7 +80,7 @@ pub(crate) async fn tell(ready: impl Future<Output = ()>, stop: Stop) {
         () = life => {}
         () = stop.stopped() => {}
     }
-    if keeper::has_left() {
+    if keeper::is_anothers() {
         // The program goes on without this part.
         return;
     }

@@ -168,7 +168,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        if keeper::has_left() {
+        if keeper::is_anothers() {
             // What is in it goes on with the successor of this part.
             return;
         }

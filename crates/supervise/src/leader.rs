@@ -176,7 +176,7 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        if !(self.is_over || self.is_kept() && keeper::has_left()) {
+        if !(self.is_over || self.is_kept() && keeper::is_anothers()) {
             group::signal(self.pid, Signal::KILL);
             self.kin.signal_strays(Signal::KILL);
             kin::collected(self.pid);

@@ -75,7 +75,7 @@ impl AsFd for NotifySocket {
 
 impl Drop for NotifySocket {
     fn drop(&mut self) {
-        if keeper::has_left() {
+        if keeper::is_anothers() {
             return;
         }
         // Someone may have cleared the folder before us.

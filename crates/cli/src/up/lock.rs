@@ -76,7 +76,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if keeper::has_left() {
+        if keeper::is_anothers() {
             return;
         }
         // The lock itself ends with the process, whatever becomes of the note.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) keeper: u32,
     pub(super) succeeds: bool,
     pub(super) again: bool,
+    /// Whether it has said that it serves.
+    pub(super) is_ready: AtomicBool,
     pub(super) told: Mutex<Vec<String>>,
     pub(super) inherited: Mutex<BTreeMap<String, Inherited>>,
     pub(super) tickets: AtomicU64,
@@ -77,6 +79,7 @@ pub(super) fn connect(keeper: u32) -> io::Result<()> {
         keeper,
         succeeds: inventory.succeeds,
         again: inventory.again,
+        is_ready: AtomicBool::new(false),
         told: Mutex::new(inventory.told),
         tickets: AtomicU64::new(0),
         starts: Mutex::default(),
@@ -211,6 +214,7 @@ pub fn parent_of_processes() -> Option<u32> {
 /// Tells the keeper that this part serves. To be called once, in a task.
 pub fn ready() {
     if let Some(link) = LINK.get() {
+        link.is_ready.store(true, Ordering::Relaxed);
         link.send(&ToKeeper::Ready, &[]);
         tasks::spawn("keeper_unserved", tasks::Kind::Connection, held::forget_unserved());
     }

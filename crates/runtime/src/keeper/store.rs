@@ -153,4 +153,24 @@ mod tests {
         assert_eq!(entries[0].process.and_then(|process| process.exit), Some(Exit { code: Some(3), signal: None }));
         Ok(())
     }
+
+    #[test]
+    fn a_successor_is_told_what_others_changed_since_it_was_begun_and_what_is_gone() -> io::Result<()> {
+        let mut store = Store::default();
+        let open = || std::fs::File::open("/dev/null").map(OwnedFd::from);
+        for key in ["gone", "same", "noted"] {
+            store.hold(key.into(), String::new(), vec![open()?]);
+        }
+        let begun = store.change();
+        store.release("gone");
+        store.note("noted", "reloaded".into());
+        store.hold("new".into(), String::new(), vec![open()?, open()?]);
+        store.hold("its own".into(), String::new(), vec![open()?]);
+        store.known("its own");
+        let (entries, keys, fds) = store.since(begun);
+        let shown: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.note.as_str(), entry.fds)).collect();
+        assert_eq!(shown, [("new", "", 2), ("noted", "reloaded", 1)]);
+        assert_eq!((fds.len(), keys.join(", ").as_str()), (3, "its own, new, noted, same"));
+        Ok(())
+    }
 }

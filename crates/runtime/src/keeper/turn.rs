@@ -1,5 +1,6 @@
 //! Who has what only one part can have, while a newer part takes over from a former one.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::link::LINK;
@@ -34,10 +35,20 @@ impl Drop for Share {
     }
 }
 
-/// Whether a successor has, or is about to have, all but the connections of this part: nothing may be ended with it.
+/// Whether a successor has, or is about to have, all but the connections of this part.
 #[must_use]
 pub fn has_left() -> bool {
     LINK.get().is_some_and(|link| *link.phase.borrow() >= Phase::Yielding)
+}
+
+/// Whether what this part has is another's too: that of its successor, or, until it has said that it serves, that of the
+/// part from which it takes over. Then nothing may be ended or removed with it, unless the whole program ends.
+#[must_use]
+pub fn is_anothers() -> bool {
+    has_left()
+        || LINK.get().is_some_and(|link| {
+            link.succeeds && !link.is_ready.load(Ordering::Relaxed) && link.stops.borrow().signal.is_empty()
+        })
 }
 
 /// Returns once this part may take what only one can have: at once, unless it takes over from another.

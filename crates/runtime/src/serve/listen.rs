@@ -70,7 +70,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // A successor may have put its own socket there, or listen on this one: then it stays.
-        if !keeper::has_left() && inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+        if !keeper::is_anothers() && inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
             let _gone = std::fs::remove_file(&self.path);
         }
     }

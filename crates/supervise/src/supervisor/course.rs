@@ -231,8 +231,8 @@ impl Course {
                     Err(_) => Told::Stop(grace),
                 },
             };
-            if keeper::has_left() {
-                // What ends here goes on in the successor of this part.
+            if keeper::has_left() || (matches!(told, Told::Stop(_)) && keeper::is_anothers()) {
+                // What ends here goes on in another part.
                 std::future::pending::<()>().await;
             }
             told
