@@ -65,7 +65,7 @@ soak-lifecycle: ## reloads, restarts, crashes, jobs, floods and ends at their fu
 	@scripts/soak-lifecycle
 
 soak-keeper: ## kill the part that proxies 20 times at 500 requests a second, and replace every program at 1,000
-	@scripts/soak-keeper
+	@scripts/soak-lifecycle 4 5
 
 clean: ## remove what was built
 	cargo clean
