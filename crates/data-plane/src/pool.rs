@@ -1,7 +1,7 @@
 //! Connections to upstreams, kept by one worker: bounded for each address, all of them made through `identity`.
 //!
-//! HTTP/1.1 takes the idle connection that was used last; HTTP/2 the one with the fewest open streams, and opens another
-//! when all are busy. Whoever holds what was [`Received`] uses a connection; reading it to its end gives that back,
+//! HTTP/1.1 takes the idle connection that was used last, and opens a few at once where there is none; HTTP/2 takes the
+//! one with the fewest open streams, and opens another when all are busy. Whoever holds what was [`Received`] uses a connection; reading it to its end gives that back,
 //! dropping it earlier does not.
 
 mod h1;
@@ -46,11 +46,21 @@ pub(crate) enum Whom {
     Own,
 }
 
+/// How long a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Within {
+    /// To be made: also when whoever wanted it has given up.
+    pub(crate) made: Duration,
+    /// To be there for the one who waits for it.
+    pub(crate) there: Duration,
+}
+
 /// All connections of one caller on one worker.
 pub(crate) struct Pool {
     connector: Connector,
     whom: Whom,
-    targets: RefCell<HashMap<ServiceAddress, Rc<Target>, RandomState>>,
+    /// By address, and there by service: nearly always one.
+    targets: RefCell<HashMap<ServiceAddress, Vec<Rc<Target>>, RandomState>>,
     sweeping: Cell<bool>,
     this: Weak<Self>,
 }
@@ -117,9 +127,10 @@ impl Pool {
     /// The connections to `service` at `address`; they stay idle for at most `idle_limit` from now on.
     pub(crate) fn target(&self, address: &ServiceAddress, service: &ServiceName, idle_limit: Duration) -> Rc<Target> {
         // An address may change hands: those who proved to be another service are not it.
-        if let Some(target) = self.targets.borrow().get(address).filter(|target| target.service == *service) {
+        let of_service = |there: &Vec<Rc<Target>>| there.iter().find(|target| target.service == *service).cloned();
+        if let Some(target) = self.targets.borrow().get(address).and_then(of_service) {
             target.idle_limit.set(idle_limit);
-            return target.clone();
+            return target;
         }
         let target = Rc::new(Target {
             address: address.clone(),
@@ -129,13 +140,13 @@ impl Pool {
             h1: h1::Idle::default(),
             h2: h2::Group::default(),
         });
-        self.targets.borrow_mut().insert(address.clone(), target.clone());
+        self.targets.borrow_mut().entry(address.clone()).or_default().push(target.clone());
         target
     }
 
     /// Closes what is idle at an address that takes no more requests.
     pub(crate) fn empty(&self, address: &ServiceAddress) {
-        if let Some(target) = self.targets.borrow_mut().remove(address) {
+        for target in self.targets.borrow_mut().remove(address).into_iter().flatten() {
             target.h1.clear();
             target.h2.clear();
         }
@@ -173,11 +184,14 @@ impl Pool {
                 let Some(pool) = pool.upgrade() else { return };
                 let now = clock::now();
                 let mut idle = 0;
-                pool.targets.borrow_mut().retain(|_, target| {
-                    let kept =
-                        target.h1.sweep(target.idle_limit.get(), now) + target.h2.sweep(target.idle_limit.get(), now);
-                    idle += kept;
-                    kept > 0 || Rc::strong_count(target) > 1
+                pool.targets.borrow_mut().retain(|_, there| {
+                    there.retain(|target| {
+                        let limit = target.idle_limit.get();
+                        let kept = target.h1.sweep(limit, now) + target.h2.sweep(limit, now);
+                        idle += kept;
+                        kept > 0 || Rc::strong_count(target) > 1
+                    });
+                    !there.is_empty()
                 });
                 if idle == 0 {
                     pool.sweeping.set(false);
@@ -189,26 +203,30 @@ impl Pool {
 }
 
 impl Target {
-    /// A connection for one request: an idle one, or a new one made within `limit`.
+    /// A connection for one request: an idle one, or a new one.
     ///
     /// - `fresh`: only a new one, because an idle one turned out to be dead.
     pub(crate) async fn ready(
         self: &Rc<Self>,
         speak: Speak,
         limits: &Limits,
-        limit: Duration,
+        within: Within,
         fresh: bool,
     ) -> Result<Ready, ConnectError> {
         match speak {
-            Speak::Http1 => h1::ready(self, limit, fresh).await.map(|conn| Ready::Http1(conn, self.clone())),
-            Speak::Http2 => Box::pin(h2::ready(self, limits, limit, fresh)).await.map(Ready::Http2),
+            Speak::Http1 => h1::ready(self, within, fresh).await.map(|conn| Ready::Http1(conn, self.clone())),
+            Speak::Http2 => Box::pin(h2::ready(self, limits, within, fresh)).await.map(Ready::Http2),
         }
+    }
+
+    fn not_in_time(&self, limit: Duration) -> ConnectError {
+        ConnectError::TimedOut { address: self.address.to_string(), limit }
     }
 
     async fn connect(&self, speak: Speak, limit: Duration) -> Result<Stream, ConnectError> {
         match self.pool.upgrade() {
             Some(pool) => pool.connect(&self.address, &self.service, Some(speak), limit).await,
-            None => Err(ConnectError::TimedOut { address: self.address.to_string(), limit }),
+            None => Err(self.not_in_time(limit)),
         }
     }
 

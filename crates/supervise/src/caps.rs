@@ -156,9 +156,13 @@ fn lower(pid: u32, cores: f64) {
 
 /// The step of priority whose weight among equals is that share of a core: 0 from one core on, at most 19.
 fn nice(cores: f64) -> i32 {
-    let steps = (1.0 / cores.max(0.001)).ln() / STEP.ln();
-    #[expect(clippy::cast_possible_truncation, reason = "it lies between 0 and 19")]
-    let steps = steps.round().clamp(0.0, 19.0) as i32;
+    // Counted down instead of by logarithms: for these alone the programs would load the mathematics library.
+    let mut steps = 0;
+    let mut next = STEP.sqrt().recip();
+    while steps < 19 && cores < next {
+        steps += 1;
+        next /= STEP;
+    }
     steps
 }
 

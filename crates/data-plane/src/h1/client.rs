@@ -71,9 +71,14 @@ impl Conn {
         })
     }
 
-    /// Whether it was used before: then it may have died unseen.
+    /// Whether it was used or put aside before: then it may have died unseen.
     pub(crate) fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// It is put aside: what happens to it from now on is not seen.
+    pub(crate) fn put_aside(&mut self) {
+        self.is_reused = true;
     }
 
     /// Whether it is still open, as far as is known here; an upstream has nothing to say before it is asked.

@@ -11,6 +11,7 @@ use http::StatusCode;
 use rand::Rng;
 use smallvec::SmallVec;
 use synego_balance::{PickError, Slot, backoff_ceiling};
+use synego_identity::ConnectError;
 use synego_model::{InstanceId, Limits, Reason, ServiceName};
 use synego_runtime::{clock, tasks};
 
@@ -23,7 +24,7 @@ use super::station::{Station, To, Way};
 use super::timer::Alarm;
 use super::{head, headers};
 use crate::message::{Answer, Body, Frame};
-use crate::pool::{Received, SendError, Speak, Target};
+use crate::pool::{Received, SendError, Speak, Target, Within};
 use crate::upstreams::{Flight, Service};
 
 /// Time for a connection to the own service.
@@ -187,8 +188,12 @@ async fn attempt(
     let began = picked.began;
     let mut fresh = false;
     loop {
-        let connect = picked.target.ready(picked.speak, limits, outgoing.time_to(picked.connect, began), fresh);
-        let ready = connect.await.map_err(|error| Miss::connect(format!("cannot reach {whom}: {error}")))?;
+        let within = Within { made: picked.connect, there: outgoing.time_to(picked.connect, began) };
+        let connect = picked.target.ready(picked.speak, limits, within, fresh);
+        let ready = connect.await.map_err(|error| match error {
+            ConnectError::TimedOut { .. } if within.there < within.made => Miss::lapse(Lapse::Total, whom),
+            error => Miss::connect(format!("cannot reach {whom}: {error}")),
+        })?;
         let is_reused = ready.is_reused();
         let answer = std::pin::pin!(ready.send(outgoing, limits));
         let error = match in_time(answer, outgoing, began, alarm).await {

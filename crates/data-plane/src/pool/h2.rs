@@ -10,7 +10,7 @@ use synego_model::Limits;
 use synego_runtime::{clock, tasks};
 use tokio::sync::{Notify, watch};
 
-use super::{SendError, Speak, Target};
+use super::{SendError, Speak, Target, Within};
 use crate::h2::client::{self, Call};
 use crate::h2::mux::Shared;
 use crate::hop::outgoing::Outgoing;
@@ -91,18 +91,18 @@ impl Group {
 pub(super) async fn ready(
     target: &Rc<Target>,
     limits: &Limits,
-    limit: Duration,
+    within: Within,
     fresh: bool,
 ) -> Result<Ready, ConnectError> {
     let group = &target.h2;
     if fresh {
         group.clear();
     }
-    if let Some(ready) = at_once(target, limits, limit) {
+    if let Some(ready) = at_once(target, limits, within.made) {
         return Ok(ready);
     }
-    let late = || ConnectError::TimedOut { address: target.address.to_string(), limit };
-    tokio::time::timeout(limit, when_there_is_room(target, limits, limit)).await.map_err(|_| late())?
+    let waited = tokio::time::timeout(within.there, when_there_is_room(target, limits, within.made)).await;
+    waited.unwrap_or_else(|_| Err(target.not_in_time(within.there)))
 }
 
 /// A connection that takes a stream now.

@@ -116,8 +116,12 @@ impl Mesh {
 
     /// A mesh in which everyone proves who it is.
     pub fn mutual() -> Self {
+        Self::mutual_with_workers(2)
+    }
+
+    pub fn mutual_with_workers(count: usize) -> Self {
         let authority = Authority::create(mesh_name(), now()).expect("an authority");
-        Self { authority: Some(authority), ..Self::start() }
+        Self { authority: Some(authority), ..Self::with_workers(count) }
     }
 
     /// The certificate of a part of the mesh.
