@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := target/debug
 
-.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-lifecycle clean
+.PHONY: help setup build release profile demo test test-rust test-go test-node check fix gen bench count fuzz soak-identity soak-lifecycle soak-keeper clean
 
 help: ## this list
 	@printf 'make …\n'
@@ -63,6 +63,9 @@ soak-identity: ## certificates of 60 s under load for 10 minutes, with a rotatio
 
 soak-lifecycle: ## reloads, restarts, crashes, jobs, floods and ends at their full counts, in about two hours
 	@scripts/soak-lifecycle
+
+soak-keeper: ## kill the part that proxies 20 times at 500 requests a second, and replace every program at 1,000
+	@scripts/soak-lifecycle 4 5
 
 clean: ## remove what was built
 	cargo clean

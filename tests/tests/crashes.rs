@@ -83,14 +83,15 @@ async fn a_killed_process_fails_no_get_and_is_back_in_rotation_within_a_second_o
     assert_eq!(report.failures, [], "of {} requests", report.sent);
 }
 
-/// CPU that a process used until now, with what it waited for; seconds.
-fn cpu(pid: u32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<u64> = text
-        .rsplit_once(')')
-        .map(|(_, rest)| rest.split_whitespace().skip(11).take(4).filter_map(|field| field.parse().ok()).collect())
-        .unwrap_or_default();
-    fields.iter().sum::<u64>() as f64 / 100.0
+/// CPU that a program used until now, keeper and part, with what they waited for; seconds.
+fn cpu(keeper: u32) -> f64 {
+    let of = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = text.rsplit_once(')').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+        rest.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+    };
+    let ticks = of(keeper) + fault::parts(keeper).into_iter().map(of).sum::<u64>();
+    ticks as f64 / 100.0
 }
 
 #[tokio::test(flavor = "multi_thread")]

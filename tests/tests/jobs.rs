@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use synego_testkit::daemons::Daemons;
 use synego_testkit::program::{Program, binary};
-use synego_testkit::{Mesh, program, stat, wait};
+use synego_testkit::{Mesh, fault, program, stat, wait};
 
 fn head() -> String {
     "mesh: jobs\ngateway: { listen: \"${SHOP_HTTP}\" }\nmasters: { ingress: \"${SHOP_INGRESS}\", mesh: \"${SHOP_MESH}\", \
@@ -51,6 +51,42 @@ async fn a_job_is_done_before_what_comes_after_it_starts_and_runs_once_more_when
     let said = mesh.try_json(&["reload", "migrate"]).expect("it runs once more");
     assert_eq!(said["items"][0]["outcome"], "done", "{said}");
     assert_eq!(times(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_done_or_runs_is_not_begun_again_when_the_part_that_proxies_is_killed() {
+    let mesh = Mesh::begin_with(&format!(
+        "{}  done: {{ run: [sh, -c, \"echo x >> done\"], restart: never }}\n  \
+         long: {{ run: [sh, -c, \"echo x >> long; while ! test -e go; do sleep 0.05; done\"], restart: never }}\n  \
+         api: {{ run: [python3, {}], after: [done] }}\n",
+        head(),
+        server()
+    ));
+    let state = |service: &str| item(&mesh, service)["state"].clone();
+    let both = || async {
+        let now = [state("done"), state("long"), state("api")];
+        wait::that(now == ["gone", "starting", "ready"], format!("{now:?}"))
+    };
+    wait::until("one is done and one runs", Duration::from_secs(20), both).await;
+    let (keeper, api) = (mesh.up.pid(), mesh.pids("api"));
+    let killed = fault::parts(keeper)[0];
+    fault::kill(killed);
+    wait::until("the next part", Duration::from_secs(10), || async {
+        wait::that(fault::parts(keeper).iter().any(|part| *part != killed), "none")
+    })
+    .await;
+    wait::until("all is as it was", Duration::from_secs(20), both).await;
+    assert_eq!(item(&mesh, "done")["cause"]["code"], "job_done");
+    assert_eq!(mesh.pids("api"), api);
+    std::fs::write(mesh.home.path().join("manifest/go"), "").expect("the word");
+    wait::until("the other one is done", Duration::from_secs(10), || async {
+        wait::that(state("long") == "gone", state("long").to_string())
+    })
+    .await;
+    for job in ["done", "long"] {
+        let ran = std::fs::read_to_string(mesh.home.path().join("manifest").join(job)).expect("it ran");
+        assert_eq!(ran, "x\n", "{job} ran once");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

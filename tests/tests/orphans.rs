@@ -31,6 +31,11 @@ async fn nothing_is_left(home: &Home) {
     .await;
 }
 
+/// One that is killed has lost its variables a moment before it is gone.
+async fn gone(pid: u32) {
+    wait::until("it is gone", Duration::from_secs(5), || async { wait::that(!fault::is_alive(pid), "it lives") }).await;
+}
+
 fn daemons(file: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
@@ -67,7 +72,7 @@ async fn killing_synego_up_leaves_no_process_and_the_next_one_starts_clean() {
     fault::kill(mesh.up.pid());
     assert!(!mesh.up.wait(Duration::from_secs(5)).success(), "the fault took place");
     nothing_is_left(&mesh.home).await;
-    assert!(!fault::is_alive(daemon));
+    gone(daemon).await;
 
     let begun = Instant::now();
     mesh.begin_again();
@@ -100,6 +105,32 @@ async fn a_reloaded_service_takes_its_daemon_along_and_leaves_no_zombie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_lives_on_when_the_part_that_proxies_is_killed_and_ends_with_its_service_all_the_same() {
+    let (mut mesh, file) = mesh().await;
+    let first = daemon_of(&file, 1).await;
+    let keeper = mesh.up.pid();
+    let killed = fault::parts(keeper)[0];
+    fault::kill(killed);
+    wait::until("the next part serves", Duration::from_secs(10), || async {
+        wait::that(fault::parts(keeper).iter().any(|part| *part != killed), "none")?;
+        mesh.try_json(&["status", "daemon"]).map(|_| ())
+    })
+    .await;
+    mesh.ready().await;
+    assert_eq!(daemons(&file), [first], "nothing was started again");
+    assert!(fault::is_alive(first));
+    // The next part knows whose it is.
+    assert!(mesh.try_json(&["reload", "daemon"]).is_ok());
+    let second = daemon_of(&file, 2).await;
+    assert!(!fault::is_alive(first));
+    // And what the keeper inherited ends with it too.
+    fault::kill(keeper);
+    assert!(!mesh.up.wait(Duration::from_secs(5)).success(), "the fault took place");
+    nothing_is_left(&mesh.home).await;
+    gone(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killing_a_sidecar_leaves_nothing_of_its_service() {
     let mesh = Daemons::start("600s");
     let (token, address) = (mesh.token().display().to_string(), mesh.mesh_address());
@@ -115,10 +146,7 @@ async fn killing_a_sidecar_leaves_nothing_of_its_service() {
     let daemon = daemon_of(&file, 1).await;
     fault::kill(sidecar.pid());
     assert!(!sidecar.wait(Duration::from_secs(5)).success(), "the fault took place");
-    wait::until("the daemon is gone", Duration::from_secs(5), || async {
-        wait::that(!fault::is_alive(daemon), format!("{:?}", left(&mesh.home)))
-    })
-    .await;
+    gone(daemon).await;
     let left = left(&mesh.home);
     assert!(left.iter().all(|one| !one.contains("python3")), "{left:#?}");
 }

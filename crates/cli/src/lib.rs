@@ -33,7 +33,7 @@ use crate::context::Context;
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = synego_supervise::exec::main() {
+    if let Some(code) = synego_supervise::exec::main().or_else(synego_runtime::keeper::main) {
         return code;
     }
     clap_complete::CompleteEnv::with_factory(command).complete();

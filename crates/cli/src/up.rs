@@ -10,6 +10,7 @@ mod console;
 pub(crate) mod detach;
 mod edge;
 pub(crate) mod gateway;
+pub(crate) mod handover;
 mod identity;
 mod instances;
 mod joined;

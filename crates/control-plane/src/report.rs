@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use synego_model::{Announcement, Reason, ServiceName};
 use synego_runtime::lifecycle::Stop;
-use synego_runtime::tasks;
+use synego_runtime::{keeper, tasks};
 use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::convert::report::Joining;
 use synego_wire::pb::command::Is as Order;
@@ -138,6 +138,10 @@ impl LinkTask {
             let _ending = self.news.send(Heard::Down { index: self.facts.index, cause }).await;
             if stood {
                 wait = BACKOFF.0;
+            }
+            if keeper::has_left() {
+                // The successor speaks for the instance.
+                return stop.stopped().await;
             }
             let pause = if error.is_final() { AFTER_FINAL } else { wait };
             wait = (wait * 2).min(BACKOFF.1);

@@ -1,11 +1,12 @@
 //! A server: one hop on one address, on all workers. The handle by which its owner watches and ends it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use synego_runtime::clock;
+use synego_runtime::keeper::Holding;
 use tokio_util::sync::CancellationToken;
 
 /// How often a draining server looks whether it is idle.
@@ -29,14 +30,20 @@ pub struct DrainOutcome {
 /// What the workers of a server share with its handle.
 pub(crate) struct State {
     pub(crate) address: SocketAddr,
+    /// Connections are taken.
+    pub(crate) opened: CancellationToken,
     /// No further connections.
     pub(crate) closed: CancellationToken,
     /// No further requests on open connections.
     pub(crate) drained: CancellationToken,
+    /// Streams are to end too.
+    pub(crate) parting: CancellationToken,
     /// Nothing any more.
     pub(crate) cut: CancellationToken,
     draining: AtomicBool,
     pub(crate) cells: Vec<Arc<Cells>>,
+    /// What the keeper holds of it.
+    held: Mutex<Option<Holding>>,
 }
 
 /// What one worker counts of one server.
@@ -65,16 +72,31 @@ enum What {
 }
 
 impl Server {
-    pub(crate) fn new(address: SocketAddr, workers: usize) -> Self {
+    pub(crate) fn new(address: SocketAddr, workers: usize, held: Option<Holding>) -> Self {
         let drained = CancellationToken::new();
         Self(Arc::new(State {
             address,
             closed: drained.child_token(),
             cut: CancellationToken::new(),
             drained,
+            opened: CancellationToken::new(),
+            parting: CancellationToken::new(),
+            held: Mutex::new(held),
             draining: AtomicBool::new(false),
             cells: (0..workers).map(|_| Arc::default()).collect(),
         }))
+    }
+
+    /// Takes connections from now on. A server does so at once, unless a former part of the program left its sockets:
+    /// then clients wait in their queues until it can serve them.
+    pub fn open(&self) {
+        self.0.opened.cancel();
+    }
+
+    /// Whether it takes no connections yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.0.opened.is_cancelled()
     }
 
     /// Where it listens.
@@ -108,13 +130,24 @@ impl Server {
 
     /// Takes no further connections; open ones go on.
     pub fn stop_accepting(&self) {
+        self.0.release();
         self.0.closed.cancel();
+    }
+
+    /// Ends the server on a port that another process serves from now on: no further connections, each connection after
+    /// the request that it has, and streams live on until they end by themselves, at most `within`.
+    pub async fn leave(&self, within: Duration) -> DrainOutcome {
+        self.0.drained.cancel();
+        self.until_idle(within).await;
+        self.drain(Duration::ZERO).await
     }
 
     /// Ends the server: no further connections, then each connection after the request that it has, then, after
     /// `within`, everything that is still going on.
     pub async fn drain(&self, within: Duration) -> DrainOutcome {
+        self.0.release();
         self.0.drained.cancel();
+        self.0.parting.cancel();
         self.until_idle(within).await;
         let outcome = DrainOutcome { cut_requests: self.in_flight(), cut_streams: self.open_streams() };
         self.0.cut.cancel();
@@ -133,6 +166,11 @@ impl Server {
 impl State {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    /// The keeper holds it no longer: nobody shall wait at a port that is not served.
+    fn release(&self) {
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     pub(crate) fn connections(&self) -> u32 {

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use synego_model::{AccessLines, Protocol};
-use synego_runtime::tasks;
+use synego_model::{AccessLines, Protocol, ServiceName};
 use synego_runtime::telemetry::Metrics;
+use synego_runtime::{keeper, tasks};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -70,6 +70,20 @@ pub enum Hop {
     Outbound(OutboundConfig),
     /// Peers to a service; by its protocol as HTTP or as bytes.
     Inbound(InboundConfig),
+}
+
+impl Hop {
+    /// What the keeper knows its sockets by.
+    fn key(&self, address: SocketAddr) -> String {
+        match self {
+            Self::Ingress(config) => format!("ingress {} {address}", config.name),
+            Self::Inbound(config) => format!("inbound {} {address}", config.name),
+            Self::Outbound(config) => {
+                let service = config.fixed_service.as_ref().map_or("", ServiceName::as_str);
+                format!("outbound {} {address} {service}", config.name)
+            }
+        }
+    }
 }
 
 enum Command {
@@ -150,23 +164,29 @@ impl WorkersHandle {
         self.log_share.store(lines.percent().unwrap_or(NO_LINES), Relaxed);
     }
 
-    /// Starts a server on every worker.
+    /// Starts a server on every worker. The keeper of the process, where it has one, holds its sockets; what a former part
+    /// left there is taken over, and no connection is taken before [`Server::open`].
     ///
     /// - `address`: port 0 takes a free one, the same for all workers.
     ///
     /// # Errors
     /// When the address is taken or cannot be had; nothing was started then.
     pub fn serve(&self, address: SocketAddr, hop: Hop) -> io::Result<Server> {
-        let listeners = synego_identity::listen_shared(address, self.commands.len())?;
-        let address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
-        let server = Server::new(address, self.commands.len());
+        let make = || synego_identity::listen_shared(address, self.commands.len());
+        let sockets = keeper::claim_sockets(&hop.key(address), make)?;
+        let address = sockets.all.first().map_or(Ok(address), TcpListener::local_addr)?;
+        let server = Server::new(address, self.commands.len(), sockets.held);
+        if !sockets.left {
+            server.open();
+        }
         let (limits, per_client) = match &hop {
             Hop::Ingress(config) => (config.snapshot.load(), Ingress::per_client()),
             Hop::Outbound(config) => (config.snapshot.load(), PerClient::default()),
             Hop::Inbound(config) => (config.snapshot.load(), PerClient::default()),
         };
         let max_connections = limits.limits().connections.unwrap_or(self.max_connections);
-        for (commands, listener) in self.commands.iter().zip(listeners) {
+        // There may be more sockets than workers, of a part that had more: none of their queues is left alone.
+        for (commands, listener) in self.commands.iter().cycle().zip(sockets.all) {
             let command = Command::Serve {
                 server: server.0.clone(),
                 listener,

@@ -2,18 +2,23 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use synego_runtime::clock;
 
 /// Connections that the kernel keeps for us until they are taken.
 const BACKLOG: i32 = 1024;
+
+/// Time for whoever has a port and is about to end.
+const LETS_GO: Duration = Duration::from_millis(300);
 
 /// Takes a port for oneself; 0 takes a free one. The socket does not block, ready for an asynchronous runtime.
 ///
 /// # Errors
 /// When the port is taken or may not be taken.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = bound(address, false)?;
+    let socket = bound_once_free(address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -26,13 +31,27 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// When the port is taken or may not be taken; none of the sockets is left then.
 pub fn listen_shared(address: SocketAddr, sockets: usize) -> io::Result<Vec<TcpListener>> {
     // The first takes the port alone, and gives shares of it only when it has it.
-    let first = bound(address, false)?;
+    let first = bound_once_free(address)?;
     first.set_reuse_port(true)?;
     let taken = first.local_addr()?.as_socket().unwrap_or(address);
     let others = (1..sockets).map(|_| bound(taken, true));
     let all: Vec<Socket> = std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
     all.iter().try_for_each(|socket| socket.listen(BACKLOG))?;
     Ok(all.into_iter().map(Into::into).collect())
+}
+
+/// Takes a port for oneself, and waits a moment for one that is taken: the part of a program whose keeper was just killed
+/// is on its way out.
+fn bound_once_free(address: SocketAddr) -> io::Result<Socket> {
+    let until = clock::now() + LETS_GO;
+    loop {
+        match bound(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                std::thread::sleep(LETS_GO / 30);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {

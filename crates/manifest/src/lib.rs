@@ -46,6 +46,6 @@ pub use explain::{diagnostic_codes, diagnostic_page, key_page, key_paths};
 pub use keys::Effect;
 pub use load::{FileRole, LoadedFile, Request, load, load_files};
 pub use manifest::{IdentitySpec, Level, LogFormat, LogsSpec, Manifest};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, Sources};
 pub use plan::{Action, PlannedChange, plan};
 pub use schema::schema;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use synego_model::{Diagnostic, Protocol, Severity};
 
-use crate::load::{FileRole, LoadedFile};
+use crate::load::{FileRole, LoadedFile, load_files};
 use crate::manifest::Manifest;
 
 /// What came of it.
@@ -23,7 +24,44 @@ pub struct Outcome {
     pub variables: BTreeMap<String, String>,
 }
 
+/// What a manifest was made of: enough to make it again, whatever became of its files since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Its files.
+    pub files: Vec<LoadedFile>,
+    /// The values of the variables that they name.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// As JSON.
+    #[must_use]
+    pub fn text(&self) -> String {
+        // Text alone: nothing that could not be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// From what [`Self::text`] gave; `None`: it is no such text.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The manifest once more.
+    #[must_use]
+    pub fn load(&self, cores: u32) -> Outcome {
+        load_files(&self.files, &self.variables, cores)
+    }
+}
+
 impl Outcome {
+    /// What it was made of; `None`: there is no manifest.
+    #[must_use]
+    pub fn sources(&self) -> Option<Sources> {
+        self.manifest.as_ref()?;
+        Some(Sources { files: self.files.clone(), variables: self.variables.clone() }).filter(|of| !of.files.is_empty())
+    }
+
     /// How many errors.
     #[must_use]
     pub fn errors(&self) -> usize {

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod config;
+mod handover;
 pub mod identity;
 mod master;
 mod planner;

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use synego_master::args::Args;
 use synego_master::{Master, MasterConfig, Workers, WorkersConfig, start};
-use synego_runtime::{Host, HostConfig};
+use synego_runtime::{Host, HostConfig, keeper, tasks};
 
 fn main() -> ExitCode {
+    if let Some(code) = keeper::main() {
+        return code;
+    }
     let args = Args::parse();
     let manifest = match start::manifest(&args) {
         Ok(manifest) => manifest,
@@ -18,6 +21,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return synego_runtime::usage_error(&problems),
     };
+    if let Some(code) = keeper::begin() {
+        return code;
+    }
     let host = HostConfig { logs: start::log(&args, &config.manifest), ..HostConfig::new("synego-master") };
     synego_runtime::run(host, |host| async move {
         match run(config, &host).await {
@@ -40,6 +46,11 @@ async fn run(config: MasterConfig, host: &Host) -> anyhow::Result<()> {
     let readiness = host.readiness();
     // Serving takes a guard first, so that it is not ready before it is.
     host.tell_parent(async move { readiness.ready().await });
+    let readiness = host.readiness();
+    tasks::spawn("keeper-ready", tasks::Kind::Connection, async move {
+        readiness.ready().await;
+        keeper::ready();
+    });
     let outcome = serving.await;
     workers.shutdown().await;
     outcome

@@ -11,7 +11,7 @@ use synego_control_plane::lines::JournalLines;
 use synego_control_plane::master::{
     Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
-use synego_control_plane::store::RedbStore;
+use synego_control_plane::store::{RedbStore, StoreError};
 use synego_data_plane::{
     CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
     snapshot_channel,
@@ -23,12 +23,13 @@ use synego_model::{HostPattern, Snapshot};
 use synego_runtime::admin::{self, BindAddr, Listener};
 use synego_runtime::logs::{AccessLog, Journal};
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Host, Readiness, Stop, clock, config as machine};
+use synego_runtime::{Host, Readiness, Stop, clock, config as machine, keeper};
 use tokio::sync::watch;
 
 use crate::config::MasterConfig;
+use crate::handover;
 use crate::identity;
-use crate::planner::ManifestPlanner;
+use crate::planner::{self, ManifestPlanner};
 
 /// Time for the requests that are in flight at the stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -56,6 +57,8 @@ pub struct Master {
     addresses: Addresses,
     keeper: Option<Keeper>,
     manifests: watch::Receiver<Manifest>,
+    /// Closed once a successor wants it.
+    store: Option<Arc<RedbStore>>,
 }
 
 struct Addresses {
@@ -114,8 +117,17 @@ impl Ingress {
 /// Opens the store.
 async fn open_store(file: Option<PathBuf>) -> anyhow::Result<Option<Arc<RedbStore>>> {
     let Some(file) = file else { return Ok(None) };
-    let opened = tasks::spawn_blocking("store-open", move || RedbStore::open(&file));
-    Ok(Some(Arc::new(opened.await??)))
+    let until = clock::now() + handover::LETS_GO;
+    loop {
+        let own = file.clone();
+        match tasks::spawn_blocking("store-open", move || RedbStore::open(&own)).await? {
+            // A part whose keeper was just killed is on its way out.
+            Err(StoreError::InUse { .. }) if clock::now() < until => {
+                tokio::time::sleep(handover::LETS_GO / 20).await;
+            }
+            opened => return Ok(Some(Arc::new(opened?))),
+        }
+    }
 }
 
 /// Whether other machines reach the admin API at `address`. A token must not cross a network as it is: without
@@ -142,14 +154,19 @@ impl Master {
     /// # Errors
     /// A port or socket that cannot be taken, with its name.
     pub async fn bind(
-        config: MasterConfig,
+        mut config: MasterConfig,
         workers: &WorkersHandle,
         journal: Journal,
         host: &Host,
     ) -> anyhow::Result<Self> {
         let name = format!("master@{}", config.node);
         let program = config.program.clone().unwrap_or_else(|| name.clone());
+        // A former part of this program has it until it is told.
+        keeper::turn().await;
+        let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
+        config.manifest = planner::applied(cores).unwrap_or(config.manifest);
         let store = open_store(config.store.clone()).await?;
+        let opened = store.clone();
         let (authority, keeper) = match config.identity.clone().zip(store.clone()) {
             Some((identity, store)) => {
                 let (authority, keeper) = identity::open(identity, store, &config.manifest, &name, host).await?;
@@ -187,7 +204,7 @@ impl Master {
             servers.push(server);
         }
         let mesh = match config.mesh {
-            Some(address) => Some(synego_identity::listen(address).with_context(|| format!("mesh API {address}"))?),
+            Some(address) => Some(handover::mesh_listener(address).with_context(|| format!("mesh API {address}"))?),
             None => None,
         };
         let (mut admin, mut far_admin) = (Vec::new(), Vec::new());
@@ -213,7 +230,6 @@ impl Master {
                 .chain(far_admin.iter().map(|listener| listener.local_addr().map(BindAddr::Tcp)))
                 .collect::<Result<_, _>>()?,
         };
-        let cores = u32::try_from(machine::cores()).unwrap_or(u32::MAX);
         let lines = JournalLines { journal, access_of: Some(name.clone()), program: Some((program, host.logs())) };
         let planner = ManifestPlanner::new(config.manifest.clone(), cores, config.is_machine);
         let manifests = planner.manifests();
@@ -255,6 +271,7 @@ impl Master {
             addresses,
             keeper,
             manifests,
+            store: opened,
         })
     }
 
@@ -307,9 +324,10 @@ impl Master {
     pub async fn serve(mut self, stop: Stop) -> anyhow::Result<()> {
         let (end, life) = stop.outliving();
         let guard = self.readiness.guard("ingress");
+        let share = keeper::share();
         let mut latest = self.handle.snapshots();
         let snapshots = self.snapshots;
-        tasks::spawn("snapshots", Kind::Critical, async move {
+        let publishing = tasks::spawn("snapshots", Kind::Critical, async move {
             loop {
                 snapshots.publish(latest.borrow_and_update().clone());
                 if latest.changed().await.is_err() {
@@ -363,12 +381,31 @@ impl Master {
             let life = life.clone();
             async move { self.control.run(listeners, door, life).await }
         });
-        if let Some(address) = self.waiting {
+        if self.waiting.is_some() || self.servers.iter().any(Server::is_waiting) {
             self.handle.settled(SETTLE).await;
+            handover::known_again(self.ingress.snapshot.clone()).await;
+        }
+        handover::remember(self.ingress.snapshot.clone());
+        if let Some(address) = self.waiting {
             self.servers.push(self.ingress.serve(address)?);
         }
+        self.servers.iter().for_each(Server::open);
         drop(guard);
-        stop.stopped().await;
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = keeper::yielding() => {
+                // The ingress routes on by what is known now; sidecars, people and the store go to the successor.
+                publishing.abort();
+                end.stop();
+                let _outcomes = (control.await, api.await);
+                if let Some(store) = &self.store {
+                    store.close().await;
+                }
+                drop(share);
+                handover::leave(&self.servers, &stop).await;
+                return Ok(());
+            }
+        }
         self.readiness.fail("stopping");
         let drains = self.servers.iter().map(|server| server.drain(DRAIN));
         tokio::select! {

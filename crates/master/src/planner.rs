@@ -1,14 +1,24 @@
 //! What a new manifest would change, for the admin API: the manifest crate decides, this file translates.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use synego_control_plane::master::{ApplyAsked, Planned, PlannedChange, Planner, Refusal};
-use synego_manifest::{Effect, FileRole, LoadedFile, Manifest};
+use synego_manifest::{Effect, FileRole, LoadedFile, Manifest, Sources};
 use synego_model::Reason;
+use synego_runtime::keeper;
 use tokio::sync::watch;
 
 /// Keys of a service by which a running `up` reloads or scales it.
 const OF_A_PROCESS: [&str; 9] = ["run", "build", "cwd", "env", "env_file", "ready", "instances", "memory", "cpu"];
+
+/// What the keeper knows the manifest by that was put in force last.
+const APPLIED: &str = "applied";
+
+/// What `apply` put in force in a former part of this program, in place of what it began with; `None`: nothing.
+pub(crate) fn applied(cores: u32) -> Option<Manifest> {
+    Sources::of(&keeper::claim(APPLIED)?.note)?.load(cores).manifest
+}
 
 /// Compares manifests with the one in force.
 #[derive(Debug)]
@@ -16,6 +26,12 @@ pub struct ManifestPlanner {
     current: watch::Sender<Manifest>,
     cores: u32,
     is_machine: bool,
+}
+
+/// What goes with a plan until it is taken.
+struct Token {
+    manifest: Manifest,
+    sources: Sources,
 }
 
 impl ManifestPlanner {
@@ -82,13 +98,18 @@ impl Planner for ManifestPlanner {
             diagnostics: outcome.diagnostics,
             declaration: Some(after.declaration.clone()),
             refusal,
-            token: Some(std::sync::Arc::new(after)),
+            token: Some(Arc::new(Token {
+                manifest: after,
+                sources: Sources { files, variables: asked.variables.clone() },
+            })),
         }
     }
 
     fn taken(&self, planned: &Planned) {
-        if let Some(manifest) = planned.token.as_ref().and_then(|token| token.downcast_ref::<Manifest>()) {
-            self.current.send_replace(manifest.clone());
+        if let Some(token) = planned.token.as_ref().and_then(|token| token.downcast_ref::<Token>()) {
+            // It is in force to the end of the program.
+            std::mem::forget(keeper::hold(APPLIED, &token.sources.text(), &[]));
+            self.current.send_replace(token.manifest.clone());
         }
     }
 }

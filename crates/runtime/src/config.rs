@@ -15,12 +15,13 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The whole environment; variables that are not UTF-8 are left out.
+/// The whole environment, without the word between a keeper and its part; variables that are not UTF-8 are left out.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, value)| name != crate::keeper::VARIABLE || value.parse::<u32>().is_err())
         .collect()
 }
 

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{self, Setting};
+use crate::keeper;
 use crate::lifecycle::{Readiness, Stop, Stopper};
 use crate::logs::{self, LogConfig, LogHandle};
 use crate::parent;
@@ -128,6 +129,9 @@ where
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("cannot begin: {error}")),
     };
+    for text in keeper::take_told() {
+        tracing::warn!("{text}");
+    }
     let (stopper, stop) = Stopper::new();
     tasks::set_host(stopper.clone());
     let (hangup, hangups) = watch::channel(0);
@@ -160,7 +164,26 @@ fn listen_to_signals(stopper: Stopper, hangup: watch::Sender<u64>) -> std::io::R
     // A limit on the size of files costs lines of the log, not the process: the write fails instead.
     let mut too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
     tasks::spawn("signal_file_size", Kind::Critical, async move { while too_large.recv().await.is_some() {} });
-    tasks::spawn("signal_stop", Kind::Critical, stop_on_signals(term, int, stopper));
+    tasks::spawn("keeper_turn", Kind::Critical, keeper::give_turn());
+    match keeper::stops() {
+        // Signals to the whole group reach keeper and part alike: the keeper's word alone says which is a second one.
+        Some(stops) => {
+            tasks::spawn("keeper_stop", Kind::Critical, stop_on_word(stops, stopper.clone()));
+            tasks::spawn("signal_stop", Kind::Critical, stop_on_first(term, int, stopper))
+        }
+        None => tasks::spawn("signal_stop", Kind::Critical, stop_on_signals(term, int, stopper)),
+    };
+    // It is the keeper's. One that is sent to all processes of a name, or where there is no keeper, must end nobody.
+    let mut usr2 = signal(SignalKind::user_defined2())?;
+    tasks::spawn("signal_upgrade", Kind::Critical, async move {
+        while usr2.recv().await.is_some() {
+            if !keeper::is_linked() {
+                tracing::warn!(
+                    "USR2 changes nothing: without a keeper (`SYNEGO_KEEPER=on`) no newer program can take over"
+                );
+            }
+        }
+    });
     tasks::spawn("signal_hangup", Kind::Critical, async move {
         while hup.recv().await.is_some() {
             hangup.send_modify(|count| *count += 1);
@@ -191,6 +214,38 @@ async fn stop_on_signals(mut term: Signal, mut int: Signal, stopper: Stopper) {
         tracing::info!(signal = name, "stopping");
         stopper.stop();
         is_second = true;
+    }
+}
+
+/// The same by the word of the keeper.
+async fn stop_on_word(mut stops: watch::Receiver<keeper::Stops>, stopper: Stopper) {
+    loop {
+        // The first word may have come before anyone listened.
+        let said = stops.borrow_and_update().clone();
+        if said.again {
+            let code = if said.signal == "INT" { 130 } else { 143 };
+            tracing::warn!(signal = said.signal, "ended at once");
+            FORCED.store(code, Ordering::Relaxed);
+            stopper.cut();
+            exit_now(code);
+        } else if !said.signal.is_empty() {
+            tracing::info!(signal = said.signal, "stopping");
+            stopper.stop();
+        }
+        if stops.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Stops at the first signal; further ones say nothing new.
+async fn stop_on_first(mut term: Signal, mut int: Signal, stopper: Stopper) {
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stopper.stop();
     }
 }
 

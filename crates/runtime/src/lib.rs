@@ -12,6 +12,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod host;
+pub mod keeper;
 pub mod lifecycle;
 pub mod logs;
 mod parent;

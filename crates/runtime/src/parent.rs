@@ -11,12 +11,43 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::config;
+use crate::keeper;
 use crate::lifecycle::Stop;
+
+/// The notify socket of a parent.
+#[derive(Debug)]
+pub(crate) struct Notify {
+    socket: UnixDatagram,
+    to: SocketAddr,
+}
+
+impl Notify {
+    /// The one that the environment names, if it names one that can be used.
+    pub(crate) fn of_environment() -> Option<Self> {
+        Self::named(&config::env("NOTIFY_SOCKET")?)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        match open(name) {
+            Ok((socket, to)) => Some(Self { socket, to }),
+            Err(error) => {
+                tracing::warn!(socket = name, cause = %error, "the parent's notify socket cannot be used");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn say(&self, word: &str) {
+        if let Err(error) = self.socket.send_to_addr(word.as_bytes(), &self.to) {
+            tracing::warn!(word, cause = %error, "the parent cannot be told");
+        }
+    }
+}
 
 /// Words for the parent.
 #[derive(Debug)]
 struct Parent {
-    socket: Option<(UnixDatagram, SocketAddr)>,
+    socket: Option<Notify>,
     /// How often the watchdog wants to hear of us.
     watchdog: Option<Duration>,
     /// The file descriptor of a channel of Node.js.
@@ -49,6 +80,10 @@ pub(crate) async fn tell(ready: impl Future<Output = ()>, stop: Stop) {
         () = life => {}
         () = stop.stopped() => {}
     }
+    if keeper::is_anothers() {
+        // The program goes on without this part.
+        return;
+    }
     parent.say("STOPPING=1");
     // The drain may take longer than the watchdog waits.
     if let Some(wanted) = parent.watchdog {
@@ -62,24 +97,19 @@ pub(crate) async fn tell(ready: impl Future<Output = ()>, stop: Stop) {
 
 impl Parent {
     fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let socket = variable("NOTIFY_SOCKET").and_then(|name| match open(&name) {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                tracing::warn!(socket = name, cause = %error, "the parent's notify socket cannot be used");
-                None
-            }
-        });
-        let of_us = variable("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let socket = variable("NOTIFY_SOCKET").and_then(|name| Notify::named(&name));
+        let of_us = variable("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(keeper::top()));
         let watchdog = variable("WATCHDOG_USEC").and_then(|us| us.parse().ok()).filter(|us| *us > 0 && of_us);
         let channel = variable("NODE_CHANNEL_FD").and_then(|number| number.parse().ok()).filter(|number| *number < 10);
         Self { watchdog: watchdog.filter(|_| socket.is_some()).map(Duration::from_micros), socket, channel }
     }
 
     fn say(&self, word: &str) {
-        if let Some((socket, to)) = &self.socket
-            && let Err(error) = socket.send_to_addr(word.as_bytes(), to)
+        // Systemd hears the process that it started, which is the keeper where there is one.
+        if let Some(socket) = &self.socket
+            && !keeper::say(word)
         {
-            tracing::warn!(word, cause = %error, "the parent cannot be told");
+            socket.say(word);
         }
     }
 

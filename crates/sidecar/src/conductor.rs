@@ -15,7 +15,7 @@ use synego_control_plane::order::{Order, Outcome, Step};
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
 use synego_data_plane::Tenure;
 use synego_model::process::ServiceAddress;
-use synego_model::{Cause, HealthSpec, Reason, RestartWhen};
+use synego_model::{Cause, HealthSpec, InstanceId, Reason, RestartWhen};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, clock};
 use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, Supervisor};
@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::generation::{Generation, Pids};
 use crate::instance::{DrainStep, Wishes};
+use crate::left;
 use crate::orders::{Ordered, ReloadHow, Teller};
 use crate::proof::{self, Failed, ProbePlace, Proof, cause};
 use retire::Retiring;
@@ -46,6 +47,7 @@ pub(crate) struct Recipe {
 
 /// Everything that leading takes.
 pub(crate) struct Conductor {
+    pub(crate) id: InstanceId,
     /// `None`: another is the parent of the process.
     pub(crate) recipe: Option<Recipe>,
     pub(crate) current: watch::Sender<Arc<Generation>>,
@@ -349,6 +351,7 @@ impl Conductor {
         spec.env.clone_from(&generation.env);
         spec.address = Some(generation.address.clone());
         (spec.trial, spec.restarts) = (trial, restarts);
+        spec.keep = Some(left::process_name(&self.id, generation.number));
         if trial || self.is_built {
             // It was built before.
             spec.build = None;

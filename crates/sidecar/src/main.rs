@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use synego_runtime::{Host, HostConfig, tasks};
+use synego_runtime::{Host, HostConfig, keeper, tasks};
 use synego_sidecar::args::Args;
 use synego_sidecar::{Sidecar, SidecarConfig, Workers, WorkersConfig, start};
 
 fn main() -> ExitCode {
-    if let Some(code) = synego_supervise::exec::main() {
+    if let Some(code) = synego_supervise::exec::main().or_else(keeper::main) {
         return code;
     }
     let args = match start::arguments() {
@@ -24,9 +24,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return synego_runtime::usage_error(&problems),
     };
+    // Without a process there is little to keep, and half the memory to save.
+    if let Some(code) = (config.process.is_some() || keeper::is_asked_for()).then(keeper::begin).flatten() {
+        return code;
+    }
     let host = HostConfig { logs: start::log(&args), ..HostConfig::new("synego-sidecar") };
     synego_runtime::run(host, |host| async move {
-        match run(config, &host).await {
+        match Box::pin(run(config, &host)).await {
             Ok(code) => code,
             Err(error) => {
                 tracing::error!(cause = format!("{error:#}"), "cannot start");
@@ -52,6 +56,7 @@ async fn run(mut config: SidecarConfig, host: &Host) -> anyhow::Result<ExitCode>
     let sidecar = Sidecar::bind(config, shared, output).await?;
     tracing::info!(inbound = %sidecar.inbound(), outbound = %sidecar.outbound(), "bound");
     host.tell_parent(start::ready(sidecar.view()));
+    tasks::spawn("keeper-ready", tasks::Kind::Connection, start::tell_keeper(sidecar.view(), sidecar.links()));
     let ended = sidecar.serve(host.stop()).await;
     end.stop();
     workers.shutdown().await;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use synego_control_plane::attach::{AttachConfig, AttachHandle, AttachServer};
 use synego_control_plane::lines::JournalLines;
-use synego_control_plane::uplink::{LogLevel, SidecarSettings, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
+use synego_control_plane::uplink::{LogLevel, Uplink, UplinkConfig, UplinkHandle, UplinkStatus};
 use synego_data_plane::{
     CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Parking, Permits, Server, Tenure,
     WorkersHandle, snapshot_channel,
@@ -21,7 +21,7 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::logs::{Journal, LogHandle};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::telemetry::Metrics;
-use synego_runtime::{Readiness, Stop};
+use synego_runtime::{Readiness, Stop, keeper};
 use synego_supervise::{ExitOutcome, OutputSink, ProcessSpec, ProcessState};
 use tokio::sync::{mpsc, watch};
 
@@ -30,8 +30,11 @@ use crate::conductor::{Conductor, Recipe};
 use crate::config::{ProcessConfig, SidecarConfig};
 use crate::drain::Drain;
 use crate::environment::{self, Told};
+use crate::follow::{follow_access_lines, follow_readiness, show};
 use crate::generation::{Generation, Pids};
-use crate::instance::{Keeper, View, Wishes};
+use crate::handover;
+use crate::instance::{DrainStep, Keeper, View, Wishes};
+use crate::left::{self, Left};
 use crate::orders::{Ordered, Orders};
 use crate::outbound::Outbound;
 use crate::output::{self, LevelOf, Output};
@@ -84,6 +87,8 @@ pub struct Sidecar {
     orders: (Orders, mpsc::Receiver<Ordered>),
     permits: Arc<ArcSwap<Permits>>,
     announcement: watch::Sender<Announcement>,
+    /// Whether a former part of this program was told that it takes no requests.
+    drained: bool,
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
     output: OutputSink,
@@ -110,9 +115,12 @@ impl Sidecar {
         let (calls, denials) = (CallBook::default(), DenialBook::default());
         let permits: Arc<ArcSwap<Permits>> = Arc::default();
         let meter = LoadMeter::new(shared.workers.count());
-        let address = match &config.address {
-            Some(address) => address.clone(),
-            None => {
+        let left = Left::of(&id);
+        let drained = left.as_ref().is_some_and(|left| left.drained);
+        let address = match (&config.address, left.as_ref().and_then(Left::address)) {
+            (Some(address), _) => address.clone(),
+            (None, Some(left)) => left,
+            (None, None) => {
                 let port = synego_supervise::free_port().context("no free port for the process")?;
                 ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
             }
@@ -120,7 +128,8 @@ impl Sidecar {
 
         let tenure = Tenure::new(shared.workers.count());
         // Its variables and its process follow when it is started.
-        let first = Generation { number: 0, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
+        let number = left.as_ref().map_or(0, |left| left.number);
+        let first = Generation { number, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
         let (current, serving) = watch::channel(Arc::new(first));
         let (pids, started) = Pids::new();
         let orders = Orders::new();
@@ -149,8 +158,12 @@ impl Sidecar {
             )
             .with_context(|| format!("inbound {}", config.inbound))?;
 
-        let (announcement, announced) =
-            watch::channel(announce::announcement(&config, &id, inbound.local_addr(), &address));
+        let mut announcement = announce::announcement(&config, &id, inbound.local_addr(), &address);
+        if let Some(left) = left {
+            // To callers it is the one that it was.
+            announcement.incarnation = left.incarnation;
+        }
+        let (announcement, announced) = watch::channel(announcement);
         let (view, viewed) = watch::channel(View::default());
         let (process, _) = watch::channel(None);
         // The report needs the uplink's figures, and the uplink the report.
@@ -256,6 +269,7 @@ impl Sidecar {
             orders,
             permits,
             announcement,
+            drained,
             view,
             process,
             output,
@@ -322,9 +336,27 @@ impl Sidecar {
         let (wishes, wished) = watch::channel(Wishes::default());
         let place =
             ProbePlace { service: self.config.service.to_string(), cwd: std::env::current_dir().unwrap_or_default() };
-        let env = proof::with_number(self.variables(), 0);
+        // Processes and links are one part's alone.
+        keeper::turn().await;
+        let share = keeper::share();
+        let id = InstanceId::new(&self.config.instance, &self.config.node);
+        if let Some((left, address)) = Left::of(&id).and_then(|left| left.address().map(|address| (left, address))) {
+            // It was reloaded or drained since this part was begun.
+            self.drained = left.drained;
+            self.current.send_modify(|current| {
+                let current = Arc::make_mut(current);
+                (current.number, current.address) = (left.number, address);
+            });
+        }
+        if self.drained {
+            wishes.send_modify(|wishes| wishes.drain = DrainStep::Refusing);
+        }
+        let number = self.current.borrow().number;
+        left::end_others(&id, number, self.config.stop);
+        let env = proof::with_number(self.variables(), number);
         self.current.send_modify(|current| Arc::make_mut(current).env = env);
         let mut conductor = Conductor {
+            id: id.clone(),
             recipe: self.config.process.take().map(|process| self.recipe(process, life.clone())),
             current: self.current.clone(),
             wishes: wishes.clone(),
@@ -343,6 +375,8 @@ impl Sidecar {
             obeyed_wish: 0,
             retiring: Vec::new(),
         };
+        // Before there is a process: whoever finds that one must know where it was told to listen.
+        left::keep(&id, self.announcement.borrow().incarnation.clone(), self.current.subscribe(), wishes.subscribe());
         conductor.start();
         tasks::spawn("process-state", Kind::Connection, show(self.current.subscribe(), self.process.clone()));
         let keeper = Keeper {
@@ -361,8 +395,9 @@ impl Sidecar {
             view: self.view.clone(),
             uplink: self.linked.clone(),
         };
+        let (end_attach, attached_life) = life.child();
         let parts = [
-            tasks::spawn("attach", Kind::Critical, self.attach.run(life.clone())),
+            tasks::spawn("attach", Kind::Critical, self.attach.run(attached_life)),
             tasks::spawn("uplink", Kind::Critical, self.uplink.run(life.clone())),
             tasks::spawn("instance", Kind::Critical, keeper.run(life.clone())),
         ];
@@ -375,7 +410,26 @@ impl Sidecar {
             tasks::spawn("admin", Kind::Critical, async move { admin::serve(vec![listener], router, life).await });
         }
 
-        let led = conductor.run(stop.clone()).await;
+        let opening =
+            handover::open(self.inbound.clone(), self.outbounds.clone(), self.view.subscribe(), self.linked.status());
+        tasks::spawn("opening", Kind::Connection, opening);
+        let led = tokio::select! {
+            led = conductor.run(stop.clone()) => led,
+            () = keeper::yielding() => {
+                let [attach, uplink, instance] = parts;
+                // What is known stays as it is, and so does what the inbound does.
+                instance.abort();
+                end_attach.stop();
+                // A part that panicked has been reported by its task.
+                let _outcome = attach.await;
+                drop(share);
+                keeper::leaving().await;
+                end.stop();
+                let ended = handover::leave(&self.inbound, &self.outbounds, &stop).await;
+                let _outcome = uplink.await;
+                return ended;
+            }
+        };
         let drained = Drain {
             led,
             wishes,
@@ -428,6 +482,8 @@ impl Sidecar {
             trial: false,
             restarts: 0,
             run_dir: self.config.runtime_dir.clone(),
+            // Each generation has its own.
+            keep: None,
         };
         Recipe { spec, is_fixed: self.config.address.is_some(), output: self.output.clone(), life }
     }
@@ -436,61 +492,4 @@ impl Sidecar {
 /// Who opens connections to other parts of the mesh.
 pub(crate) fn peers(config: &SidecarConfig) -> Connector {
     config.credential.as_ref().map_or_else(Connector::plain, |credential| Connector::mutual(credential.own()))
-}
-
-/// Logs what the manifest wants logged, as far as a master has said so.
-async fn follow_access_lines(mut settings: watch::Receiver<SidecarSettings>, workers: WorkersHandle) {
-    loop {
-        let lines = settings.borrow_and_update().access_lines;
-        lines.into_iter().for_each(|lines| workers.log_lines(lines));
-        if settings.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Ready while the instance takes requests.
-async fn follow_readiness(mut view: watch::Receiver<View>, readiness: Readiness) {
-    let mut guard = Some(readiness.guard("instance"));
-    loop {
-        let takes = view.borrow_and_update().state.takes_requests();
-        if takes {
-            guard = None;
-        } else if guard.is_none() {
-            guard = Some(readiness.guard("instance"));
-        }
-        if view.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Shows the process of the generation that serves, to those who look from outside.
-async fn show(mut current: watch::Receiver<Arc<Generation>>, shown: watch::Sender<Option<ProcessState>>) {
-    loop {
-        let generation = current.borrow_and_update().clone();
-        let Some(mut process) = generation.process.clone() else {
-            if current.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        loop {
-            let now = process.borrow_and_update().clone();
-            shown.send_replace(Some(now));
-            tokio::select! {
-                changed = current.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                changed = process.changed() => if changed.is_err() {
-                    // It has ended; only another generation brings news.
-                    if current.changed().await.is_err() {
-                        return;
-                    }
-                    break;
-                },
-            }
-        }
-    }
 }

@@ -3,16 +3,17 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
-use synego_control_plane::uplink::MasterAddress;
+use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
 use synego_data_plane::WorkersHandle;
 use synego_model::{InstanceId, Role, text};
-use synego_runtime::Host;
 use synego_runtime::config::Setting;
 use synego_runtime::logs::{self, Format, Journal, JournalConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
+use synego_runtime::{Host, keeper};
 use synego_supervise::OutputSink;
 use tokio::sync::watch;
 
@@ -23,6 +24,9 @@ use crate::sidecar::{Ended, Shared};
 
 /// What a shell ends with that does not find its command.
 const NEVER_STARTED: u8 = 127;
+
+/// Time in which a part that takes over becomes as good as its predecessor.
+const AS_WELL: Duration = Duration::from_secs(5);
 
 /// The command line, with what `--config FILE` says before it.
 ///
@@ -81,6 +85,22 @@ pub async fn ready(mut view: watch::Receiver<View>) {
     if view.wait_for(|view| view.state.takes_requests()).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Tells the keeper that this part serves; one that takes over, not before it can do as well as the one that serves.
+pub async fn tell_keeper(mut view: watch::Receiver<View>, mut links: watch::Receiver<UplinkStatus>) {
+    if keeper::is_successor() {
+        keeper::turn().await;
+        let as_well = async {
+            // When the sidecar is gone, its end has begun.
+            let _gone = view.wait_for(|view| view.state.takes_requests()).await.is_err();
+            let is_linked = |links: &UplinkStatus| links.masters.iter().any(|master| master.linked.is_some());
+            let _gone = links.wait_for(is_linked).await.is_err();
+        };
+        // An instance that is not ready, or has no master, is none the better for waiting.
+        let _late = tokio::time::timeout(AS_WELL, as_well).await;
+    }
+    keeper::ready();
 }
 
 /// Where lines are kept: `logs` beside the last snapshot, for all sidecars of this folder together; without a folder, in

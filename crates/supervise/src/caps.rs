@@ -44,38 +44,40 @@ impl Held {
     ///
     /// - `name`: of its group, where it gets one; no other start has it.
     pub(crate) fn hold(caps: CapSpec, name: &str, pid: u32) -> Self {
-        let mut held = Self { own: None, watched: None, words: String::new(), over: 0, kills: machine_kills() };
         if caps.is_none() {
-            return held;
+            return Self::by(caps, None);
         }
-        let mut by_group = (false, false);
         let made = Base::get().and_then(|base| {
-            by_group = base.holds(caps);
-            base.hold(name, caps, pid)
-                .map_err(|error| format!("cannot make a group in {}: {error}", base.dir().display()))
+            let own = base.hold(name, caps, pid);
+            let own = own.map_err(|error| format!("cannot make a group in {}: {error}", base.dir().display()))?;
+            Ok((own, base.holds(caps)))
         });
-        match made {
-            Ok(own) => held.own = Some(own),
-            Err(why) => {
-                by_group = (false, false);
-                tracing::debug!(pid, cause = why, "not held by a control group");
-            }
+        let made = made.inspect_err(|why| tracing::debug!(pid, cause = why, "not held by a control group")).ok();
+        if let (Some(milli), false) = (caps.cpu_milli, made.as_ref().is_some_and(|(_, (_, cpu))| *cpu)) {
+            lower(pid, cores(milli));
         }
+        Self::by(caps, made)
+    }
+
+    /// What holds the processes of a start that a former part of this program made, and gave that name.
+    pub(crate) fn again(caps: CapSpec, name: &str) -> Self {
+        let found = (!caps.is_none()).then(Base::get).and_then(Result::ok);
+        Self::by(caps, found.and_then(|base| Some((base.found(name)?, base.holds(caps)))))
+    }
+
+    /// - `group`: with whether memory and CPU are held by it.
+    fn by(caps: CapSpec, group: Option<(Own, (bool, bool))>) -> Self {
+        let (own, by_group) = group.map_or((None, (false, false)), |(own, by)| (Some(own), by));
         let how = |by_group, other: &'static str| if by_group { "by its control group" } else { other };
-        let mut words = Vec::new();
-        if let Some(bytes) = caps.memory {
-            words.push(format!("memory {} {}", text::size(bytes), how(by_group.0, "watched")));
-            held.watched = (!by_group.0).then_some(bytes);
+        let memory = caps.memory.map(|bytes| format!("memory {} {}", text::size(bytes), how(by_group.0, "watched")));
+        let cpu = caps.cpu_milli.map(|milli| format!("cpu {} {}", cores(milli), how(by_group.1, "by its priority")));
+        Self {
+            own,
+            watched: caps.memory.filter(|_| !by_group.0),
+            words: memory.into_iter().chain(cpu).collect::<Vec<_>>().join(", "),
+            over: 0,
+            kills: machine_kills(),
         }
-        if let Some(milli) = caps.cpu_milli {
-            let cores = f64::from(milli) / 1_000.0;
-            words.push(format!("cpu {cores} {}", how(by_group.1, "by its priority")));
-            if !by_group.1 {
-                lower(pid, cores);
-            }
-        }
-        held.words = words.join(", ");
-        held
     }
 
     /// How it is held, for people; empty: it is not.
@@ -138,6 +140,10 @@ fn machine_kills() -> Option<u64> {
 
 fn kills_in(vmstat: &str) -> Option<u64> {
     vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+fn cores(milli: u32) -> f64 {
+    f64::from(milli) / 1_000.0
 }
 
 /// Gives the group of `pid` the priority that is worth so many cores of one.

@@ -1,13 +1,11 @@
 //! The output of one running process: both pipes into the sink, the last lines at hand, a pattern watched for.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regex_lite::Regex;
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -35,7 +33,7 @@ struct Seen {
 impl Capture {
     /// Begins to read. `build`: whether the lines are those of a build. `pattern`: see [`Self::matched`].
     pub(crate) fn begin(
-        pipes: (ChildStdout, ChildStderr),
+        pipes: (OwnedFd, OwnedFd),
         pid: u32,
         build: bool,
         output: &OutputSink,
@@ -43,12 +41,12 @@ impl Capture {
     ) -> Self {
         let seen = Arc::new(Seen { pattern, matched: watch::Sender::new(false), last: Mutex::default() });
         let (from, errors) = (From { pid, stderr: false, build }, From { pid, stderr: true, build });
-        let read = |pipe: io::Result<OwnedFd>, from: From| {
-            let reading = pipe.and_then(|pipe| capture(pipe, from, output.clone(), seen.clone().note(from.stderr)));
+        let read = |pipe: OwnedFd, from: From| {
+            let reading = capture(pipe, from, output.clone(), seen.clone().note(from.stderr));
             let problem = |error| output.note(Level::Error, format!("its output cannot be read: {error}"), pid);
             reading.map_err(problem).ok()
         };
-        let readers = [read(pipes.0.into_owned_fd(), from), read(pipes.1.into_owned_fd(), errors)];
+        let readers = [read(pipes.0, from), read(pipes.1, errors)];
         Self { seen, readers }
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use synego_model::CapSpec;
+use synego_runtime::keeper;
 
 use crate::stat;
 
@@ -66,7 +67,7 @@ impl Base {
     fn find() -> Result<Self, String> {
         let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
         let dir = own_dir(&read(OWN)?, &read(MOUNTS)?).ok_or("cgroup v2 is not mounted here")?;
-        Self::at(dir)
+        Self::at(above_leaf(dir))
     }
 
     /// The group `dir`, which must be ours alone.
@@ -129,6 +130,12 @@ impl Base {
         }
     }
 
+    /// The group of that name, if a former part of this program made it.
+    pub(crate) fn found(&self, name: &str) -> Option<Own> {
+        let dir = self.dir.join(format!("{PREFIX}{name}"));
+        dir.is_dir().then_some(Own { dir })
+    }
+
     /// A new group with these caps, and `pid` in it.
     pub(crate) fn hold(&self, name: &str, caps: CapSpec, pid: u32) -> io::Result<Own> {
         self.clean();
@@ -161,6 +168,10 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
+        if keeper::is_anothers() {
+            // What is in it goes on with the successor of this part.
+            return;
+        }
         // Whoever is still there left its group, its parent and its mark. Absent before Linux 5.14.
         let _killed = fs::write(self.dir.join("cgroup.kill"), "1");
         // One that still holds somebody is removed later.
@@ -181,9 +192,17 @@ fn own_dir(own: &str, mounts: &str) -> Option<PathBuf> {
     Some(Path::new(point).join(below.trim_start_matches('/')))
 }
 
-/// Whether a process is us or descends from us.
+/// The group whose leaf we were moved to, by a former part of this program, or else our own.
+fn above_leaf(dir: PathBuf) -> PathBuf {
+    match dir.parent() {
+        Some(above) if dir.file_name().is_some_and(|name| name == LEAF) => above.to_owned(),
+        _ => dir,
+    }
+}
+
+/// Whether a process is of this program, its keeper included, or descends from it.
 fn is_ours(pid: u32) -> bool {
-    let own = std::process::id();
+    let own = keeper::top();
     let mut next = Some(pid);
     // A bound for the walk: parents may change while we look.
     for _ in 0..64 {
@@ -217,6 +236,11 @@ mod tests {
         let inside = "40 1 0:22 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
         assert_eq!(own_dir("0::/docker/abc/x\n", inside), Some("/sys/fs/cgroup/x".into()));
         assert_eq!(own_dir("4:memory:/x\n", one), None);
+        assert_eq!(
+            above_leaf("/sys/fs/cgroup/shop.service/synego-itself".into()),
+            Path::new("/sys/fs/cgroup/shop.service")
+        );
+        assert_eq!(above_leaf("/sys/fs/cgroup/shop.service".into()), Path::new("/sys/fs/cgroup/shop.service"));
     }
 
     #[test]

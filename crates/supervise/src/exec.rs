@@ -67,6 +67,8 @@ fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
 /// `__guard`: reads `+GROUP START MARK`, `*GROUP PID START` and `-GROUP` lines; at the end of the input, which is the end
 /// of the parent, kills every group that is still there, every process that bears its mark, and those that were named.
 fn guard() -> ExitCode {
+    // Otherwise that of the link by which it was started; only for people's eyes.
+    let _shown = rustix::thread::set_name(c"synego-guard");
     let mut groups: BTreeMap<u32, (u64, String, BTreeMap<u32, u64>)> = BTreeMap::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let Some((sign, rest)) = line.split_at_checked(1) else { continue };

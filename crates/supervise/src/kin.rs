@@ -1,7 +1,7 @@
 //! All processes of one start, wherever they went: also those that left their group (`setsid`) or lost their parent.
 //!
-//! We are the subreaper of what we start: a process whose parent ended becomes our child, not that of the machine's first
-//! process. It is known to be of a start by [`MARK`], a variable that processes inherit; by its descent; or by having been
+//! Whoever starts them is the subreaper of them, which is our keeper, where it starts them, else we: a process whose parent
+//! ended becomes its child, not that of the machine's first process. It is known to be of a start by [`MARK`], a variable that processes inherit; by its descent; or by having been
 //! seen as a descendant before. What is ended is named by pidfd and start time, so that nobody else is hit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ const MOST: usize = 1_000;
 /// Time between looks for dead processes that became our children.
 const REAP_EVERY: Duration = Duration::from_secs(1);
 
-/// Our own children, which somebody waits for already.
+/// Children of ours and of our keeper which somebody waits for already.
 static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// The mark of a further start; no two are alike.
@@ -52,7 +52,7 @@ pub(crate) fn inherit() {
     });
 }
 
-/// Somebody waits for this child of ours.
+/// Somebody waits for this child.
 pub(crate) fn waited_for(pid: u32) {
     LEADERS.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
 }
@@ -93,13 +93,33 @@ pub(crate) struct Kin {
     /// When the leader started; with its number it names it for good.
     start: Option<u64>,
     mark: String,
+    /// Who inherits those that lose their parent.
+    home: u32,
     /// Those seen as descendants, with their start times.
     seen: BTreeMap<u32, u64>,
 }
 
 impl Kin {
     pub(crate) fn new(leader: u32, mark: String) -> Self {
-        Self { leader, start: stat::of(leader).map(|found| found.start), mark, seen: BTreeMap::new() }
+        Self::at(std::process::id(), leader, None, mark, BTreeMap::new())
+    }
+
+    /// Those of a leader that another is the parent of.
+    ///
+    /// - `start`: when it started, where that is known from before; `seen`: what was seen of them then, by start times.
+    pub(crate) fn at(home: u32, leader: u32, start: Option<u64>, mark: String, seen: BTreeMap<u32, u64>) -> Self {
+        let start = start.or_else(|| stat::of(leader).map(|found| found.start));
+        Self { leader, start, mark, home, seen }
+    }
+
+    /// When the leader started; clock ticks since boot.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.start
+    }
+
+    /// Whether the number of the leader is another process's by now.
+    pub(crate) fn is_replaced(&self) -> bool {
+        stat::of(self.leader).is_some_and(|found| Some(found.start) != self.start)
     }
 
     /// All that live now, the leader among them; whoever is new is remembered, and whoever died as our child is collected.
@@ -108,7 +128,7 @@ impl Kin {
         // Once it was collected its number may be another's.
         let is_there = stat::of(self.leader).is_some_and(|found| Some(found.start) == self.start);
         let mut open: Vec<u32> = Some(self.leader).filter(|_| is_there).into_iter().collect();
-        for pid in stat::children(own) {
+        for pid in stat::children(self.home) {
             let is_known = || stat::of(pid).is_some_and(|found| self.seen.get(&pid) == Some(&found.start));
             if pid != self.leader && !is_waited_for(pid) && (is_known() || mark_of(pid).as_deref() == Some(&self.mark))
             {

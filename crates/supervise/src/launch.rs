@@ -5,26 +5,31 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
+use rustix::pipe::PipeFlags;
 use synego_model::{CapSpec, CommandLine};
-use synego_runtime::tasks;
+use synego_runtime::{keeper, tasks};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 use crate::caps::Held;
+use crate::keep::{Keep, Note};
 use crate::leader::Leader;
 use crate::{exec, kin};
 
+/// Our ends of its stdout and stderr.
+pub(crate) type Pipes = (OwnedFd, OwnedFd);
 type Job = Box<dyn FnOnce() + Send>;
 static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
-/// Starts a command that is not capped.
+/// Starts a command that is not capped, and ends with us.
 ///
 /// # Errors
 /// As [`launch_held`].
@@ -32,13 +37,14 @@ pub(crate) async fn launch(
     command: &CommandLine,
     cwd: &Path,
     env: &BTreeMap<String, String>,
-) -> Result<(Leader, (ChildStdout, ChildStderr)), String> {
+) -> Result<(Leader, Pipes), String> {
     let free = |pid, _: &str| Held::hold(CapSpec::default(), "", pid);
-    launch_held(command, cwd, env, free).await.map(|(leader, _, pipes)| (leader, pipes))
+    launch_held(command, cwd, env, None, free).await.map(|(leader, _, pipes)| (leader, pipes))
 }
 
 /// Starts a command in `cwd` with exactly the variables `env`, and the one that marks its processes.
 ///
+/// - `keep`: how our keeper keeps it, where we have one; without it, it ends with us.
 /// - `hold`: is given the process and its mark before it becomes the program, to cap it.
 ///
 /// # Errors
@@ -47,13 +53,33 @@ pub(crate) async fn launch_held(
     command: &CommandLine,
     cwd: &Path,
     env: &BTreeMap<String, String>,
+    keep: Option<Keep<'_>>,
     hold: impl FnOnce(u32, &str) -> Held,
-) -> Result<(Leader, Held, (ChildStdout, ChildStderr)), String> {
+) -> Result<(Leader, Held, Pipes), String> {
     let program = resolve(&command.program, cwd, env.get("PATH").map_or("", String::as_str))?;
     if !cwd.is_dir() {
         return Err(format!("cannot start `{command}`: the folder `{}` is missing", cwd.display()));
     }
     let failed = |error: io::Error| format!("cannot start `{command}`: {error}");
+    let mark = kin::mark();
+    if let (Some(keep), Some(keeper), true) = (keep, keeper::parent_of_processes(), exec::is_available()) {
+        let helper = keeper::Command {
+            program: exec::SELF.into(),
+            name: "synego".to_owned(),
+            args: [exec::EXEC.to_owned(), keeper.to_string(), command.program.clone(), program.display().to_string()]
+                .into_iter()
+                .chain(command.args.iter().cloned())
+                .collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .chain([(kin::MARK.to_owned(), mark.clone())])
+                .collect(),
+            cwd: cwd.to_owned(),
+        };
+        let started = by_keeper(helper, keep, mark, hold).await;
+        return started.map_err(|problem| format!("cannot start `{command}`: {problem}"));
+    }
     let mut start = if exec::is_available() {
         let mut start = Command::new(exec::SELF);
         start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(&command.program).arg(program);
@@ -64,7 +90,6 @@ pub(crate) async fn launch_held(
         start.arg0(&command.program).stdin(Stdio::null());
         start
     };
-    let mark = kin::mark();
     start.args(&command.args).current_dir(cwd).env_clear().envs(env).env(kin::MARK, &mark);
     start.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut child = on_launcher(move || start.spawn()).await.map_err(failed)?;
@@ -79,6 +104,27 @@ pub(crate) async fn launch_held(
     if let Some(mut word) = word {
         word.write_all(b"\n").await.map_err(failed)?;
     }
+    Ok((leader, held, (stdout.into_owned_fd().map_err(failed)?, stderr.into_owned_fd().map_err(failed)?)))
+}
+
+/// The same, as a child of our keeper.
+async fn by_keeper(
+    helper: keeper::Command,
+    Keep { key, note, notify }: Keep<'_>,
+    mark: String,
+    hold: impl FnOnce(u32, &str) -> Held,
+) -> Result<(Leader, Held, Pipes), String> {
+    let told = |error: rustix::io::Errno| error.to_string();
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(told);
+    let ((stdin, word), (stdout, printed), (stderr, errors)) = (pipe()?, pipe()?, pipe()?);
+    let fds: Vec<BorrowedFd<'_>> =
+        [stdout.as_fd(), stderr.as_fd()].into_iter().chain(notify.map(AsFd::as_fd)).collect();
+    let note = Note { mark, ..note };
+    let kept = keeper::start(&key, &note.text(), helper, [stdin, printed, errors], &fds).await?;
+    let held = hold(kept.pid(), &note.mark);
+    // From here on the group is guarded: now the helper may become the program.
+    let leader = Leader::kept(kept, note);
+    rustix::io::write(&word, b"\n").map_err(told)?;
     Ok((leader, held, (stdout, stderr)))
 }
 

@@ -1,9 +1,11 @@
 //! The notify socket of a process: `READY=1`, `STATUS=…`, `STOPPING=1`, as systemd's services say it.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use synego_runtime::keeper;
 use tokio::net::UnixDatagram;
 
 use crate::output::MAX_FIELD;
@@ -30,15 +32,21 @@ pub(crate) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Makes `notify-NAME-NUMBER.sock` in the private folder `dir`: two generations of one process may listen at a time.
+    /// Makes `notify-NAME-PID-NUMBER.sock` in the private folder `dir`: two generations of one process may listen at a
+    /// time, and one that a former part of this program made.
     pub(crate) fn bind(dir: &Path, name: &str) -> io::Result<Self> {
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("notify-{name}-{number}.sock"));
+        let path = dir.join(format!("notify-{name}-{}-{number}.sock", std::process::id()));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         Ok(Self { socket: UnixDatagram::bind(&path)?, path })
+    }
+
+    /// One that a former part of this program made.
+    pub(crate) fn adopt(path: PathBuf, socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: UnixDatagram::from_std(socket.into())?, path })
     }
 
     /// For the variable `NOTIFY_SOCKET`.
@@ -59,8 +67,17 @@ impl NotifySocket {
     }
 }
 
+impl AsFd for NotifySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Drop for NotifySocket {
     fn drop(&mut self) {
+        if keeper::is_anothers() {
+            return;
+        }
         // Someone may have cleared the folder before us.
         let _gone = std::fs::remove_file(&self.path);
     }

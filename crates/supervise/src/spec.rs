@@ -47,6 +47,9 @@ pub struct ProcessSpec {
     pub restarts: u32,
     /// Private folder for its notify socket; its whole path stays below 100 bytes.
     pub run_dir: PathBuf,
+    /// Under which name our keeper keeps it when we die or are replaced, where we have one; none other has it. `None`: it
+    /// ends with us.
+    pub keep: Option<String>,
 }
 
 impl ProcessSpec {
@@ -72,6 +75,7 @@ impl ProcessSpec {
             trial: false,
             restarts: 0,
             run_dir,
+            keep: None,
         }
     }
 }

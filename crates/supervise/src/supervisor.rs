@@ -1,11 +1,13 @@
 //! The parent of one process: starts it, proves it ready, watches it, starts it again, and ends it with all its group.
 
 mod course;
+mod looks;
 mod watch_process;
 
 use std::time::Duration;
 
 use synego_runtime::Stop;
+use synego_runtime::keeper::Holding;
 use synego_runtime::tasks::{self, Kind};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -24,8 +26,9 @@ const EVENTS: usize = 64;
 pub struct Supervisor {
     orders: watch::Sender<Orders>,
     events: broadcast::Sender<ProcessEvent>,
-    task: JoinHandle<ExitOutcome>,
-    ended: Option<ExitOutcome>,
+    task: JoinHandle<(ExitOutcome, Option<Holding>)>,
+    /// With what tells the next part of this program of it.
+    ended: Option<(ExitOutcome, Option<Holding>)>,
 }
 
 /// What the supervisor is told to do.
@@ -91,8 +94,8 @@ impl Supervisor {
     pub async fn ended(&mut self) -> ExitOutcome {
         if self.ended.is_none() {
             // After a panic of the task the group was killed with it.
-            self.ended = Some((&mut self.task).await.unwrap_or(ExitOutcome::NONE));
+            self.ended = Some((&mut self.task).await.unwrap_or((ExitOutcome::NONE, None)));
         }
-        self.ended.unwrap_or(ExitOutcome::NONE)
+        self.ended.as_ref().map_or(ExitOutcome::NONE, |(exit, _)| *exit)
     }
 }

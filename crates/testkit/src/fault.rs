@@ -26,12 +26,37 @@ pub fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
+/// The children of a process that live, each with the name that the kernel shows.
+#[must_use]
+pub fn children(pid: u32) -> Vec<(u32, String)> {
+    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let all = listed.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| is_alive(*pid));
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+    all.map(|pid| (pid, name(pid))).collect()
+}
+
+/// The parts of a program that its keeper started, oldest first: all but one finish what they have.
+#[must_use]
+pub fn parts(keeper: u32) -> Vec<u32> {
+    let ours = ["synego", "synego-sidecar", "synego-master"];
+    children(keeper).into_iter().filter(|(_, name)| ours.contains(&name.as_str())).map(|(pid, _)| pid).collect()
+}
+
 /// Resident memory of a process, in bytes; 0 when it is gone.
 #[must_use]
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Memory that a process has for itself alone, in bytes: without what it shares with others, such as its program.
+#[must_use]
+pub fn own_bytes(pid: u32) -> u64 {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let own = smaps.lines().filter(|line| line.starts_with("Private_Dirty:"));
+    let kib = own.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.sum::<u64>() * 1024
 }
 
 fn send(pid: u32, signal: Signal) {

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use clap_complete::ArgValueCompleter;
 use synego_manifest::Manifest;
-use synego_runtime::HostConfig;
 use synego_runtime::logs::{self, Journal, JournalConfig, LogConfig, To};
+use synego_runtime::{HostConfig, keeper};
 
 use crate::complete;
 use crate::context::Context;
 use crate::failure::{FAILED, Failure};
 use crate::manifest;
-use crate::up::{assembly, detach};
+use crate::up::{assembly, detach, handover};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,14 +48,24 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8, Failure> {
-    let outcome = manifest::told(context, manifest::read(context)?, "nothing was started")?;
-    let files = outcome.files.iter().map(|file| file.path.clone()).collect();
-    let folder = context.folder()?;
-    let manifest = outcome.manifest.unwrap_or_else(|| Manifest::defaults(&folder));
-    if args.in_background {
+    if args.in_background && !keeper::is_linked() {
         // A session of its own: the terminal that started it may close.
         let _ = rustix::process::setsid();
     }
+    if !args.detach || args.in_background {
+        // Before anything is read or said: its part does all of that.
+        if let Some(code) = keeper::begin() {
+            return Ok(number(code));
+        }
+    }
+    let outcome = match handover::in_force() {
+        Some(outcome) => outcome,
+        None => manifest::told(context, manifest::read(context)?, "nothing was started")?,
+    };
+    handover::keep_in_force(&outcome);
+    let files = outcome.files.iter().map(|file| file.path.clone()).collect();
+    let folder = context.folder()?;
+    let manifest = outcome.manifest.unwrap_or_else(|| Manifest::defaults(&folder));
     let token_file = args.token_file.or_else(|| manifest.identity.token_file.clone());
     let join = if args.join.is_empty() { manifest.masters.join.clone() } else { args.join };
     if args.detach && !args.in_background {

@@ -127,6 +127,12 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     let words = program.args.iter().cloned().chain(dashes).chain(program.command.iter().cloned());
     let arguments: Vec<String> = words.map(|word| quoted(&word)).collect();
     line(format_args!("ExecStart={} {}", quoted(&program.program), arguments.join(" ")));
+    if !is_job {
+        line(format_args!(
+            "# What is on the disk by then takes over: a newer program, a changed manifest. Nothing is lost."
+        ));
+        line(format_args!("ExecReload=/bin/kill -USR2 $MAINPID"));
+    }
     line(format_args!("RuntimeDirectory={folder}"));
     line(format_args!("RuntimeDirectoryMode=0700"));
     line(format_args!("StateDirectory={folder}"));

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synego_manifest::Manifest;
+use synego_manifest::{Manifest, Outcome};
 use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::logs::{Journal, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Host, Stopper};
+use synego_runtime::{Host, Stopper, keeper};
 use synego_sidecar::{JournalLines, MasterAddress, Shared, Workers, WorkersConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::console::{self, Console, Line};
 use super::edge::{self, Edge, Nginx};
 use super::gateway::{self, Gateway};
+use super::handover;
 use super::identity;
 use super::instances::{self, DRAIN, Fleet, Gone, Ground, Instances};
 use super::lock::Lock;
@@ -75,7 +76,7 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let state_dir =
         synego_runtime::config::state_dir(&mesh).map_err(|error| cannot("cannot make the state folder", &error))?;
     let note = Note {
-        pid: std::process::id(),
+        pid: keeper::top(),
         mesh: mesh.clone(),
         manifest: wanted.files.first().cloned(),
         started_unix_ms: context.now(),
@@ -201,6 +202,11 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
     let mut client = Mesh::connect(context, target).await?;
     // All parts stand; which services are ready is theirs to say.
     host.tell_parent(async {});
+    tasks::spawn(
+        "keeper-ready",
+        Kind::Connection,
+        handover::tell_keeper(instances.pictures(), instances.fleet().ids().len()),
+    );
     let judge = Judge::new(manifest, &wanted.only, wanted.join.is_empty() && gateway::is_wanted(manifest));
     let width = instances
         .fleet()
@@ -211,7 +217,15 @@ async fn assemble(context: &Context, mut wanted: Wanted, host: &Host) -> Result<
         .unwrap_or(8)
         .clamp(6, 24);
     let mut console = Console::new(context, judge, wanted.files.clone(), width, wanted.background);
-    let watched = console.run(&mut client, &mut shown, host).await;
+    let share = keeper::share();
+    let watched = tokio::select! {
+        watched = console.run(&mut client, &mut shown, host) => watched,
+        () = keeper::yielding() => {
+            // The terminal is the successor's from now on.
+            drop((console, client, shown, share));
+            return handover::leave(&instances, served, workers).await;
+        }
+    };
     // Whatever ended the console ends the rest as well.
     host.stopper().stop();
 
@@ -234,8 +248,11 @@ async fn take_up(context: Context, fleet: Arc<Fleet>, mut manifests: watch::Rece
         manifests.mark_unchanged();
         let own = context.clone();
         let read = tasks::spawn_blocking("take-up", move || crate::manifest::read(&own)).await;
-        match read.map(|read| read.map(|outcome| outcome.manifest)) {
-            Ok(Ok(Some(manifest))) => fleet.take_up(&manifest),
+        match read {
+            Ok(Ok(outcome @ Outcome { manifest: Some(_), .. })) => {
+                handover::keep_in_force(&outcome);
+                outcome.manifest.iter().for_each(|manifest| fleet.take_up(manifest));
+            }
             _ => tracing::warn!("the file of this machine cannot be read: its services run on as they do"),
         }
     }

@@ -52,7 +52,8 @@ impl Nginx {
         let Edge { binary, mut masters, prefix, sink, told } = edge;
         let first = masters.borrow_and_update().clone();
         let wanted = config(manifest, first, host.file_limit())?;
-        synego_nginx::update(binary, &wanted, &prefix, None).await.map_err(|error| refused(&error))?;
+        let before = std::fs::read_to_string(prefix.join(synego_nginx::CONFIG_FILE)).unwrap_or_default();
+        let text = synego_nginx::update(binary, &wanted, &prefix, None).await.map_err(|error| refused(&error))?;
         let listen = manifest.gateway.listen.first().map(|listen| local(listen.address));
         let (end, life) = host.stop().outliving();
         drop(end);
@@ -74,9 +75,15 @@ impl Nginx {
             trial: false,
             restarts: 0,
             run_dir: prefix,
+            keep: Some("nginx".to_owned()),
         };
         let folder = spec.run_dir.clone();
         let (supervisor, state) = Supervisor::start(spec, sink, life);
+        let pid = state.borrow().pid;
+        if pid > 0 && text != before {
+            // It was left by a former part of this program, on another configuration.
+            synego_nginx::reload(pid).map_err(|error| Failure::new("nginx cannot be told").cause(error.to_string()))?;
+        }
         let follower = Follower { binary: binary.clone(), wanted, prefix: folder, masters, state: state.clone() };
         tasks::spawn("gateway-masters", Kind::Connection, follower.run());
         if let Some((handle, status)) = told {

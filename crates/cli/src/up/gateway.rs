@@ -9,6 +9,7 @@ use synego_master::{GatewayStatus, Notice};
 use synego_model::gateway::{Listen, ListenProtocol};
 use synego_model::{AccessLines, Engine, InstanceState, NodeName};
 use synego_nginx::{AccessTo, NginxBinary, NginxConfig};
+use synego_runtime::keeper;
 use synego_runtime::logs::LineWriter;
 use synego_supervise::OutputSink;
 
@@ -18,6 +19,9 @@ use crate::failure::Failure;
 const SLACK: Duration = Duration::from_secs(30);
 /// Word of the warning that Nginx is missing.
 const MISSING: &str = "nginx_missing";
+
+/// What the keeper knows the ports by that were found free.
+const PORTS: &str = "ports";
 
 /// Who serves the outside.
 #[derive(Debug, Clone)]
@@ -54,7 +58,9 @@ impl Gateway {
                 (None, None) => Self::Master { missing: true },
             },
         };
-        for listen in &manifest.gateway.listen {
+        // What listens there after a former part of this program is our own.
+        let listens = manifest.gateway.listen.iter().filter(|_| !keeper::is_again());
+        for listen in listens {
             is_free(listen.address, &listen.name)?;
         }
         Ok(gateway)
@@ -152,11 +158,22 @@ pub(crate) fn is_wanted(manifest: &Manifest) -> bool {
 /// When no port is free.
 pub(crate) fn settle_ports(manifest: &mut Manifest) -> Result<(), Failure> {
     let listens = manifest.gateway.listen.iter_mut().map(|listen| &mut listen.address);
+    // Those of a former part of this program stay.
+    let left = keeper::claim(PORTS).map(|left| left.note).unwrap_or_default();
+    let mut left = left.split(' ').filter_map(|port| port.parse::<u16>().ok());
+    let mut ports = Vec::new();
     for address in listens.chain([&mut manifest.masters.ingress]).filter(|address| address.port() == 0) {
-        let port =
-            synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?;
+        let port = match left.next() {
+            Some(port) => port,
+            None => {
+                synego_supervise::free_port().map_err(|error| Failure::new("no free port").cause(error.to_string()))?
+            }
+        };
         address.set_port(port);
+        ports.push(port.to_string());
     }
+    // They are these to the end of the program.
+    std::mem::forget(keeper::hold(PORTS, &ports.join(" "), &[]));
     Ok(())
 }
 

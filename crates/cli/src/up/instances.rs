@@ -131,6 +131,7 @@ impl Instances {
         }
         let fleet = Fleet::new(ground.clone(), manifest.clone(), pictures, services);
         fleet.begin()?;
+        fleet.end_left();
         Ok(Self { fleet, pictures: pictured })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synego_model::Reason;
 use synego_runtime::lifecycle::Stop;
-use synego_runtime::tasks;
+use synego_runtime::{keeper, tasks};
 use synego_wire::convert::attach::{Feature, Handlers, Hello, Load, Replace, State};
 use synego_wire::convert::{Invalid, Mistake};
 use synego_wire::pb::from_service::Is as From;
@@ -232,7 +232,14 @@ async fn read(guard: Guard, mut from: Streaming<pb::FromService>, to: ToService,
                 }
             }
             () = to.closed() => break None,
-            () = stop.stopped() => break Some(Status::unavailable("this sidecar is ending")),
+            () = stop.stopped() => {
+                if !keeper::has_left() {
+                    break Some(Status::unavailable("this sidecar is ending"));
+                }
+                // The successor listens on the same socket.
+                let _full_or_gone = to.try_send(Ok(pb::ToService { is: Some(To::Moved(pb::Moved {})) }));
+                break None;
+            }
         }
     };
     if let Some(last) = last {

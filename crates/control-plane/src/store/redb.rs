@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -27,7 +27,8 @@ pub struct RedbStore {
 }
 
 struct Inner {
-    database: Database,
+    /// `None`: it was closed.
+    database: RwLock<Option<Database>>,
     path: PathBuf,
     watchers: Mutex<Vec<(String, watch::Sender<u64>)>>,
 }
@@ -65,7 +66,23 @@ impl RedbStore {
             Ok(())
         };
         made().map_err(|error| failed(error.to_string()))?;
-        Ok(Self { inner: Arc::new(Inner { database, path: path.to_owned(), watchers: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database: RwLock::new(Some(database)),
+                path: path.to_owned(),
+                watchers: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Closes it for all who have it, once what goes on has ended: another process may open it then.
+    pub async fn close(&self) {
+        let inner = Arc::clone(&self.inner);
+        let closed = tasks::spawn_blocking("store-close", move || {
+            drop(inner.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        });
+        // A panic of it was reported by its task.
+        let _closed = closed.await;
     }
 
     /// Its file.
@@ -83,6 +100,7 @@ impl RedbStore {
         match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Conflict(key))) => Err(StoreError::Conflict { key }),
+            Ok(Err(Failure::Closed)) => Err(StoreError::Failed("a newer part of this program has it now".to_owned())),
             Ok(Err(Failure::Disk(error))) => Err(StoreError::Failed(error.to_string())),
             Err(error) => Err(StoreError::Failed(error.to_string())),
         }
@@ -92,6 +110,7 @@ impl RedbStore {
 /// Why a piece of work on the file failed.
 enum Failure {
     Conflict(String),
+    Closed,
     Disk(redb::Error),
 }
 
@@ -104,7 +123,8 @@ impl<E: Into<redb::Error>> From<E> for Failure {
 impl Inner {
     /// Writes or removes in one commit, and tells those who watch; returns the revision.
     fn write(&self, key: &str, value: Option<&[u8]>, expected: Expected) -> Result<u64, Failure> {
-        let mut writing = self.database.begin_write()?;
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = open.as_ref().ok_or(Failure::Closed)?.begin_write()?;
         // Keys and values come in part from outside: a checksum alone must not decide what is whole after a crash.
         writing.set_two_phase_commit(true);
         let revision = {
@@ -144,7 +164,8 @@ impl Store for RedbStore {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         let key = key.to_owned();
         self.blocking(move |inner| {
-            let entries = inner.database.begin_read()?.open_table(ENTRIES)?;
+            let open = inner.database.read().unwrap_or_else(PoisonError::into_inner);
+            let entries = open.as_ref().ok_or(Failure::Closed)?.begin_read()?.open_table(ENTRIES)?;
             Ok(entries.get(key.as_str())?.map(|found| {
                 let (revision, value) = found.value();
                 Entry { value: value.to_vec(), revision, key }
@@ -156,7 +177,8 @@ impl Store for RedbStore {
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
         let prefix = prefix.to_owned();
         self.blocking(move |inner| {
-            let entries = inner.database.begin_read()?.open_table(ENTRIES)?;
+            let open = inner.database.read().unwrap_or_else(PoisonError::into_inner);
+            let entries = open.as_ref().ok_or(Failure::Closed)?.begin_read()?.open_table(ENTRIES)?;
             let mut found = Vec::new();
             for entry in entries.range(prefix.as_str()..)? {
                 let (key, value) = entry?;
@@ -218,6 +240,18 @@ mod tests {
         assert_eq!(store.get("a/1").await.expect("readable").map(|entry| entry.revision), Some(first));
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().expect("a folder"))), (0o600, 0o700));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_closed_is_free_for_another_process_and_says_so_to_those_who_still_have_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (store, other) = (open(&folder), folder.path().join("own/store.redb"));
+        store.put("k", b"1".to_vec(), Expected::Any).await.expect("written");
+        assert!(matches!(RedbStore::open(&other), Err(StoreError::InUse { .. })));
+        store.close().await;
+        let next = RedbStore::open(&other).expect("it is free");
+        assert!(next.get("k").await.expect("readable").is_some());
+        assert!(store.get("k").await.is_err() && store.put("k", b"2".to_vec(), Expected::Any).await.is_err());
     }
 
     #[tokio::test]

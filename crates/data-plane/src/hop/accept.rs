@@ -24,6 +24,10 @@ where
     F: Future<Output = ()> + 'static,
 {
     let _listening = station.cells.listener();
+    tokio::select! {
+        () = station.server.opened.cancelled() => {}
+        () = station.server.closed.cancelled() => {}
+    }
     loop {
         let taken = tokio::select! {
             taken = listener.accept() => taken,

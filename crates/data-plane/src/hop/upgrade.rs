@@ -71,7 +71,7 @@ impl Tunnel {
 async fn leaving(station: &Station, tenure: Tenure) {
     let at = tokio::select! {
         () = tenure.clone().leaving() => tenure.window().map(|window| window.draw(&mut *station.rng.borrow_mut())),
-        () = station.server.drained.cancelled() => {
+        () = station.server.parting.cancelled() => {
             let spread = SPREAD_EACH * station.server.open_streams();
             Some(clock::now() + station.rng.borrow_mut().random_range(Duration::ZERO..=spread.min(LONGEST_SPREAD)))
         }

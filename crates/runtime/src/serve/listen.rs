@@ -3,14 +3,22 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::clock;
+use crate::keeper::{self, Holding};
+
+/// Time for a part of a program whose keeper was just killed to be gone.
+const LETS_GO: Duration = Duration::from_millis(500);
 
 /// Where one of our own APIs listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,12 +64,13 @@ pub enum Listener {
 pub struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
+    _held: Option<Holding>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A successor may have put its own socket there: that one stays.
-        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+        // A successor may have put its own socket there, or listen on this one: then it stays.
+        if !keeper::is_anothers() && inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
             let _gone = std::fs::remove_file(&self.path);
         }
     }
@@ -79,14 +88,46 @@ fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
 pub async fn bind(address: &BindAddr) -> io::Result<Listener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     match address {
-        BindAddr::Tcp(tcp) => TcpListener::bind(tcp).await.map(Listener::Tcp).map_err(named),
+        BindAddr::Tcp(tcp) => bind_tcp(*tcp).await.map(Listener::Tcp).map_err(named),
         BindAddr::Unix(path) => bind_unix(path).await.map_err(named),
     }
 }
 
+async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let key = format!("api {address}");
+    if let Some(held) = keeper::claim(&key).and_then(|mut held| held.fds.pop()) {
+        return TcpListener::from_std(held.into());
+    }
+    let until = clock::now() + LETS_GO;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                tokio::time::sleep(LETS_GO / 20).await;
+            }
+            outcome => break outcome?,
+        }
+    };
+    // It is held to the end of the program, as it listens to the end of it.
+    std::mem::forget(keeper::hold(&key, "", &[listener.as_fd()]));
+    Ok(listener)
+}
+
 async fn bind_unix(path: &Path) -> io::Result<Listener> {
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+    let key = format!("api unix:{}", path.display());
+    if let Some(mut left) = keeper::claim(&key)
+        && let (Some(held), Ok(inode)) = (left.fds.pop(), inode_of(path))
+        && left.note == format!("{inode:?}")
+    {
+        let listener = UnixListener::from_std(held.into())?;
+        let held = keeper::hold(&key, &left.note, &[listener.as_fd()]);
+        return Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), inode, _held: held }));
+    }
+    let until = clock::now() + LETS_GO;
+    while UnixStream::connect(path).await.is_ok() {
+        if clock::now() >= until {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+        }
+        tokio::time::sleep(LETS_GO / 20).await;
     }
     // Made under another name and moved into place, so that it is never open to others and replaces a dead one.
     let made = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -99,7 +140,8 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
         return Err(error);
     }
     let inode = inode_of(path)?;
-    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), inode }))
+    let held = keeper::hold(&key, &format!("{inode:?}"), &[listener.as_fd()]);
+    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), inode, _held: held }))
 }
 
 impl Listener {

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Reason, RestartWhen};
+use synego_runtime::keeper::{self, Holding};
 use synego_runtime::{Stop, clock, tasks};
 use tokio::sync::{broadcast, watch};
 
 use super::Orders;
 use super::watch_process::{End, Failure};
 use crate::build;
+use crate::keep::{self, Adopted, Over};
 use crate::output::{Level, OutputSink};
+use crate::readiness::Proof;
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
 use crate::state::{ExitOutcome, Phase, ProcessEvent, ProcessState};
@@ -25,6 +28,8 @@ pub(super) struct Course {
     restarts_seen: u32,
     backoff: Backoff,
     is_built: bool,
+    /// What a former part of this program left; until it is taken up.
+    adopted: Option<Adopted>,
 }
 
 /// What the supervisor was told.
@@ -43,13 +48,20 @@ impl Course {
         orders: watch::Receiver<Orders>,
         events: broadcast::Sender<ProcessEvent>,
     ) -> (Self, watch::Receiver<ProcessState>) {
+        let adopted = spec.keep.as_deref().and_then(keep::adopt);
+        let note = adopted.as_ref().map(|adopted| adopted.note.clone()).unwrap_or_default();
         let first = ProcessState {
-            phase: if spec.build.is_some() { Phase::Building } else { Phase::Starting },
-            pid: 0,
-            started_unix_ms: 0,
-            starts: 0,
-            restarts: spec.restarts,
-            cause: Some(cause(Reason::Starting, "")),
+            phase: match (note.ready, spec.build.is_some() && adopted.is_none()) {
+                (true, _) => Phase::Ready,
+                (_, true) => Phase::Building,
+                _ => Phase::Starting,
+            },
+            pid: adopted.as_ref().map_or(0, |adopted| adopted.leader.pid()),
+            started_unix_ms: note.started_unix_ms,
+            // It is counted on when it is taken up.
+            starts: note.starts.saturating_sub(1),
+            restarts: spec.restarts.max(note.restarts),
+            cause: (!note.ready).then(|| cause(Reason::Starting, what_starts(&spec))),
             exit: None,
             last_lines: Vec::new(),
             status: String::new(),
@@ -59,16 +71,28 @@ impl Course {
         };
         let (state, listening) = watch::channel(first);
         let backoff = Backoff::new(spec.restart.clone());
-        let course = Self { spec, output, stop, state, events, orders, restarts_seen: 0, backoff, is_built: false };
+        let is_built = adopted.is_some();
+        let course = Self { spec, output, stop, state, events, orders, restarts_seen: 0, backoff, is_built, adopted };
         (course, listening)
     }
 
     /// Goes on until it is told to end, or the policy says that an end is the last.
-    pub(super) async fn run(mut self) -> ExitOutcome {
+    ///
+    /// Also returns what tells the next part of this program that it is over, where that does not follow from an order.
+    pub(super) async fn run(mut self) -> (ExitOutcome, Option<Holding>) {
+        if let Some(over) = self.spec.keep.as_deref().and_then(Over::left) {
+            let (exit, name) = (over.exit(), self.spec.keep.as_deref().unwrap_or_default());
+            let held = over.hold(name);
+            self.set(|state| over.show(state));
+            self.tell(ProcessEvent::Stopped { exit });
+            return (exit, held);
+        }
         loop {
             self.set(|state| state.starts += 1);
-            let end = match self.prepare().await {
-                None => self.watch_process().await,
+            let adopted = self.adopted.take();
+            let prepared = if adopted.is_some() { None } else { self.prepare().await };
+            let end = match prepared {
+                None => self.watch_process(adopted).await,
                 Some(end) => end,
             };
             let has_failed = matches!(end, End::Failed(_));
@@ -79,12 +103,14 @@ impl Course {
                 End::Failed(failure) => self.back_off(failure).await.map(|exit| (exit, None)),
             };
             if let Some((exit, cause)) = last {
+                let over = cause.is_some().then(|| Over::of(&self.state.borrow(), exit, cause.as_ref()));
+                let held = over.zip(self.spec.keep.as_deref()).and_then(|(over, name)| over.hold(name));
                 self.set(|state| {
                     (state.phase, state.pid, state.exit, state.cause) = (Phase::Stopped, 0, Some(exit), cause)
                 });
                 self.tell(ProcessEvent::Stopped { exit });
                 tracing::info!(instance = self.spec.name, outcome = %exit, killed = exit.killed, "process over");
-                return exit;
+                return (exit, held);
             }
             // A start that was ordered is no sign of trouble.
             self.set(|state| state.restarts += u32::from(has_failed));
@@ -197,14 +223,19 @@ impl Course {
         let (mut orders, stop) = (self.orders.clone(), self.stop.clone());
         let (grace, seen) = (self.spec.grace, self.restarts_seen);
         async move {
-            tokio::select! {
+            let told = tokio::select! {
                 () = stop.stopped() => Told::Stop(grace),
                 orders = orders.wait_for(|orders| orders.stop.is_some() || orders.restarts != seen) => match orders {
                     Ok(orders) => orders.stop.map_or(Told::Restart(orders.grace), Told::Stop),
                     // The handle was dropped.
                     Err(_) => Told::Stop(grace),
                 },
+            };
+            if keeper::has_left() || (matches!(told, Told::Stop(_)) && keeper::is_anothers()) {
+                // What ends here goes on in another part.
+                std::future::pending::<()>().await;
             }
+            told
         }
     }
 
@@ -216,6 +247,11 @@ impl Course {
         // Nobody may be listening.
         let _listeners = self.events.send(event);
     }
+}
+
+/// What people are told while it starts.
+pub(super) fn what_starts(spec: &ProcessSpec) -> &'static str {
+    if Proof::of(spec) == Proof::Done { "the job runs" } else { "" }
 }
 
 pub(super) fn cause(reason: Reason, message: &str) -> Cause {

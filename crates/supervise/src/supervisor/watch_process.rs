@@ -1,17 +1,20 @@
 //! One start of the process and all that follows until it is over.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 use synego_model::Reason;
 use synego_model::process::{ReadyBy, ServiceAddress};
-use synego_runtime::clock;
+use synego_runtime::{clock, keeper};
 use tokio::sync::watch;
 
-use super::course::{Course, Told, cause};
-use crate::caps::{self, Held};
+use super::course::{Course, Told, cause, what_starts};
+use super::looks::{LOOK, Looks, grows_far, whole_mib};
+use crate::caps::Held;
 use crate::capture::Capture;
 use crate::environment;
+use crate::keep::{self, Adopted, Keep, Note};
 use crate::launch::launch_held;
 use crate::leader::Leader;
 use crate::listening;
@@ -21,8 +24,6 @@ use crate::readiness::{self, Proof};
 use crate::stat;
 use crate::state::{ExitOutcome, Phase, ProcessEvent};
 
-/// Time between looks at the kernel's view of the process.
-const LOOK: Duration = Duration::from_millis(500);
 /// Time for the rest of a group whose leader ended by itself.
 const REST_GRACE: Duration = Duration::from_secs(1);
 /// Time for a process that has too much memory to end by itself; less, if it takes still more.
@@ -75,21 +76,30 @@ enum Happened {
     /// It has so much memory; bytes.
     OverMemory(u64),
     Told(Told),
+    Left,
 }
 
 impl Course {
-    /// Starts the process and watches it until it is over.
-    pub(super) async fn watch_process(&mut self) -> End {
-        let what = if Proof::of(&self.spec) == Proof::Done { "the job runs" } else { "" };
-        self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, what))));
-        let started = match self.start().await {
+    /// Starts the process, or takes up one that runs, and watches it until it is over.
+    pub(super) async fn watch_process(&mut self, adopted: Option<Adopted>) -> End {
+        // A successor of this part takes it up once it is let go.
+        let share = keeper::share();
+        let started = match adopted {
+            Some(adopted) => Ok(self.take_up(adopted)),
+            None => {
+                let what = what_starts(&self.spec);
+                self.set(|state| (state.phase, state.cause) = (Phase::Starting, Some(cause(Reason::Starting, what))));
+                self.start().await
+            }
+        };
+        let started = match started {
             Ok(started) => started,
             Err(message) => return End::Failed(Failure::before_start(Reason::StartFailed, message)),
         };
         let Started { mut leader, mut held, capture, notify, proof, context } = started;
         let began = clock::now();
         let (last_look, status) = (watch::Sender::new(String::new()), watch::Sender::new(String::new()));
-        let mut ready_at: Option<Instant> = None;
+        let mut ready_at: Option<Instant> = leader.was_ready().then_some(began);
         let mut looks = Looks::new(leader.pid());
 
         let happened = {
@@ -103,11 +113,13 @@ impl Course {
             tokio::pin!(ready, limit, told);
             loop {
                 tokio::select! {
+                    () = keeper::yielding() => break Happened::Left,
                     exit = leader.exited() => break Happened::Exited(exit),
                     told = &mut told => break Happened::Told(told),
                     () = &mut ready, if ready_at.is_none() => {
                         let now = clock::now();
                         ready_at = Some(now);
+                        leader.became_ready();
                         self.became_ready(now.duration_since(began));
                         self.look(&mut looks, &mut leader, &mut held, true);
                     }
@@ -129,6 +141,11 @@ impl Course {
         let pid = leader.pid();
         let ready_for = ready_at.map_or(Duration::ZERO, |at| clock::now().duration_since(at));
         match happened {
+            Happened::Left => {
+                drop((capture, share));
+                // Whoever waits for its end waits for that of the successor.
+                std::future::pending().await
+            }
             Happened::Exited(exit) => {
                 let was_short = is_kill(exit) && held.kernel_killed();
                 leader.sweep(self.spec.grace.min(REST_GRACE)).await;
@@ -186,12 +203,7 @@ impl Course {
 
     async fn start(&self) -> Result<Started, String> {
         let spec = &self.spec;
-        let pattern = match &spec.ready.by {
-            Some(ReadyBy::Log(pattern)) => {
-                Some(Regex::new(pattern).map_err(|error| format!("`{pattern}` is no pattern: {error}"))?)
-            }
-            _ => None,
-        };
+        let pattern = self.pattern()?;
         let proof = Proof::of(spec);
         let mut env = environment::of(spec)?;
         let notify = match proof {
@@ -203,9 +215,18 @@ impl Course {
             }
             _ => None,
         };
-        let hold = |pid, mark: &str| Held::hold(spec.caps, &format!("{}-{mark}", spec.name), pid);
-        let (leader, held, pipes) = launch_held(&spec.command, &spec.cwd, &env, hold).await?;
-        let (pid, unix_ms) = (leader.pid(), clock::unix_ms());
+        let unix_ms = clock::unix_ms();
+        let note = {
+            let state = self.state.borrow();
+            let notify = notify.as_ref().map(|notify| notify.path().to_owned());
+            let (starts, restarts) = (state.starts, state.restarts);
+            Note { started_unix_ms: unix_ms, notify, starts, restarts, ..Note::default() }
+        };
+        let keep = spec.keep.as_deref().map(keep::key);
+        let keep = keep.map(|key| Keep { key, note, notify: notify.as_ref() });
+        let hold = |pid, mark: &str| Held::hold(spec.caps, &self.group(mark), pid);
+        let (leader, held, pipes) = launch_held(&spec.command, &spec.cwd, &env, keep, hold).await?;
+        let pid = leader.pid();
         let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
         self.set(|state| {
             (state.pid, state.started_unix_ms) = (pid, unix_ms);
@@ -214,11 +235,45 @@ impl Course {
         });
         self.tell(ProcessEvent::Started { pid, unix_ms });
         tracing::info!(instance = spec.name, pid, command = %spec.command, "process started");
-        let context = spec.address.clone().map(|address| {
+        let context = self.context(env);
+        Ok(Started { leader, held, capture, notify, proof, context })
+    }
+
+    /// Goes on with a process that a former part of this program started.
+    fn take_up(&self, adopted: Adopted) -> Started {
+        let spec = &self.spec;
+        let Adopted { leader, pipes, notify, note } = adopted;
+        // It was started with a pattern and variables that could be used; whatever became of them since, it lives.
+        let pattern = self.pattern().ok().flatten();
+        let env = environment::of(spec).unwrap_or_else(|_| spec.env.clone());
+        let capture = Capture::begin(pipes, leader.pid(), false, &self.output, pattern);
+        tracing::info!(instance = spec.name, pid = leader.pid(), ready = note.ready, "process taken over");
+        let held = Held::again(spec.caps, &self.group(&note.mark));
+        self.set(|state| held.words().clone_into(&mut state.caps));
+        let context = self.context(env);
+        Started { leader, held, capture, notify, proof: Proof::of(spec), context }
+    }
+
+    /// The name of the control group of a start.
+    fn group(&self, mark: &str) -> String {
+        format!("{}-{mark}", self.spec.name)
+    }
+
+    fn pattern(&self) -> Result<Option<Regex>, String> {
+        match &self.spec.ready.by {
+            Some(ReadyBy::Log(pattern)) => {
+                Regex::new(pattern).map(Some).map_err(|error| format!("`{pattern}` is no pattern: {error}"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn context(&self, env: BTreeMap<String, String>) -> Option<ProbeContext> {
+        let spec = &self.spec;
+        spec.address.clone().map(|address| {
             let service = env.get("SYNEGO_SERVICE").unwrap_or(&spec.name).clone();
             ProbeContext { service, address, env, cwd: spec.cwd.clone() }
-        });
-        Ok(Started { leader, held, capture, notify, proof, context })
+        })
     }
 
     fn became_ready(&self, after: Duration) {
@@ -307,51 +362,7 @@ async fn next_words(notify: Option<&NotifySocket>) -> Vec<Said> {
     }
 }
 
-/// What earlier looks saw.
-struct Looks {
-    pid: u32,
-    is_paused: bool,
-    last: Option<(Instant, u64)>,
-}
-
-impl Looks {
-    fn new(pid: u32) -> Self {
-        Self { pid, is_paused: false, last: None }
-    }
-
-    /// Whether figures are taken: at most once a second.
-    fn are_due(&self) -> bool {
-        self.last.is_none_or(|(at, _)| clock::now().duration_since(at) >= 2 * LOOK - LOOK / 5)
-    }
-
-    /// CPU over the time since the last look, of which all together used so many ticks until now.
-    fn cores(&mut self, ticks: u64) -> Option<f64> {
-        let now = clock::now();
-        let cores = self.last.map(|(at, before)| {
-            let used = ticks.saturating_sub(before) as f64;
-            used / rustix::param::clock_ticks_per_second() as f64 / now.duration_since(at).as_secs_f64()
-        });
-        self.last = Some((now, ticks));
-        cores
-    }
-}
-
 /// Whether it was killed, or passes on that what it started was.
 fn is_kill(exit: ExitOutcome) -> bool {
     !exit.killed && (exit.signal == Some(9) || exit.code == Some(137))
-}
-
-/// Returns when the process has so much memory that no more can be waited for.
-async fn grows_far(pid: u32, cap: u64) {
-    loop {
-        if stat::usage(pid).is_some_and(|usage| caps::is_far(usage.memory_bytes, cap)) {
-            return;
-        }
-        tokio::time::sleep(LOOK / 10).await;
-    }
-}
-
-/// As people read it.
-fn whole_mib(bytes: u64) -> String {
-    synego_model::text::size(bytes.div_ceil(1 << 20) << 20)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use synego_manifest::Manifest;
 use synego_model::{InstanceId, InstanceName, LocalService, ServiceName, Target};
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Stop, Stopper};
+use synego_runtime::{Stop, Stopper, keeper};
 use synego_sidecar::order::{Commanded, Order, Outcome, Step};
 use synego_sidecar::{Ended, Orders, ReloadHow};
 use synego_supervise::{OutputSink, RestartPolicy, StopBy};
@@ -62,6 +62,11 @@ pub(crate) struct Fleet {
     this: Weak<Self>,
 }
 
+/// What the keeper knows the number of instances of a service by.
+fn scaled(name: &ServiceName) -> String {
+    format!("scaled {name}")
+}
+
 /// An instance as its sidecar sees it: orders from a master come by here.
 struct Local {
     fleet: Weak<Fleet>,
@@ -90,7 +95,8 @@ impl Fleet {
     /// Starts as many instances of each service as the manifest says.
     pub(super) fn begin(&self) -> Result<(), Failure> {
         for service in self.lock().iter_mut() {
-            for index in 0..service.local.instances() {
+            let scaled = keeper::claim(&scaled(&service.local.spec.name)).and_then(|left| left.note.parse().ok());
+            for index in 0..scaled.unwrap_or(service.local.instances()) {
                 let member = self.member(service, index)?;
                 service.members.push(member);
             }
@@ -132,6 +138,22 @@ impl Fleet {
         let of = id.clone();
         let task = tasks::spawn("instance-of-up", Kind::Connection, async move { (of, Box::pin(one.run(life)).await) });
         Ok(Member { index, id, end, orders, sink, task })
+    }
+
+    /// Ends what a former part of this program left of instances that are not there any more.
+    pub(super) fn end_left(&self) {
+        let ids: BTreeSet<String> = self.ids().into_iter().map(|(_, id)| id).collect();
+        let is_gone = |id: Option<&str>| id.is_some_and(|id| id.contains('@') && !ids.contains(id));
+        synego_supervise::end_left(super::DRAIN, |name| is_gone(name.split(' ').next()));
+        keeper::forget(|key| !key.starts_with("ingress ") && is_gone(key.split(' ').nth(1)));
+    }
+
+    /// Returns when every instance has left its connections to the successor of this part.
+    pub(crate) async fn left(&self) {
+        let members = self.take_all().into_iter().flat_map(|service| service.members);
+        let tasks: Vec<_> = members.map(|member| member.task).collect();
+        // One that panicked was reported by its task.
+        let _ended = futures_util::future::join_all(tasks).await;
     }
 
     /// Everything that runs; from now on nothing is started any more.
@@ -312,6 +334,11 @@ impl Fleet {
             let member = self.member(service, index).map_err(|failure| failure.what.clone())?;
             new.push(member.id.clone());
             service.members.push(member);
+        }
+        // A number that was scaled is that of the next part of this program too, until it is the file's again.
+        let kept = keeper::hold(&scaled(name), &wanted.to_string(), &[]);
+        if instances.is_some() {
+            std::mem::forget(kept);
         }
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let within = service.local.ready.within.saturating_add(Duration::from_secs(5));

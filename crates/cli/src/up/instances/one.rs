@@ -41,8 +41,10 @@ pub(super) struct One {
 impl One {
     pub(super) async fn run(mut self, stop: Stop) -> Result<Ended, String> {
         let has_build = self.config.process.as_ref().is_some_and(|process| process.build.is_some());
+        let is_left = synego_sidecar::is_left(&self.id);
         tokio::select! {
-            () = self.turn(has_build) => {}
+            () = self.turn(has_build), if !is_left => {}
+            () = std::future::ready(()), if is_left => {}
             () = stop.stopped() => return Ok(Ended::default()),
         }
         self.config.is_built = !self.builds;
