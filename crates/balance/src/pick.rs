@@ -16,8 +16,9 @@ pub fn hash_key(key: &[u8]) -> u64 {
 /// The less loaded of two drawn at random: the lower response time × (requests in flight + 1).
 ///
 /// - `candidates`: indices into `records`, at least one.
-/// - An instance without a figure counts as fast as the other; a new one as slower, by its warmth; one that says it is
-///   busy as slower, by up to twice.
+/// - An instance without a figure counts as fast as the other; one that says it is busy as slower, by up to twice.
+/// - A new one takes part in the share of picks that is its warmth: so it has its part of the requests at once, where a
+///   worse score would leave it without any for as long as the others are hardly busy.
 /// - Source: M. Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE TPDS 12(10), 2001.
 pub(crate) fn load(records: &[Record], candidates: &[u32], now: Instant, rng: &mut impl Rng) -> Option<u32> {
     let (first, second) = two(candidates, rng)?;
@@ -25,6 +26,10 @@ pub(crate) fn load(records: &[Record], candidates: &[u32], now: Instant, rng: &m
         return Some(first);
     }
     let (a, b) = (records.get(first as usize)?, records.get(second as usize)?);
+    let (takes_part_a, takes_part_b) = (takes_part(a, now, rng), takes_part(b, now, rng));
+    if takes_part_a != takes_part_b {
+        return Some(if takes_part_a { first } else { second });
+    }
     let (time_a, time_b) = match (a.seconds(now), b.seconds(now)) {
         (Some(a), Some(b)) => (a, b),
         (Some(known), None) | (None, Some(known)) => (known, known),
@@ -33,9 +38,15 @@ pub(crate) fn load(records: &[Record], candidates: &[u32], now: Instant, rng: &m
     let score = |record: &Record, time: f64| {
         let busy = 1.0 + record.endpoint.utilization.unwrap_or(0.0).clamp(0.0, 1.0);
         // A floor keeps the count of requests meaningful where answers take no measurable time.
-        time.max(1e-6) * f64::from(record.in_flight + 1) * busy / record.warmth(now)
+        time.max(1e-6) * f64::from(record.in_flight + 1) * busy
     };
     Some(if score(b, time_b) < score(a, time_a) { second } else { first })
+}
+
+fn takes_part(record: &Record, now: Instant, rng: &mut impl Rng) -> bool {
+    let warmth = record.warmth(now);
+    // Drawn for new ones alone.
+    warmth >= 1.0 || rng.random_bool(warmth)
 }
 
 /// The one with the fewest requests in flight; among equals, one at random.

@@ -8,19 +8,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
 use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
-use synego_data_plane::WorkersHandle;
+use synego_data_plane::{WorkersConfig, WorkersHandle};
 use synego_model::{InstanceId, Role, text};
 use synego_runtime::config::Setting;
 use synego_runtime::logs::{self, Format, Journal, JournalConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
-use synego_runtime::{Host, keeper};
+use synego_runtime::{Host, keeper, tasks};
 use synego_supervise::OutputSink;
 use tokio::sync::watch;
 
 use crate::args::Args;
 use crate::config::{SidecarConfig, with_file};
 use crate::instance::View;
-use crate::sidecar::{Ended, Shared};
+use crate::sidecar::{Ended, Shared, Sidecar};
 
 /// What a shell ends with that does not find its command.
 const NEVER_STARTED: u8 = 127;
@@ -54,9 +54,17 @@ fn config_file(line: &[OsString]) -> Option<PathBuf> {
 }
 
 /// Prints the version of the program.
-pub fn print_version() {
+pub fn print_version() -> ExitCode {
     let build = telemetry::build();
     println!("synego-sidecar {} ({} {})", build.version, build.commit, build.date);
+    ExitCode::SUCCESS
+}
+
+/// Makes a keeper of this process where it is to have one: without a process of the service there is little to keep, and
+/// half the memory to save. Returns in the part; an exit code when it cannot be made.
+#[must_use]
+pub fn begin_keeper(config: &SidecarConfig) -> Option<ExitCode> {
+    (config.process.is_some() || keeper::is_asked_for()).then(keeper::begin).flatten()
 }
 
 /// How the program logs.
@@ -80,15 +88,28 @@ pub fn shared(config: &SidecarConfig, workers: WorkersHandle, host: &Host) -> an
 }
 
 /// Returns once the instance takes requests.
-pub async fn ready(mut view: watch::Receiver<View>) {
+async fn ready(mut view: watch::Receiver<View>) {
     // When the sidecar is gone, its end has begun.
     if view.wait_for(|view| view.state.takes_requests()).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
+/// As many workers as there are cores.
+#[must_use]
+pub fn workers(host: &Host) -> WorkersConfig {
+    let count = synego_runtime::config::cores();
+    WorkersConfig { count, file_limit: host.file_limit(), metrics: host.metrics() }
+}
+
+/// Tells the parent and the keeper when the sidecar serves.
+pub fn tell(host: &Host, sidecar: &Sidecar) {
+    host.tell_parent(ready(sidecar.view()));
+    tasks::spawn("keeper-ready", tasks::Kind::Connection, tell_keeper(sidecar.view(), sidecar.links()));
+}
+
 /// Tells the keeper that this part serves; one that takes over, not before it can do as well as the one that serves.
-pub async fn tell_keeper(mut view: watch::Receiver<View>, mut links: watch::Receiver<UplinkStatus>) {
+async fn tell_keeper(mut view: watch::Receiver<View>, mut links: watch::Receiver<UplinkStatus>) {
     if keeper::is_successor() {
         keeper::turn().await;
         let as_well = async {

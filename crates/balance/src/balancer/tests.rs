@@ -318,7 +318,7 @@ fn a_new_instance_starts_slowly() {
     let share = |balancer: &mut Balancer, at: Instant, rng: &mut SmallRng| {
         let mut new = 0;
         for _ in 0..1000 {
-            // Nine requests are always in flight somewhere, so that the score decides by count as well as warmth.
+            // Nine requests are always in flight somewhere, so that the score decides by count as well.
             let slots: Vec<Slot> = (0..9)
                 .filter_map(|_| {
                     let slot = balancer.pick(None, &[], at, rng).ok()?;
@@ -337,6 +337,26 @@ fn a_new_instance_starts_slowly() {
     let early = share(&mut balancer, now + Duration::from_secs(1), &mut rng);
     let late = share(&mut balancer, now + Duration::from_secs(20), &mut rng);
     assert!(early * 2 < late, "{early} of 9000 at first, {late} later");
+}
+
+#[test]
+fn a_new_instance_has_a_part_at_once_also_when_the_others_are_hardly_busy() {
+    let now = Instant::now();
+    let mut rng = rng();
+    let mut endpoints: Vec<Endpoint> = (1..=2).map(|n| endpoint(n, InstanceState::Ready)).collect();
+    endpoints[1].ready_unix_ms = 1_000_000;
+    let table = table(BalanceKind::Load, endpoints);
+    let mut balancer = Balancer::new(&table.policy.balance, None, 1024);
+    balancer.update(&table, 1024, now, 1_000_000);
+    let mut new = 0;
+    for _ in 0..1000 {
+        let slot = balancer.pick(None, &[], now, &mut rng).expect("a pick");
+        balancer.begin(slot, now);
+        new += usize::from(id(&balancer, slot) == "users-2@vm1");
+        balancer.answered(slot, Duration::from_millis(5), false, now, &mut rng);
+        balancer.end(slot);
+    }
+    assert!((20..150).contains(&new), "{new} of 1000, a tenth or half of that");
 }
 
 proptest! {
