@@ -65,10 +65,11 @@ async fn halting_a_process_slows_only_its_requests_and_it_is_left_out() {
     .await;
     let report = load.await.expect("the load");
     assert_eq!(report.failures, [], "of {} requests", report.sent);
-    // At 200 requests a second and a few milliseconds each, hardly more than one is in flight at a time; what follows
-    // until the instance is left out avoids it, since it looks slower with every moment.
-    let slow = report.slower_than(Duration::from_secs(1));
-    assert!(slow <= 10, "{slow} of {} requests were slow", report.sent);
+    // It stood still for at least five seconds, so a request that it held took about as long, and no other one did:
+    // those that were with it, and the few that were sent there until it looked slower than the other one.
+    let held = report.slower_than(Duration::from_secs(4));
+    println!("{} requests, it held {held}", report.sent);
+    assert!(held <= 40, "it held {held} of {} requests", report.sent);
 }
 
 /// A mesh of daemons: masters and sidecars as programs of their own, each service in one process with its sidecar.

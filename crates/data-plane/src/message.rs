@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) authority: Option<Span>,
     /// Path and query of the target.
     pub(crate) target: Option<Span>,
+    /// Whether one of the two came marked as what nobody on its way may keep (HTTP/2 alone has such a mark).
+    pub(crate) is_secret: bool,
 }
 
 impl Request {

@@ -1,8 +1,8 @@
 //! Connections to upstreams, kept by one worker: bounded for each address, all of them made through `identity`.
 //!
 //! HTTP/1.1 takes the idle connection that was used last, and opens a few at once where there is none; HTTP/2 takes the
-//! one with the fewest open streams, and opens another when all are busy. Whoever holds what was [`Received`] uses a connection; reading it to its end gives that back,
-//! dropping it earlier does not.
+//! one with the fewest open streams, and opens another when all are busy. Whoever holds what was [`Received`] uses a
+//! connection; reading it to its end gives that back, dropping it earlier does not.
 
 mod h1;
 mod h2;

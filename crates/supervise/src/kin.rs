@@ -1,8 +1,9 @@
 //! All processes of one start, wherever they went: also those that left their group (`setsid`) or lost their parent.
 //!
-//! Whoever starts them is the subreaper of them, which is our keeper, where it starts them, else we: a process whose parent
-//! ended becomes its child, not that of the machine's first process. It is known to be of a start by [`MARK`], a variable that processes inherit; by its descent; or by having been
-//! seen as a descendant before. What is ended is named by pidfd and start time, so that nobody else is hit.
+//! Whoever starts them is the subreaper of them, which is our keeper, where it starts them, else we: a process whose
+//! parent ended becomes its child, not that of the machine's first process. It is known to be of a start by [`MARK`], a
+//! variable that processes inherit; by its descent; or by having been seen as a descendant before. What is ended is
+//! named by pidfd and start time, so that nobody else is hit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -306,15 +306,21 @@ fn among_many_the_one_with_the_fewest_requests_is_found_past_those_that_are_left
     assert!(slots[..10].contains(&back), "no longer left out, they have the fewest");
 }
 
-#[test]
-fn a_new_instance_starts_slowly() {
+/// Two instances, of which the second one, `users-2@vm1`, is ready only now.
+fn with_a_new_one() -> (Balancer, Instant) {
     let now = Instant::now();
-    let mut rng = rng();
     let mut endpoints: Vec<Endpoint> = (1..=2).map(|n| endpoint(n, InstanceState::Ready)).collect();
     endpoints[1].ready_unix_ms = 1_000_000;
     let table = table(BalanceKind::Load, endpoints);
     let mut balancer = Balancer::new(&table.policy.balance, None, 1024);
     balancer.update(&table, 1024, now, 1_000_000);
+    (balancer, now)
+}
+
+#[test]
+fn a_new_instance_starts_slowly() {
+    let (mut balancer, now) = with_a_new_one();
+    let mut rng = rng();
     let share = |balancer: &mut Balancer, at: Instant, rng: &mut SmallRng| {
         let mut new = 0;
         for _ in 0..1000 {
@@ -341,13 +347,8 @@ fn a_new_instance_starts_slowly() {
 
 #[test]
 fn a_new_instance_has_a_part_at_once_also_when_the_others_are_hardly_busy() {
-    let now = Instant::now();
+    let (mut balancer, now) = with_a_new_one();
     let mut rng = rng();
-    let mut endpoints: Vec<Endpoint> = (1..=2).map(|n| endpoint(n, InstanceState::Ready)).collect();
-    endpoints[1].ready_unix_ms = 1_000_000;
-    let table = table(BalanceKind::Load, endpoints);
-    let mut balancer = Balancer::new(&table.policy.balance, None, 1024);
-    balancer.update(&table, 1024, now, 1_000_000);
     let mut new = 0;
     for _ in 0..1000 {
         let slot = balancer.pick(None, &[], now, &mut rng).expect("a pick");

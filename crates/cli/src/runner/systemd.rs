@@ -128,9 +128,7 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     let arguments: Vec<String> = words.map(|word| quoted(&word)).collect();
     line(format_args!("ExecStart={} {}", quoted(&program.program), arguments.join(" ")));
     if !is_job {
-        line(format_args!(
-            "# What is on the disk by then takes over: a newer program, a changed manifest. Nothing is lost."
-        ));
+        line(format_args!("# A newer program on the disk takes over; requests, streams and services go on."));
         line(format_args!("ExecReload=/bin/kill -USR2 $MAINPID"));
     }
     line(format_args!("RuntimeDirectory={folder}"));

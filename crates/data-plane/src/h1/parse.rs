@@ -65,7 +65,7 @@ pub(crate) fn request(buf: &mut BytesMut) -> Result<Option<(Request, Facts)>, Fa
     let facts = read(&mut fields, bytes, head.headers, version)?;
     let (authority, target) = target(&mut fields, path, place(bytes, path.as_bytes()))?;
     buf.advance(length);
-    Ok(Some((Request { method, version, fields, authority, target }, facts)))
+    Ok(Some((Request { method, version, fields, authority, target, is_secret: false }, facts)))
 }
 
 /// Takes the head of an answer off the front of `buf`; `None`: it is not complete yet.

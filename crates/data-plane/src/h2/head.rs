@@ -27,6 +27,8 @@ pub(crate) struct Gathered {
     scheme: bool,
     authority: Option<Span>,
     path: Option<Span>,
+    /// Whether one of these two is marked as a secret.
+    is_secret: bool,
     status: Option<StatusCode>,
     fields: Fields,
     count: usize,
@@ -45,6 +47,7 @@ impl Gathered {
             scheme: false,
             authority: None,
             path: None,
+            is_secret: false,
             status: None,
             fields: Fields::new(),
             count: 0,
@@ -79,6 +82,7 @@ impl Gathered {
     /// Whether it may stand where it stands.
     fn take(&mut self, field: &Field<'_>) -> bool {
         let value = field.value;
+        self.is_secret |= field.is_secret && matches!(field.kind, Kind::Authority | Kind::Path);
         match field.kind {
             Kind::Method => self.method.replace(Method::from_bytes(value).unwrap_or_default()).is_none(),
             Kind::Scheme => !std::mem::replace(&mut self.scheme, true),
@@ -109,9 +113,9 @@ impl Gathered {
             (None, false, true) if self.authority.is_some() => {}
             _ => return Err(Refused::Malformed),
         }
-        let (authority, target) = (self.authority, self.path);
+        let (authority, target, is_secret) = (self.authority, self.path, self.is_secret);
         let fields = std::mem::take(&mut self.fields);
-        Ok((Request { method, version: Version::HTTP_2, fields, authority, target }, length))
+        Ok((Request { method, version: Version::HTTP_2, fields, authority, target, is_secret }, length))
     }
 
     /// The head of an answer, and the length of its body where it says so.
@@ -204,6 +208,23 @@ mod tests {
         let twice = [("content-length", "3"), ("content-length", "3")];
         let (request, length) = fields(&[&GET[..], &twice].concat()).request().expect("a request");
         assert_eq!((request.fields.len(), length), (1, Some(3)));
+    }
+
+    #[test]
+    fn a_mark_on_the_path_or_the_authority_is_kept() {
+        let request = |secret: Option<Kind>| {
+            let mut gathered = Gathered::new(10_000);
+            let kinds = [Kind::Method, Kind::Scheme, Kind::Authority, Kind::Path];
+            for (kind, (text, value)) in kinds.into_iter().zip(GET) {
+                let is_secret = secret == Some(kind);
+                gathered.put(&Field { kind, text: text.as_bytes(), value: value.as_bytes(), is_secret });
+            }
+            gathered.request().expect("a request").0.is_secret
+        };
+        assert_eq!(
+            [None, Some(Kind::Method), Some(Kind::Authority), Some(Kind::Path)].map(request),
+            [false, false, true, true]
+        );
     }
 
     #[test]

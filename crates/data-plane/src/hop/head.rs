@@ -23,6 +23,8 @@ pub(crate) struct Head {
     pub(crate) is_grpc: bool,
     /// Whether it asks for a WebSocket; every other upgrade is ignored.
     pub(crate) is_upgrade: bool,
+    /// Whether nobody on its way may keep its target in a table.
+    pub(crate) is_secret: bool,
     /// Target, authority and host, one behind the other, and where each of them ends.
     text: String,
     path_end: usize,
@@ -104,7 +106,8 @@ impl Head {
         let version = request.version;
         let is_upgrade = version == Version::HTTP_11 && is_bare && asks_for_websocket(&request.fields);
         let is_grpc = is_grpc(&request.fields);
-        let head = Self { method, version, is_grpc, is_upgrade, text, path_end, target_end, authority_end };
+        let is_secret = request.is_secret;
+        let head = Self { method, version, is_grpc, is_upgrade, is_secret, text, path_end, target_end, authority_end };
         Ok(match room {
             Some(mut room) => {
                 *Rc::make_mut(&mut room) = head;
@@ -268,7 +271,7 @@ mod tests {
         };
         let authority = authority.map(|text| fields.keep(text.as_bytes()));
         let target = Some(fields.keep(target.as_bytes()));
-        Request { method: Method::GET, version: Version::HTTP_11, fields, authority, target }
+        Request { method: Method::GET, version: Version::HTTP_11, fields, authority, target, is_secret: false }
     }
 
     fn check(request: Request) -> Result<Rc<Head>, Refusal> {

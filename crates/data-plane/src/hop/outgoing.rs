@@ -55,8 +55,8 @@ impl Outgoing<'_> {
         let head = &self.head;
         encoder.method(out, &head.method);
         encoder.scheme(out);
-        encoder.authority(out, head.authority());
-        encoder.path(out, head.target());
+        encoder.authority(out, head.authority(), head.is_secret);
+        encoder.path(out, head.target(), head.is_secret);
         fields.remove(Name::Host);
         if let Some(length) = length.filter(|length| *length > 0 && !fields.has(Name::ContentLength)) {
             fields.set_number(Name::ContentLength, length);

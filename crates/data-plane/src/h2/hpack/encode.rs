@@ -90,15 +90,17 @@ impl Encoder {
         out.push(0x86);
     }
 
-    pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &str) {
-        self.write(out, b":authority", authority.as_bytes());
+    /// - `is_secret`: whether nobody on its way may keep it, as its sender said.
+    pub(crate) fn authority(&mut self, out: &mut Vec<u8>, authority: &str, is_secret: bool) {
+        self.kept_or_not(out, b":authority", authority.as_bytes(), is_secret);
     }
 
-    pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &str) {
-        if path == "/" {
+    /// - `is_secret`: as of the authority; a query may hold a token.
+    pub(crate) fn path(&mut self, out: &mut Vec<u8>, path: &str, is_secret: bool) {
+        if path == "/" && !is_secret {
             out.push(0x84);
         } else {
-            self.write(out, b":path", path.as_bytes());
+            self.kept_or_not(out, b":path", path.as_bytes(), is_secret);
         }
     }
 
@@ -123,17 +125,23 @@ impl Encoder {
     }
 
     pub(crate) fn field(&mut self, out: &mut Vec<u8>, field: &Field<'_>) {
-        if !(field.is_secret || Names::SECRET.has(field.name)) {
-            return self.write(out, field.text, field.value);
+        let is_secret = field.is_secret || Names::SECRET.has(field.name);
+        self.kept_or_not(out, field.text, field.value, is_secret);
+    }
+
+    /// A secret goes out as a literal that is never indexed, on this hop and on all that follow (RFC 7541 §7.1.3).
+    fn kept_or_not(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], is_secret: bool) {
+        if !is_secret {
+            return self.write(out, name, value);
         }
-        match table::known(field.text) {
+        match table::known(name) {
             Some(index) => integer(out, 0x10, 4, index),
             None => {
                 out.push(0x10);
-                string(out, field.text);
+                string(out, name);
             }
         }
-        string(out, field.value);
+        string(out, value);
     }
 
     fn write(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -287,7 +295,13 @@ mod tests {
         secret.append(Name::Other, b"x-key", b"k", true);
         for _ in 0..3 {
             let mut block = Vec::new();
+            ends.0.authority(&mut block, "users", true);
+            ends.0.path(&mut block, "/", true);
+            ends.0.path(&mut block, "/?token=x", true);
             ends.0.fields(&mut block, &secret);
+            let mut marks = Vec::new();
+            ends.1.decode(&block, |field| marks.push(field.is_secret)).expect("a block");
+            assert_eq!(marks, [true; 5], "the next one learns that they are");
         }
         assert_eq!(ends.0.table.len(), 0);
     }

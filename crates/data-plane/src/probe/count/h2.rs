@@ -114,8 +114,8 @@ impl Call {
         encoder.begin(&mut self.out);
         encoder.method(&mut self.out, &Method::POST);
         encoder.scheme(&mut self.out);
-        encoder.authority(&mut self.out, "inventory.synego:8080");
-        encoder.path(&mut self.out, &self.path);
+        encoder.authority(&mut self.out, "inventory.synego:8080", false);
+        encoder.path(&mut self.out, &self.path, false);
         encoder.fields(&mut self.out, &self.fields);
         self.out.len()
     }

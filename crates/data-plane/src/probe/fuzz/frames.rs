@@ -210,7 +210,7 @@ impl End {
         self.mux.write_head(id, detail & 128 != 0, |encoder, out| {
             encoder.method(out, if detail & 1 == 0 { &Method::POST } else { &Method::HEAD });
             encoder.scheme(out);
-            encoder.authority(out, "users");
+            encoder.authority(out, "users", false);
             encoder.fields(out, &trailers(detail));
         });
     }

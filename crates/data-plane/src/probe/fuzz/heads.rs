@@ -164,12 +164,19 @@ fn check_framing(head: &impl Head, facts: Facts) {
 
 /// The head of the request as the next hop reads it.
 fn write_request(head: &Request, facts: Facts) {
-    let Request { method, version, authority, target, .. } = head;
+    let Request { method, version, authority, target, is_secret, .. } = head;
     let mut fields = head.fields.clone();
     if !fields.has(Name::Host) {
         fields.set(Name::Host, b"a");
     }
-    let given = Request { method: method.clone(), version: *version, fields, authority: *authority, target: *target };
+    let given = Request {
+        method: method.clone(),
+        version: *version,
+        fields,
+        authority: *authority,
+        target: *target,
+        is_secret: *is_secret,
+    };
     let Ok(checked) = Checked::check(&given, true) else { return };
     let length = match facts.framing {
         Framing::Unsaid => Some(0),
