@@ -8,11 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use synego_testkit::http::HttpClient;
 use synego_testkit::load::{Ask, Load};
-use synego_testkit::{Mesh, fault, program, stat, wait};
-
-fn number(name: &str, usual: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
+use synego_testkit::{Mesh, fault, program, size, stat, wait};
 
 async fn mesh(services: &str) -> Mesh {
     Mesh::of(&manifest(services)).await
@@ -45,7 +41,7 @@ async fn answered_by(url: &str, pid: u32) -> Instant {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_fails_no_get_and_is_back_in_rotation_within_a_second_of_its_readiness() {
-    let (kills, rate) = (number("SYNEGO_KILLS", 2), number("SYNEGO_RATE", 150));
+    let (kills, rate) = (size::of("SYNEGO_KILLS", 2), size::of("SYNEGO_RATE", 150));
     let mesh = mesh(&format!("  subject: {{ run: [python3, {}], instances: 2, routes: [/] }}\n", server())).await;
     let load = Load::start(rate, vec![Ask { method: "GET", url: mesh.url("/work"), body: "" }]);
     load.more(50).await;
@@ -92,7 +88,7 @@ fn cpu(keeper: u32) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_costs_next_to_nothing_and_tells_its_cause_and_last_output() {
-    let seconds = number("SYNEGO_CRASH_SECONDS", 6);
+    let seconds = size::of("SYNEGO_CRASH_SECONDS", 6);
     let window = Duration::from_secs(seconds.into());
     let load = |mesh: &Mesh| Load::start(100, vec![Ask { method: "GET", url: mesh.url("/calm"), body: "" }]);
     // The same mesh without the one that crashes, for as long: what is left is what the crashes cost.

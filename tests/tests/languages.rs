@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use synego_testkit::load::{Ask, Load};
 use synego_testkit::mesh::Home;
 use synego_testkit::socket::Socket;
-use synego_testkit::{Mesh, fault, program, wait};
+use synego_testkit::{Mesh, fault, program, size, wait};
 
 mod shop {
     //! Generated from the shop's `.proto` file.
@@ -22,10 +22,6 @@ const SOCKETS: usize = 20;
 const STREAMS: usize = 5;
 /// The deadline of each drain.
 const STOP: Duration = Duration::from_secs(4);
-
-fn number(name: &str, usual: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
 
 fn fixture(name: &str) -> String {
     program::root().join("tests/fixtures/reload").join(name).display().to_string()
@@ -110,7 +106,7 @@ impl Streaming {
 
 /// Reloads all again and again: each instance gets another process each time, and no request fails.
 async fn nothing_is_lost(language: &str, how: &str) {
-    let (reloads, rate) = (number("SYNEGO_RELOADS", 2), number("SYNEGO_RATE", 150));
+    let (reloads, rate) = (size::of("SYNEGO_RELOADS", 2), size::of("SYNEGO_RATE", 150));
     for instances in [2, 1] {
         let home = Home::default();
         let mesh = mesh(how, &home, instances).await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use synego_testkit::load::{Ask, Load, Report};
 use synego_testkit::mesh::Home;
 use synego_testkit::socket::Socket;
-use synego_testkit::{Mesh, fault, program, wait};
+use synego_testkit::{Mesh, fault, program, size, wait};
 
 mod shop {
     //! Generated from the shop's `.proto` file.
@@ -17,12 +17,8 @@ mod shop {
     include!("../../examples/shop/inventory/src/gen/shop.v1.rs");
 }
 
-fn number(name: &str, usual: u32) -> u32 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 fn rate() -> u32 {
-    number("SYNEGO_RATE", 150)
+    size::of("SYNEGO_RATE", 150)
 }
 
 fn fixture(name: &str) -> String {
@@ -121,7 +117,7 @@ async fn a_process_with_a_fixed_port_is_restarted_while_its_requests_wait() {
     let mesh = mesh(&format!("run: [python3, {}], port: {port}", fixture("plain.py"))).await;
     let load = load(&mesh, rate());
     load.more(20).await;
-    for _ in 0..number("SYNEGO_RELOADS", 3) {
+    for _ in 0..size::of("SYNEGO_RELOADS", 3) {
         let before = mesh.pids("subject");
         let began = Instant::now();
         assert_eq!(reload(&mesh)[0]["outcome"], "done");
@@ -300,7 +296,7 @@ async fn a_service_is_scaled_up_and_down_without_losing_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ending_a_mesh_under_load_loses_nothing_that_it_accepted() {
-    for _ in 0..number("SYNEGO_DOWNS", 1) {
+    for _ in 0..size::of("SYNEGO_DOWNS", 1) {
         ends_well().await;
     }
 }

@@ -8,7 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 
 use crate::commands::{
     apply, ca, check, completions, doctor, down, drain, explain, get, identity, init, log_level, login, logs, man,
-    nginx, plan, pm2, reload, scale, show, status, systemd, token, up,
+    nginx, plan, pm2, reload, scale, show, status, systemd, token, up, upgrade,
 };
 use crate::output::answer::Format;
 use crate::output::screen::ColorChoice;
@@ -145,6 +145,7 @@ pub(crate) enum Command {
     Nginx(nginx::Args),
     Pm2(pm2::Args),
     Systemd(systemd::Args),
+    Upgrade(upgrade::Args),
     Completions(completions::Args),
     Man(man::Args),
     /// Print version, commit and date of this program, and of each process of the mesh

@@ -27,6 +27,7 @@ mod steps;
 pub(crate) mod systemd;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod version;
 mod watching;
 
@@ -64,6 +65,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Nginx(args) => nginx::run(&args, context),
         Command::Pm2(args) => pm2::run(&args, context),
         Command::Systemd(args) => systemd::run(&args, context),
+        Command::Upgrade(args) => upgrade::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
         Command::Version => version::run(context),

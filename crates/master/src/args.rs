@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(
     name = "synego-master",
-    version,
+    version = synego_runtime::telemetry::build().line,
     after_help = "Examples:\n  \
         synego-master --file synego.yaml\n  \
         a second one on the same machine:\n    \

@@ -14,19 +14,23 @@ pub const LATENCY_BUCKETS: [f64; 14] =
 pub struct Build {
     /// Version of the programs.
     pub version: &'static str,
-    /// Commit they were built from; `unknown` outside a checkout.
+    /// Commit they were built from; `unknown` when the build did not say.
     pub commit: &'static str,
-    /// Day of the build, `YYYY-MM-DD`; `unknown` when the build did not say.
+    /// Day of that commit, `YYYY-MM-DD`; `unknown` likewise.
     pub date: &'static str,
+    /// All three, as `--version` prints them.
+    pub line: &'static str,
 }
 
-/// This build: `SYNEGO_COMMIT` and `SYNEGO_BUILD_DATE` of the environment it was compiled in.
+/// This build: `SYNEGO_COMMIT`, `SYNEGO_COMMIT_DATE` and `SYNEGO_VERSION_LINE` of the environment it was compiled in, as
+/// `make release` sets them.
 #[must_use]
 pub fn build() -> Build {
     Build {
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("SYNEGO_COMMIT").unwrap_or("unknown"),
-        date: option_env!("SYNEGO_BUILD_DATE").unwrap_or("unknown"),
+        date: option_env!("SYNEGO_COMMIT_DATE").unwrap_or("unknown"),
+        line: option_env!("SYNEGO_VERSION_LINE").unwrap_or(env!("CARGO_PKG_VERSION")),
     }
 }
 

@@ -55,8 +55,7 @@ fn config_file(line: &[OsString]) -> Option<PathBuf> {
 
 /// Prints the version of the program.
 pub fn print_version() -> ExitCode {
-    let build = telemetry::build();
-    println!("synego-sidecar {} ({} {})", build.version, build.commit, build.date);
+    println!("synego-sidecar {}", telemetry::build().line);
     ExitCode::SUCCESS
 }
 

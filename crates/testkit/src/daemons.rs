@@ -231,3 +231,19 @@ pub async fn metric(admin: u16, name: &str) -> Result<Vec<(String, f64)>, String
     };
     Ok(text.lines().filter_map(sample).collect())
 }
+
+/// Waits until answers came from the processes of all of these, each of which tells its id.
+///
+/// # Panics
+/// When one has not answered within 10 s.
+pub async fn all_answer(url: &str, of: &[&Program]) {
+    let client = HttpClient::default();
+    for program in of {
+        wait::until("its answer", Duration::from_secs(10), || async {
+            let text = client.request("GET", url, &[], "").await?.text();
+            let found = fault::services(program.pid()).iter().any(|(pid, _)| text.contains(&pid.to_string()));
+            wait::that(found, text)
+        })
+        .await;
+    }
+}

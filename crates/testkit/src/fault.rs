@@ -42,6 +42,12 @@ pub fn parts(keeper: u32) -> Vec<u32> {
     children(keeper).into_iter().filter(|(_, name)| ours.contains(&name.as_str())).map(|(pid, _)| pid).collect()
 }
 
+/// The processes of the services of a program, each with its name: what its keeper has beside parts.
+#[must_use]
+pub fn services(keeper: u32) -> Vec<(u32, String)> {
+    children(keeper).into_iter().filter(|(_, name)| !name.starts_with("synego")).collect()
+}
+
 /// Resident memory of a process, in bytes; 0 when it is gone.
 #[must_use]
 pub fn resident_bytes(pid: u32) -> u64 {

@@ -3,8 +3,8 @@
 //! [`Mesh`] is `synego up` on a folder of its own; [`Program`] is any one of our programs; [`http`], [`load`] and
 //! [`socket`] are clients; [`fault`] breaks things. Waiting is always for a condition ([`wait::until`]), never for time.
 //!
-//! **Invariants.** Every process that a test starts ends with it, also when it panics or is killed; every folder is temporary; every
-//! port was free a moment before. What cannot be done panics with the reason: a test that cannot go on has failed.
+//! **Invariants.** Every process that a test starts ends with it, also when it panics or is killed; every folder is
+//! temporary; every port was free a moment before. What cannot be done panics with the reason: a test that cannot go on has failed.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must fail with the reason")]
 
 pub mod daemons;
@@ -15,6 +15,7 @@ pub mod load;
 pub mod mesh;
 pub mod ports;
 pub mod program;
+pub mod size;
 pub mod socket;
 pub mod wait;
 

@@ -114,6 +114,12 @@ impl Load {
         Self { stop, answered, running }
     }
 
+    /// GETs of one place, `rate` of them a second.
+    #[must_use]
+    pub fn gets(rate: u32, url: &str) -> Self {
+        Self::start(rate, vec![Ask { method: "GET", url: url.to_owned(), body: "" }])
+    }
+
     /// Requests that were answered well so far.
     #[must_use]
     pub fn answered(&self) -> usize {

@@ -1,5 +1,8 @@
 //! The admin API of a machine that only joins masters elsewhere: what this machine itself knows and can do.
 
+mod lines;
+mod view;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +16,15 @@ use synego_runtime::admin::{self, BindAddr};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Stopper};
 use synego_sidecar::order::{MAX_DRAIN, MAX_INSTANCES, Order, Step};
-use synego_sidecar::{CredentialHandle, JournalLines, Output, OutputSource};
+use synego_sidecar::{CredentialHandle, JournalLines, Output};
 use synego_wire::convert::output::LinesWanted;
-use synego_wire::pb::{self, InstanceState};
+use synego_wire::pb::{self};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use self::lines::{Source, lines};
 use super::instances::{DRAIN, Fleet, Ground, Instances, Picture};
 use crate::failure::Failure;
 use crate::mesh::SOCKET;
@@ -120,89 +123,7 @@ impl Local {
     }
 
     fn view(&self, only: &[String]) -> pb::MeshView {
-        view(&self.mesh, &self.node, &self.services, &self.pictures.borrow(), only)
-    }
-}
-
-fn view(
-    mesh: &str,
-    node: &NodeName,
-    services: &[LocalService],
-    pictures: &BTreeMap<String, Picture>,
-    only: &[String],
-) -> pb::MeshView {
-    let wanted =
-        services.iter().filter(|local| only.is_empty() || only.iter().any(|name| name == local.spec.name.as_str()));
-    pb::MeshView {
-        mesh: mesh.to_owned(),
-        unix_ms: synego_runtime::clock::unix_ms(),
-        service: wanted.map(|local| service(local, node, pictures)).collect(),
-        node: vec![pb::NodeView {
-            name: node.to_string(),
-            zone: String::new(),
-            instances: u32::try_from(pictures.len()).unwrap_or(u32::MAX),
-        }],
-        warning: vec![pb::Warning {
-            code: "joined".to_owned(),
-            message: "this machine joins masters elsewhere: only its own part is shown".to_owned(),
-            service: String::new(),
-        }],
-        version: crate::version::NUMBER.to_owned(),
-        ..Default::default()
-    }
-}
-
-fn service(local: &LocalService, node: &NodeName, pictures: &BTreeMap<String, Picture>) -> pb::ServiceView {
-    let own = pictures.iter().filter(|(_, picture)| picture.service == local.spec.name);
-    let instance: Vec<pb::InstanceView> = own.map(|(id, picture)| instance(id, node, picture)).collect();
-    let ready =
-        instance.iter().filter(|one| matches!(one.state(), InstanceState::Ready | InstanceState::Degraded)).count();
-    let wanted = local.instances();
-    let state = match ready {
-        0 => instance.first().map_or(InstanceState::Starting, pb::InstanceView::state),
-        ready if ready < wanted => InstanceState::Degraded,
-        _ => InstanceState::Ready,
-    };
-    pb::ServiceView {
-        name: local.spec.name.to_string(),
-        state: state.into(),
-        ready: u32::try_from(ready).unwrap_or(u32::MAX),
-        wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
-        version: if local.version.is_empty() { Vec::new() } else { vec![local.version.clone()] },
-        protocol: pb::Protocol::from(local.spec.protocol).into(),
-        restarts: instance.iter().map(|one| one.restarts).sum(),
-        uses: local.spec.uses.iter().map(ToString::to_string).collect(),
-        route: local.spec.routes.iter().flatten().map(|route| route.place.to_string()).collect(),
-        declared: true,
-        instance,
-        ..Default::default()
-    }
-}
-
-fn instance(id: &str, node: &NodeName, picture: &Picture) -> pb::InstanceView {
-    let own = (InstanceState::from(picture.view.state), picture.view.cause.as_ref().map(pb::StateCause::from));
-    // Ready is what others can reach: nobody can before a master knows of it.
-    let (state, cause) = if picture.is_linked || own.0 != InstanceState::Ready {
-        own
-    } else {
-        let message = match picture.link_error.as_str() {
-            "" => "no master is linked yet".to_owned(),
-            error => format!("no master is linked: {error}"),
-        };
-        let reason = pb::Reason::Starting.into();
-        (InstanceState::Starting, Some(pb::StateCause { reason, message, since_unix_ms: picture.started_unix_ms }))
-    };
-    pb::InstanceView {
-        id: id.to_owned(),
-        node: node.to_string(),
-        state: state.into(),
-        cause,
-        address: picture.inbound.clone(),
-        listens: picture.listens.clone(),
-        restarts: picture.view.restarts,
-        pid: picture.view.pid,
-        started_unix_ms: picture.started_unix_ms,
-        ..Default::default()
+        view::mesh(&self.mesh, &self.node, &self.services, &self.pictures.borrow(), only)
     }
 }
 
@@ -229,7 +150,7 @@ impl pb::admin_server::Admin for Local {
         let later = stream::unfold(state, move |mut state| async move {
             tokio::time::sleep(every).await;
             state.0.changed().await.ok()?;
-            let next = view(&state.1, &state.2, &state.3, &state.0.borrow_and_update(), &state.4);
+            let next = view::mesh(&state.1, &state.2, &state.3, &state.0.borrow_and_update(), &state.4);
             Some((Ok(next), state))
         });
         Ok(Response::new(Box::pin(stream::once(async move { Ok(first) }).chain(later))))
@@ -446,37 +367,4 @@ fn progress(step: DownStep) -> pb::DownProgress {
         open_streams: step.open_streams,
         open_requests: step.open_requests,
     }
-}
-
-/// Where lines are from.
-struct Source {
-    instance: String,
-    service: String,
-    lines: Box<dyn OutputSource>,
-}
-
-/// The recent lines in one batch, then, when it goes on, each new one.
-fn lines(sources: Vec<Source>, wanted: LinesWanted) -> Answers<pb::LogsBatch> {
-    let (follow, mut following, mut recent) = (wanted.follow, Vec::new(), Vec::new());
-    for source in sources {
-        let named = move |line: synego_wire::convert::output::OutputLine| pb::LogsLine {
-            instance: source.instance.clone(),
-            service: source.service.clone(),
-            line: Some(line.into()),
-        };
-        // Before the recent ones are read, so that none falls between.
-        if follow {
-            let new = ReceiverStream::new(source.lines.follow(wanted.clone()));
-            let named = named.clone();
-            following.push(new.map(move |line| Ok(pb::LogsBatch { line: vec![named(line)], recent_complete: false })));
-        }
-        let found = source.lines.recent(wanted.clone());
-        recent.push(async move { found.await.into_iter().map(named).collect::<Vec<_>>() });
-    }
-    let first = stream::once(async move {
-        let mut line: Vec<pb::LogsLine> = futures_util::future::join_all(recent).await.into_iter().flatten().collect();
-        line.sort_by_key(|line| line.line.as_ref().map_or(0, |line| line.unix_us));
-        Ok(pb::LogsBatch { line, recent_complete: true })
-    });
-    if follow { Box::pin(first.chain(stream::select_all(following))) } else { Box::pin(first) }
 }

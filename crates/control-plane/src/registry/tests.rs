@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use synego_model::declaration::Liveness;
-use synego_model::{AccessMode, AccessRules, Limits, MeshName, Policy, Protocol, Reason, ServiceSpec};
+use synego_model::{
+    AccessMode, AccessRules, CallFigures, Cause, Denial, EjectionReport, InstanceState, Limits, MeshName, Policy,
+    Protocol, Reason, ServiceSpec,
+};
 
 use super::*;
 

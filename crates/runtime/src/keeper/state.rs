@@ -45,11 +45,20 @@ pub(super) struct Taken {
 /// Becomes a keeper that has nothing yet. Returns only when that fails.
 pub(super) fn begin() -> io::Error {
     let program = match std::env::current_exe() {
-        Ok(program) => program,
+        Ok(program) => started_from(program),
         Err(error) => return error,
     };
     let state = State { program, has_served: false, parts: Vec::new(), entries: Vec::new() };
     become_with(SELF.as_ref(), &state, &[io::stdin().as_fd()])
+}
+
+/// Where a newer program will be found: the path by which this one was started, where that is one, so that a link that
+/// is moved is followed; else its file.
+fn started_from(exe: PathBuf) -> PathBuf {
+    let word = std::env::args_os().next().map(PathBuf::from).filter(|word| word.components().count() > 1);
+    let path = word.and_then(|word| std::path::absolute(word).ok());
+    path.filter(|path| path.file_name() == exe.file_name() && path.canonicalize().is_ok_and(|real| real == exe))
+        .unwrap_or(exe)
 }
 
 /// Becomes `program` with all that `keeper` has. Returns only when that fails.

@@ -1,28 +1,29 @@
 //! The services of this machine while they run: reloaded in turn, drained, and made more or fewer.
 
+mod ordered;
+mod scaled;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_model::{InstanceId, InstanceName, LocalService, ServiceName, Target};
+use synego_model::{InstanceId, InstanceName, LocalService, ServiceName};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper, keeper};
-use synego_sidecar::order::{Commanded, Order, Outcome, Step};
-use synego_sidecar::{Ended, Orders, ReloadHow};
+use synego_sidecar::order::{Order, Outcome};
+use synego_sidecar::{Ended, Orders};
 use synego_supervise::{OutputSink, RestartPolicy, StopBy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::ordered::Local;
 use super::lines::show;
 use super::one::One;
 use super::turns::Turns;
 use super::{Gone, Ground, Picture, Ready, config, process};
 use crate::failure::Failure;
-
-/// Steps of one order that wait for whoever gave it.
-const STEPS: usize = 64;
 
 /// One service of this machine, running.
 pub(super) struct Running {
@@ -62,18 +63,6 @@ pub(crate) struct Fleet {
     this: Weak<Self>,
 }
 
-/// What the keeper knows the number of instances of a service by.
-fn scaled(name: &ServiceName) -> String {
-    format!("scaled {name}")
-}
-
-/// An instance as its sidecar sees it: orders from a master come by here.
-struct Local {
-    fleet: Weak<Fleet>,
-    service: ServiceName,
-    id: String,
-}
-
 impl Fleet {
     pub(super) fn new(
         ground: Ground,
@@ -95,8 +84,8 @@ impl Fleet {
     /// Starts as many instances of each service as the manifest says.
     pub(super) fn begin(&self) -> Result<(), Failure> {
         for service in self.lock().iter_mut() {
-            let scaled = keeper::claim(&scaled(&service.local.spec.name)).and_then(|left| left.note.parse().ok());
-            for index in 0..scaled.unwrap_or(service.local.instances()) {
+            let kept = scaled::kept(&service.local.spec.name);
+            for index in 0..kept.unwrap_or(service.local.instances()) {
                 let member = self.member(service, index)?;
                 service.members.push(member);
             }
@@ -242,174 +231,9 @@ impl Fleet {
         running.iter().filter_map(of).collect()
     }
 
-    /// Orders something of one instance.
-    pub(crate) fn order(&self, service: &ServiceName, id: &str, order: Order) -> mpsc::Receiver<Step> {
-        let (to, steps) = mpsc::channel(STEPS);
-        let found = {
-            let running = self.lock();
-            let service = running.iter().find(|running| running.local.spec.name == *service);
-            service.and_then(|service| {
-                let member = service.members.iter().find(|member| member.id == id)?;
-                Some((service.turns.clone(), member.orders.get().cloned()))
-            })
-        };
-        let id = id.to_owned();
-        tasks::spawn("order", Kind::Connection, async move {
-            match (found, order) {
-                (Some((turns, Some(orders))), Order::Reload { round }) => reload(turns, orders, round, &id, to).await,
-                (Some((_, Some(orders))), order) => {
-                    pass_on(orders.give(order, ReloadHow::default()), &to).await;
-                }
-                (Some((_, None)), _) => last(&to, Outcome::Failed, "it has not begun to run yet").await,
-                (None, _) => last(&to, Outcome::Failed, "it does not run here any more").await,
-            }
-        });
-        steps
-    }
-
-    /// Runs so many instances of a service; `None`: as many as the file says.
-    pub(crate) fn scale(&self, name: &ServiceName, instances: Option<u32>) -> mpsc::Receiver<Step> {
-        let (to, steps) = mpsc::channel(STEPS);
-        let changed = self.resize(name, instances);
-        let (pictures, ready) = (self.pictures.clone(), self.ready.clone());
-        let (service, mut watched) = (name.clone(), ready.subscribe());
-        tasks::spawn("scale", Kind::Connection, async move {
-            let resized = match changed {
-                Ok(resized) => resized,
-                Err(problem) => return last(&to, Outcome::Failed, &problem).await,
-            };
-            let instances = resized.instances;
-            let first = if resized.gone.is_empty() { Outcome::Starting } else { Outcome::Draining };
-            let _gone = to.try_send(Step { instances, ..Step::of(first, "") });
-            for member in resized.gone {
-                member.end.stop();
-                let id = member.id;
-                // One that panicked was reported by its task.
-                let _ended = member.task.await;
-                pictures.send_modify(|pictures| drop(pictures.remove(&id)));
-                ready.send_modify(|ready| {
-                    ready.entry(service.clone()).or_default().remove(&id);
-                });
-            }
-            let wanted = resized.new;
-            let all = watched.wait_for(|ready| {
-                let there = ready.get(&service);
-                wanted.iter().all(|id| there.is_some_and(|there| there.contains(id)))
-            });
-            let step = match tokio::time::timeout(resized.within, all).await {
-                Ok(_) => Step::of(Outcome::Done, ""),
-                Err(_) => {
-                    Step::of(Outcome::Failed, "not all of the new instances are ready in time; they go on trying")
-                }
-            };
-            let _gone = to.send(Step { instances, ..step }).await;
-        });
-        steps
-    }
-
-    /// Starts those that are missing, and takes those that are too many out of what runs.
-    fn resize(&self, name: &ServiceName, instances: Option<u32>) -> Result<Resized, String> {
-        let mut running = self.lock();
-        let service = running.iter_mut().find(|running| running.local.spec.name == *name);
-        let service = service.ok_or_else(|| format!("`{name}` does not run on this machine"))?;
-        let wanted = match instances {
-            None => service.local.instances(),
-            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
-        };
-        match &service.local.target {
-            Target::Found(_) => return Err(format!("`{name}` is found running, `address`: nobody starts more of it")),
-            Target::Run { port: Some(port), .. } if wanted > 1 => {
-                return Err(format!("only one process can have the port {port}: leave `port` out"));
-            }
-            Target::Run { .. } => {}
-        }
-        let before = service.members.len();
-        service.members.sort_by_key(|member| member.index);
-        let gone = service.members.split_off(wanted.min(before));
-        let taken: BTreeSet<usize> = service.members.iter().map(|member| member.index).collect();
-        let free: Vec<usize> =
-            (0..).filter(|index| !taken.contains(index)).take(wanted.saturating_sub(before)).collect();
-        let mut new = Vec::new();
-        for index in free {
-            let member = self.member(service, index).map_err(|failure| failure.what.clone())?;
-            new.push(member.id.clone());
-            service.members.push(member);
-        }
-        // A number that was scaled is that of the next part of this program too, until it is the file's again.
-        let kept = keeper::hold(&scaled(name), &wanted.to_string(), &[]);
-        if instances.is_some() {
-            std::mem::forget(kept);
-        }
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let within = service.local.ready.within.saturating_add(Duration::from_secs(5));
-        Ok(Resized { gone, new, instances: (count(before), count(wanted)), within })
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a scale did at once.
-struct Resized {
-    gone: Vec<Member>,
-    new: Vec<String>,
-    instances: (u32, u32),
-    within: Duration,
-}
-
-impl Commanded for Local {
-    fn obey(&self, order: Order) -> mpsc::Receiver<Step> {
-        match (self.fleet.upgrade(), order) {
-            (Some(fleet), Order::Scale { service, instances }) => fleet.scale(&service, instances),
-            (Some(fleet), order) => fleet.order(&self.service, &self.id, order),
-            (None, _) => mpsc::channel(1).1,
-        }
-    }
-}
-
-impl Commanded for Fleet {
-    fn obey(&self, order: Order) -> mpsc::Receiver<Step> {
-        match order {
-            Order::Scale { service, instances } => self.scale(&service, instances),
-            _ => {
-                let (to, steps) = mpsc::channel(1);
-                let _room = to.try_send(Step::of(Outcome::Failed, "this order is for one instance"));
-                steps
-            }
-        }
-    }
-}
-
-/// Waits for its turn, then has the instance reloaded.
-async fn reload(turns: Turns, orders: Orders, round: u64, id: &str, to: mpsc::Sender<Step>) {
-    let _full_or_gone = to.try_send(Step::of(Outcome::Waiting, ""));
-    let turn = match turns.take(round).await {
-        Ok(turn) => turn,
-        Err(failed) => return last(&to, Outcome::Skipped, &format!("{failed} failed, so this one is not tried")).await,
-    };
-    let how = ReloadHow { builds: turn.builds, in_place: turn.in_place };
-    if pass_on(orders.give(Order::Reload { round }, how), &to).await == Outcome::Failed {
-        turns.failed(round, id);
-    }
-}
-
-/// Hands steps on; how it ended.
-async fn pass_on(mut steps: mpsc::Receiver<Step>, to: &mpsc::Sender<Step>) -> Outcome {
-    while let Some(step) = steps.recv().await {
-        let outcome = step.outcome;
-        if outcome.is_last() {
-            let _gone = to.send(step).await;
-            return outcome;
-        }
-        let _full_or_gone = to.try_send(step);
-    }
-    last(to, Outcome::Failed, "it ended before it could obey").await;
-    Outcome::Failed
-}
-
-async fn last(to: &mpsc::Sender<Step>, outcome: Outcome, message: &str) {
-    let _gone = to.send(Step::of(outcome, message)).await;
 }
 
 impl Running {
