@@ -67,11 +67,11 @@ class Loads:
         """A token by which a sidecar joins the master whose admin socket this is."""
         return self.rig.run([self.generator, "token", "--admin", socket], 10).strip()
 
-    def routes(self, count: int):
-        """A load that asks for each of `count` routes in a shuffled order."""
-        order = list(range(count))
+    def routes(self, count: int, step: int = 1):
+        """A load that asks for `count` routes in a shuffled order: each, or each `step`th."""
+        order = list(range(0, count * step, step))
         random.Random(1).shuffle(order)
-        script = self.home / f"routes-{count}.lua"
+        script = self.home / f"routes-{count}-{step}.lua"
         script.write_text(
             f'local order = {{{",".join(map(str, order))}}}\nlocal ready, at = {{}}, 0\n'
             'function init(args)\n  for i, n in ipairs(order) do ready[i] = wrk.format("GET", "/r" .. n) end\nend\n'

@@ -56,7 +56,7 @@ WORKLOADS = {
     "idle": Workload(f"memory with no connection and with {IDLE_CONNECTIONS:,} idle keep-alive ones", HOPS),
     "syscalls": Workload("system calls for each request, counted by strace (HTTP/1.1 as `h1`, gRPC as `grpc`)",
                          PROXIES),
-    "routes": Workload("HTTP/1.1 as `h1`, one request for each route in turn, at an ingress that knows",
+    "routes": Workload("HTTP/1.1 as `h1`, for ten routes of one service in turn, at an ingress that knows",
                        ["synego-ingress"]),
     "swaps": Workload(f"HTTP/1.1 as `h1`, with and without a new snapshot each {SWAP_EVERY_MS} ms", ["synego-ingress"]),
 }
@@ -206,11 +206,15 @@ class Bench:
         with self.upstreams() as upstreams:
             (small, few), (large, many) = MESHES.items()
             with self.announced(upstreams.plain, *few) as first, self.announced(upstreams.plain, *many) as second:
+                # As many routes of one service are asked for in both, so that requests and connections are the same;
+                # and then each route of all services.
+                same, each = self.loads.routes(few[0], many[2]), self.loads.routes(many[0])
+                asked = [(small, first, self.loads.routes(few[0])), (large, second, same),
+                         (f"{large}, each route asked for", second, each)]
                 for repetition in range(self.options.reps):
-                    for label, row, count in [(small, first, few[0]), (large, second, many[0])]:
+                    for label, row, load in asked:
                         self.each("routes", label, repetition,
-                                  lambda row=row, count=count: self.measured(row, self.loads.routes(count),
-                                                                             self.options.seconds))
+                                  lambda row=row, load=load: self.measured(row, load, self.options.seconds))
 
     def swaps(self) -> None:
         if not self.chosen("swaps"):

@@ -30,8 +30,17 @@ struct Out {
 /// One worker's count of calls to one service.
 pub(crate) struct Counts {
     service: ServiceName,
-    pub(crate) requests: std::sync::atomic::AtomicU64,
-    pub(crate) failures: std::sync::atomic::AtomicU64,
+    requests: std::sync::atomic::AtomicU64,
+    failures: std::sync::atomic::AtomicU64,
+}
+
+impl Counts {
+    /// A call was answered, or failed.
+    pub(crate) fn count(&self, failed: bool) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.requests.fetch_add(1, Relaxed);
+        self.failures.fetch_add(u64::from(failed), Relaxed);
+    }
 }
 
 /// One worker's part of the book.
@@ -86,24 +95,19 @@ impl CallBook {
 }
 
 impl Page {
-    /// A call was answered, or failed.
-    pub(crate) fn count(&self, service: &ServiceName, failed: bool) {
-        use std::sync::atomic::Ordering::Relaxed;
+    /// Where calls to a service are counted. To be looked up once, not for each call.
+    pub(crate) fn counts(&self, service: &ServiceName) -> Arc<Counts> {
         let mut known = self.counts.borrow_mut();
-        let counts = match known.get(service) {
-            Some(counts) => counts,
-            None => {
-                let fresh = Arc::new(Counts {
-                    service: service.clone(),
-                    requests: Default::default(),
-                    failures: Default::default(),
-                });
-                self.book.0.lock().unwrap_or_else(PoisonError::into_inner).counts.push(fresh.clone());
-                known.entry(service.clone()).or_insert(fresh)
-            }
-        };
-        counts.requests.fetch_add(1, Relaxed);
-        counts.failures.fetch_add(u64::from(failed), Relaxed);
+        let counts = known.entry(service.clone()).or_insert_with(|| {
+            let fresh = Arc::new(Counts {
+                service: service.clone(),
+                requests: Default::default(),
+                failures: Default::default(),
+            });
+            self.book.0.lock().unwrap_or_else(PoisonError::into_inner).counts.push(fresh.clone());
+            fresh
+        });
+        counts.clone()
     }
 
     /// Whom this worker leaves out of a service now.

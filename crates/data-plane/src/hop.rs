@@ -158,7 +158,7 @@ async fn relay(
 
     // route: which service, under which policy.
     let way = station.table.route(station, client, &head, &fields).await?;
-    exchange.routed(way.route.clone(), way.service.clone());
+    exchange.routed(way.account.clone());
     if let To::Own { tenure, .. } = &way.to {
         exchange.holds(tenure);
     }

@@ -12,6 +12,7 @@ use synego_model::{Cause, Limits, Policy, Protocol, Reason, ServiceName};
 use synego_runtime::clock;
 use synego_runtime::logs::AccessLog;
 
+use crate::account::Account;
 use crate::denials::DenialBook;
 use crate::fields::{Fields, Name};
 use crate::hop::access::Gate;
@@ -92,6 +93,7 @@ pub struct InboundTarget {
 /// The table of an inbound on one worker.
 pub(crate) struct Inbound {
     pub(crate) service: ServiceName,
+    pub(crate) account: Rc<Account>,
     pub(crate) target: Arc<ArcSwap<InboundTarget>>,
     pub(crate) parking: Parking,
     pub(crate) load: LoadMeter,
@@ -124,8 +126,7 @@ impl Inbound {
             (None, None) => return Err(self.refused(Reason::Starting, "it listens nowhere yet")),
         };
         Ok(Way {
-            route: station.no_route.clone(),
-            service: self.service.clone(),
+            account: self.account.clone(),
             policy: target.policy.clone(),
             to: To::Own {
                 address: address.clone(),

@@ -1,12 +1,15 @@
 //! The first hop: Nginx, or the world itself, to an instance of the service that a route names. Runs in the master.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use synego_identity::{Acceptor, Connector};
-use synego_model::{HostPattern, Limits, Network, Protocol, Reason};
+use synego_model::{HostPattern, Limits, Network, Protocol, Reason, ServiceTable, Snapshot};
 use synego_runtime::logs::AccessLog;
 
+use crate::account::Account;
 use crate::calls::CallBook;
 use crate::denials::DenialBook;
 use crate::fields::Fields;
@@ -14,9 +17,9 @@ use crate::hop::access;
 use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
 use crate::hop::station::{Station, To, Way};
-use crate::router::Asked;
-use crate::snapshot::SnapshotReader;
-use crate::upstreams::Upstreams;
+use crate::router::{Asked, Prepared};
+use crate::snapshot::{Published, SnapshotReader};
+use crate::upstreams::{Service, Upstreams};
 
 /// Streams at once, bytes of a stream's window and of a connection's for clients at the border.
 const AT_THE_BORDER: (u32, u64, u64) = (100, 64 * 1024, 1024 * 1024);
@@ -50,10 +53,26 @@ pub struct IngressConfig {
 
 /// The table of an ingress on one worker.
 pub(crate) struct Ingress {
-    pub(crate) upstreams: std::rc::Rc<Upstreams>,
+    pub(crate) upstreams: Rc<Upstreams>,
+    pub(crate) known: RefCell<Known>,
     pub(crate) trusted: Vec<Network>,
     pub(crate) introduced_by: Vec<Network>,
     pub(crate) hosts: Vec<HostPattern>,
+}
+
+/// Where the routes of one snapshot lead on this worker: each is looked up by the first request that it takes.
+#[derive(Default)]
+pub(crate) struct Known {
+    snapshot: Option<Arc<Snapshot>>,
+    /// By the number of the route.
+    ends: Vec<Option<Rc<End>>>,
+}
+
+/// Where a route leads.
+struct End {
+    table: Arc<ServiceTable>,
+    service: Rc<Service>,
+    account: Rc<Account>,
 }
 
 impl Ingress {
@@ -92,6 +111,25 @@ impl Ingress {
         let route = published.router.find(&asked).ok_or_else(|| {
             Refusal::new(Reason::NoRoute, format!("no route for {} {host}{}", head.method, head.path()))
         })?;
+        let end = self.end(&published, route)?;
+        let table = &end.table;
+        access::judge_ingress(station, table, route.rules.as_deref(), Some((head.method.as_str(), head.path())))?;
+        let policy = route.policy.as_ref().unwrap_or(&table.policy).clone();
+        Ok(Way { account: end.account.clone(), policy, to: To::Service(end.service.clone()) })
+    }
+
+    /// Where a route leads; no name is looked up once a request has taken it.
+    fn end(&self, published: &Published, route: &Prepared) -> Result<Rc<End>, Refusal> {
+        let mut known = self.known.borrow_mut();
+        if !known.snapshot.as_ref().is_some_and(|last| Arc::ptr_eq(last, &published.snapshot)) {
+            known.snapshot = Some(published.snapshot.clone());
+            known.ends.clear();
+            known.ends.resize_with(published.router.len(), || None);
+        }
+        let place = known.ends.get_mut(route.number);
+        if let Some(Some(end)) = &place {
+            return Ok(end.clone());
+        }
         let name = &route.service;
         let table = published
             .snapshot
@@ -100,12 +138,10 @@ impl Ingress {
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::NoRoute, format!("{name} speaks tcp, which no route can reach")));
         }
-        access::judge_ingress(station, table, route.rules.as_deref(), Some((head.method.as_str(), head.path())))?;
-        Ok(Way {
-            route: route.label.clone(),
-            service: table.name.clone(),
-            policy: route.policy.as_ref().unwrap_or(&table.policy).clone(),
-            to: To::Service(self.upstreams.service(&published.snapshot, table)),
-        })
+        let service = self.upstreams.service(&published.snapshot, table);
+        let account = service.account_of(route.label.clone());
+        let end = Rc::new(End { table: table.clone(), service, account });
+        place.into_iter().for_each(|place| *place = Some(end.clone()));
+        Ok(end)
     }
 }

@@ -28,6 +28,7 @@
 //! for a further try. Every answer that the mesh makes names its reason. Deliberately absent: health checks, discovery,
 //! configuration files.
 
+mod account;
 mod calls;
 mod denials;
 mod fields;

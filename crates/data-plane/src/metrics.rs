@@ -66,7 +66,7 @@ struct HopCell {
 }
 
 /// What one worker counts of one route.
-struct RouteCell {
+pub(crate) struct RouteCell {
     hop: HopKind,
     service: Box<str>,
     route: Box<str>,
@@ -112,6 +112,37 @@ impl RouteCell {
             ejections: AtomicU64::new(0),
         }
     }
+
+    /// An exchange ended.
+    pub(crate) fn ended(&self, status: u16, reason: Option<Reason>, duration: Duration) {
+        let index = reason.and_then(|reason| Reason::ALL.iter().position(|known| *known == reason));
+        match index.and_then(|index| self.reasons.get(index)) {
+            Some(count) => add(count, 1),
+            None => {
+                let class = usize::from((status / 100).clamp(1, 5) - 1);
+                self.classes.get(class).into_iter().for_each(|count| add(count, 1));
+            }
+        }
+        let seconds = duration.as_secs_f64();
+        let bucket = LATENCY_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BUCKETS.len());
+        self.buckets.get(bucket).into_iter().for_each(|count| add(count, 1));
+        add(&self.sum_us, duration.as_micros() as u64);
+    }
+
+    /// So many more requests are in flight, or less.
+    pub(crate) fn add_in_flight(&self, change: i64) {
+        self.in_flight.store(self.in_flight.load(Relaxed) + change, Relaxed);
+    }
+
+    /// So many tries after the first.
+    pub(crate) fn retried(&self, tries: u32) {
+        add(&self.retries, u64::from(tries));
+    }
+
+    /// An instance was left out.
+    pub(crate) fn ejected(&self) {
+        add(&self.ejections, 1);
+    }
 }
 
 /// A cell has one writer: reading it and writing it back loses nothing and needs no bus lock.
@@ -119,45 +150,9 @@ fn add(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
-/// The requests in flight to one service, as one worker counts them.
-pub(crate) struct InFlight(Arc<RouteCell>);
-
-impl InFlight {
-    /// So many more, or less.
-    pub(crate) fn add(&self, change: i64) {
-        let count = &self.0.in_flight;
-        count.store(count.load(Relaxed) + change, Relaxed);
-    }
-}
-
 impl WorkerMetrics {
     pub(crate) fn new(hub: Hub) -> Rc<Self> {
         Rc::new(Self { hub, hops: Default::default() })
-    }
-
-    /// An exchange ended.
-    pub(crate) fn exchange(
-        &self,
-        hop: HopKind,
-        service: &str,
-        route: &str,
-        status: u16,
-        reason: Option<Reason>,
-        duration: Duration,
-    ) {
-        let cell = self.cell(hop, service, route);
-        let index = reason.and_then(|reason| Reason::ALL.iter().position(|known| *known == reason));
-        match index.and_then(|index| cell.reasons.get(index)) {
-            Some(count) => add(count, 1),
-            None => {
-                let class = usize::from((status / 100).clamp(1, 5) - 1);
-                cell.classes.get(class).into_iter().for_each(|count| add(count, 1));
-            }
-        }
-        let seconds = duration.as_secs_f64();
-        let bucket = LATENCY_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(LATENCY_BUCKETS.len());
-        cell.buckets.get(bucket).into_iter().for_each(|count| add(count, 1));
-        add(&cell.sum_us, duration.as_micros() as u64);
     }
 
     /// Access refused a call, or would have.
@@ -169,19 +164,6 @@ impl WorkerMetrics {
         *denials.entry(key).or_default() += 1;
     }
 
-    pub(crate) fn retried(&self, hop: HopKind, service: &str, tries: u32) {
-        add(&self.cell(hop, service, "").retries, u64::from(tries));
-    }
-
-    pub(crate) fn ejected(&self, hop: HopKind, service: &str) {
-        add(&self.cell(hop, service, "").ejections, 1);
-    }
-
-    /// The count of requests in flight to a service.
-    pub(crate) fn in_flight_of(&self, hop: HopKind, service: &str) -> InFlight {
-        InFlight(self.cell(hop, service, ""))
-    }
-
     pub(crate) fn connections(&self, hop: HopKind, change: i64) {
         self.hub.hop(hop).connections.fetch_add(change, Relaxed);
     }
@@ -190,7 +172,9 @@ impl WorkerMetrics {
         self.hub.hop(hop).refused_connections.fetch_add(1, Relaxed);
     }
 
-    fn cell(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
+    /// Where exchanges of a route are counted; with an empty one what is counted of a service as a whole. To be looked up
+    /// once, not for each exchange.
+    pub(crate) fn cell(&self, hop: HopKind, service: &str, route: &str) -> Arc<RouteCell> {
         let [ingress, outbound, inbound] = &self.hops;
         let cells = match hop {
             HopKind::Ingress => ingress,
@@ -239,10 +223,12 @@ mod tests {
         metrics.register(hub.clone());
         for _ in 0..2 {
             let worker = WorkerMetrics::new(hub.clone());
-            worker.exchange(HopKind::Ingress, "users", "/users", 200, None, Duration::from_millis(3));
-            worker.exchange(HopKind::Ingress, "users", "/users", 200, Some(Reason::DeadlineExceeded), Duration::ZERO);
-            worker.in_flight_of(HopKind::Ingress, "users").add(1);
-            worker.retried(HopKind::Ingress, "users", 1);
+            let route = worker.cell(HopKind::Ingress, "users", "/users");
+            route.ended(200, None, Duration::from_millis(3));
+            route.ended(200, Some(Reason::DeadlineExceeded), Duration::ZERO);
+            let service = worker.cell(HopKind::Ingress, "users", "");
+            service.add_in_flight(1);
+            service.retried(1);
         }
         let text = metrics.render();
         for line in [
@@ -263,7 +249,7 @@ mod tests {
         let hub = Hub::default();
         let worker = WorkerMetrics::new(hub.clone());
         for route in 0..MAX_ROUTES + 50 {
-            worker.exchange(HopKind::Inbound, "users", &route.to_string(), 200, None, Duration::ZERO);
+            worker.cell(HopKind::Inbound, "users", &route.to_string()).ended(200, None, Duration::ZERO);
         }
         assert_eq!(hub.0.routes.lock().expect("lock").len(), MAX_ROUTES + 1);
     }

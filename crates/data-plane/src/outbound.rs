@@ -103,12 +103,8 @@ impl Outbound {
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::BadRequest, format!("{name} speaks tcp: call it at its own port")));
         }
-        Ok(Way {
-            route: station.no_route.clone(),
-            service: table.name.clone(),
-            policy: table.policy.clone(),
-            to: To::Service(self.upstreams.service(&snapshot, &table)),
-        })
+        let service = self.upstreams.service(&snapshot, &table);
+        Ok(Way { account: service.account.clone(), policy: table.policy.clone(), to: To::Service(service) })
     }
 
     /// Whether the service would let this call pass, as far as that is known here.

@@ -28,6 +28,8 @@ pub(crate) struct Asked<'a> {
 
 /// A route, ready to be compared with a request.
 pub(crate) struct Prepared {
+    /// Which it is among the routes of its router.
+    pub(crate) number: usize,
     /// Its place as text: the label of metrics and logs.
     pub(crate) label: Arc<str>,
     pub(crate) service: ServiceName,
@@ -45,6 +47,7 @@ pub(crate) struct Router {
     exact: Map<String, Tree>,
     suffixes: Map<String, Tree>,
     any: Tree,
+    count: usize,
 }
 
 /// The routes of one host pattern by path; node 0 is `/`.
@@ -70,7 +73,8 @@ impl Router {
     pub(crate) fn new(routes: &[Route]) -> Self {
         let mut router = Self::default();
         for route in routes {
-            let Some(prepared) = Prepared::of(route) else { continue };
+            let Some(prepared) = Prepared::of(route, router.count) else { continue };
+            router.count += 1;
             let tree = match &route.place.host {
                 HostPattern::Any => &mut router.any,
                 HostPattern::Suffix(name) => router.suffixes.entry(name.clone()).or_default(),
@@ -79,6 +83,11 @@ impl Router {
             tree.insert(&route.place.path, route.exact, prepared);
         }
         router
+    }
+
+    /// How many routes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 
     /// The route that wins among those that match; `None`: no route matches.
@@ -197,9 +206,10 @@ impl<'a> Rest<'a> {
 
 impl Prepared {
     /// `None` for a route that no request can match: a method that cannot exist.
-    fn of(route: &Route) -> Option<Self> {
+    fn of(route: &Route, number: usize) -> Option<Self> {
         let header = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
         Some(Self {
+            number,
             label: route.place.to_string().into(),
             service: route.service.clone(),
             policy: route.policy.clone(),

@@ -8,9 +8,10 @@ use http::Version;
 use synego_balance::{Failure, Slot};
 use synego_identity::{ConnectError, Peer, Stream};
 use synego_model::process::ServiceAddress;
-use synego_model::{Protocol, Reason, ServiceName};
+use synego_model::{Protocol, Reason};
 use synego_runtime::clock;
 
+use crate::account::Account;
 use crate::hop::access::Who;
 use crate::hop::connection;
 use crate::hop::copy::{self, Silence};
@@ -25,10 +26,11 @@ const OWN_CONNECT: Duration = Duration::from_millis(300);
 pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: Peer) {
     if let Table::Outbound(outbound) = &station.table
         && let Some(fixed) = &outbound.fixed
-        && let Some((_, table)) = outbound.table(&station, fixed).await
+        && let Some((snapshot, table)) = outbound.table(&station, fixed).await
         && table.protocol == Protocol::Tcp
     {
-        let mut exchange = begin(&station, &table.name, outbound.name());
+        let account = outbound.upstreams.service(&snapshot, &table).account.clone();
+        let mut exchange = begin(&station, account, outbound.name());
         if let Err(refusal) = outbound.may_call(&station, &table, None) {
             exchange.answered(refusal.reason.status(), Some(refusal.reason), None, clock::now());
             exchange.explained(&refusal.message);
@@ -43,7 +45,7 @@ pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: P
 pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, peer: Peer) {
     let Table::Inbound(inbound) = &station.table else { return };
     let who = Who::of(&peer);
-    let mut exchange = begin(&station, &inbound.service, who.name().unwrap_or("-"));
+    let mut exchange = begin(&station, inbound.account.clone(), who.name().unwrap_or("-"));
     let judged = inbound.target.load().gate.judge(&station, &inbound.service, &who, None);
     if let Err(refusal) = judged {
         exchange.answered(refusal.reason.status(), Some(refusal.reason), None, clock::now());
@@ -53,10 +55,10 @@ pub(crate) async fn serve_inbound(station: Rc<Station>, stream: Stream, peer: Pe
     tunnel(&station, stream, exchange).await;
 }
 
-fn begin(station: &Rc<Station>, service: &ServiceName, caller: &str) -> Exchange {
+fn begin(station: &Rc<Station>, account: Rc<Account>, caller: &str) -> Exchange {
     let mut exchange = Exchange::begin(station, Version::HTTP_11, clock::now());
     exchange.speaks_bytes(caller);
-    exchange.routed(station.no_route.clone(), service.clone());
+    exchange.routed(account);
     exchange
 }
 

@@ -16,8 +16,9 @@ use synego_model::process::ServiceAddress;
 use synego_model::{Endpoint, InstanceId, Limits, ServiceName, ServiceTable, Snapshot};
 use synego_runtime::clock;
 
+use crate::account::Account;
 use crate::calls::{CallBook, Page};
-use crate::metrics::{HopKind, InFlight, WorkerMetrics};
+use crate::metrics::{HopKind, WorkerMetrics};
 use crate::pool::{Pool, Whom};
 
 /// All that one caller keeps on one worker; its listeners on that worker share it.
@@ -42,7 +43,8 @@ pub(crate) struct Service {
     table: RefCell<Arc<ServiceTable>>,
     /// Whether others were told of instances that are left out.
     has_told: Cell<bool>,
-    in_flight: InFlight,
+    /// Of requests that no route leads to it.
+    pub(crate) account: Rc<Account>,
 }
 
 /// One request in flight to one instance.
@@ -100,7 +102,9 @@ impl Upstreams {
         let policy = &table.policy;
         let mut balancer = Balancer::new(&policy.balance, policy.eject.as_ref(), limits.in_flight);
         balancer.update(table, limits.in_flight, clock::now(), clock::unix_ms());
+        let calls = Some(self.page.counts(&table.name));
         Service {
+            account: Account::new(&self.metrics, self.kind, &table.name, "".into(), calls),
             name: table.name.clone(),
             kind: self.kind,
             metrics: self.metrics.clone(),
@@ -109,7 +113,6 @@ impl Upstreams {
             budget: RefCell::default(),
             table: RefCell::new(table.clone()),
             has_told: Cell::new(false),
-            in_flight: self.metrics.in_flight_of(self.kind, table.name.as_str()),
         }
     }
 }
@@ -133,6 +136,11 @@ impl Service {
         }
     }
 
+    /// The account of a route that leads to it.
+    pub(crate) fn account_of(&self, route: Arc<str>) -> Rc<Account> {
+        Account::new(&self.metrics, self.kind, &self.name, route, Some(self.page.counts(&self.name)))
+    }
+
     /// One instance for a request; those in `not` were tried already.
     pub(crate) fn pick(
         self: &Rc<Self>,
@@ -147,13 +155,13 @@ impl Service {
         let (id, address) = (endpoint.id.clone(), ServiceAddress::Tcp(endpoint.address));
         balancer.begin(slot, now);
         drop(balancer);
-        self.in_flight.add(1);
+        self.account.add_in_flight(1);
         Ok(Picked { flight: Flight { service: self.clone(), slot, heard: false, is_stream: false }, id, address })
     }
 
     fn heard(&self, ejected: Option<Ejected>, now: Instant) {
         if let Some(ejected) = ejected {
-            self.metrics.ejected(self.kind, self.name.as_str());
+            self.account.ejected();
             tracing::warn!(service = %self.name, instance = %ejected.id, cause = ejected.failure.word(),
                 seconds = ejected.remaining.as_secs(), "instance left out");
             self.tell(now);
@@ -208,6 +216,6 @@ impl Drop for Flight {
             balancer.end(self.slot);
         }
         drop(balancer);
-        self.service.in_flight.add(-1);
+        self.service.account.add_in_flight(-1);
     }
 }

@@ -1,6 +1,6 @@
 //! Thread per core: each worker is one OS thread with a runtime, listeners, connections and figures of its own.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,6 +16,7 @@ use synego_runtime::{keeper, tasks};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::account::Account;
 use crate::hop::accept::{self, PerClient};
 use crate::hop::connection;
 use crate::hop::ending::Ending;
@@ -240,28 +241,29 @@ impl Worker {
             Hop::Outbound(config) => config.denials.clone(),
             Hop::Inbound(config) => config.denials.clone(),
         };
-        let (table, pool, calls) = match hop {
+        let (table, pool) = match hop {
             Hop::Ingress(config) => {
                 let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
-                let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
+                let pool = upstreams.pool.clone();
                 let (trusted, introduced_by, hosts) = (config.trusted, config.introduced_by, config.hosts);
-                let table = Ingress { upstreams, trusted, introduced_by, hosts };
-                (Table::Ingress(table), pool, Some(page))
+                let table = Ingress { upstreams, trusted, introduced_by, hosts, known: RefCell::default() };
+                (Table::Ingress(table), pool)
             }
             Hop::Outbound(config) => {
                 let upstreams = self.upstreams(kind, &config.name, || (config.connector.clone(), config.calls.clone()));
-                let (pool, page) = (upstreams.pool.clone(), upstreams.page.clone());
-                (Table::Outbound(Outbound::new(&config, upstreams)), pool, Some(page))
+                let pool = upstreams.pool.clone();
+                (Table::Outbound(Outbound::new(&config, upstreams)), pool)
             }
             Hop::Inbound(config) => {
                 let table = Inbound {
+                    account: Account::new(&self.metrics, kind, &config.service, "".into(), None),
                     service: config.service,
                     target: config.target,
                     parking: config.parking,
                     load: config.load,
                     last: RefCell::default(),
                 };
-                (Table::Inbound(table), inbound::pool(config.connector), None)
+                (Table::Inbound(table), inbound::pool(config.connector))
             }
         };
         let cells = server.cells.get(self.index).cloned().unwrap_or_default();
@@ -272,7 +274,6 @@ impl Worker {
             snapshot,
             acceptor,
             pool,
-            calls,
             denials,
             ending: Ending::follow(server.clone()),
             server,
@@ -285,7 +286,7 @@ impl Worker {
             max_connections,
             per_client,
             worker: self.index,
-            no_route: "".into(),
+            nowhere: OnceCell::new(),
         }
     }
 

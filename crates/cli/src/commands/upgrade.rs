@@ -141,7 +141,7 @@ async fn step(context: &Context, process: Process, has_failed: bool) -> Step {
     if has_failed {
         return end(process, &to, Outcome::NotTried, "one before it failed".into());
     }
-    context.screen.note(&format!("{} {}: {from} → {to}", process.pid, process.command));
+    context.screen.note(&format!("{}: {from} → {to}", process.label()));
     match take_over::hand_over(&process).await {
         Ok(()) => end(process, &to, Outcome::Done, String::new()),
         Err(cause) => end(process, &to, Outcome::Failed, cause),
@@ -159,7 +159,7 @@ fn table(context: &Context, steps: &[Step]) -> String {
     ]);
     for step in steps {
         table.row(vec![
-            Cell::new(step.process.pid.to_string()),
+            Cell::new(step.process.label()),
             Cell::toned(step.outcome.word(), step.outcome.tone()),
             Cell::new(&step.from),
             Cell::new(&step.to),

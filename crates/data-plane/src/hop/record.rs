@@ -1,13 +1,12 @@
 //! What is remembered of one exchange: counted in the metrics and written as one line of the access log, exactly once.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::Version;
 use smallvec::SmallVec;
-use synego_model::{InstanceId, Reason, ServiceName};
+use synego_model::{InstanceId, Reason};
 use synego_runtime::clock;
 use synego_runtime::logs::{Kind, Level};
 
@@ -16,6 +15,7 @@ use super::intake::Intake;
 use super::line::Line;
 use super::station::Station;
 use super::trace::{self, RequestId, Trace};
+use crate::account::Account;
 use crate::fields::{self, Fields, Name};
 use crate::load::Permit;
 use crate::server::Busy;
@@ -38,8 +38,8 @@ pub(crate) struct Exchange {
     pub(crate) started: Instant,
     head: Option<Rc<Head>>,
     version: Version,
-    route: Option<Arc<str>>,
-    service: Option<ServiceName>,
+    /// Of the route and service that it is for; `None`: it came to none.
+    account: Option<Rc<Account>>,
     endpoint: Option<InstanceId>,
     status: u16,
     reason: Option<Reason>,
@@ -67,8 +67,7 @@ impl Exchange {
             started: now,
             head: None,
             version,
-            route: None,
-            service: None,
+            account: None,
             endpoint: None,
             status: CLIENT_GONE,
             reason: None,
@@ -112,9 +111,8 @@ impl Exchange {
         self.head = Some(head.clone());
     }
 
-    pub(crate) fn routed(&mut self, route: Arc<str>, service: ServiceName) {
-        self.route = Some(route);
-        self.service = Some(service);
+    pub(crate) fn routed(&mut self, account: Rc<Account>) {
+        self.account = Some(account);
     }
 
     pub(crate) fn admitted(&mut self, permit: Option<Permit>) {
@@ -129,8 +127,8 @@ impl Exchange {
 
     /// Where a hop has no balancer that counts them.
     fn count_in_flight(&self, change: i64) {
-        if let (Some(_), Some(service)) = (&self.permit, &self.service) {
-            self.station.metrics.in_flight_of(self.station.kind, service.as_str()).add(change);
+        if let (Some(_), Some(account)) = (&self.permit, &self.account) {
+            account.add_in_flight(change);
         }
     }
 
@@ -245,20 +243,14 @@ impl Exchange {
     }
 
     fn count(&self, duration: Duration) {
-        let failed = self.has_failed();
-        if let (Some(book), Some(service), true) = (&self.station.calls, &self.service, self.tries > 0) {
-            book.count(service, failed);
-        }
-        let metrics = &self.station.metrics;
-        let (service, route) = (self.service.as_ref().map_or("", ServiceName::as_str), self.route.as_deref());
-        metrics.exchange(self.station.kind, service, route.unwrap_or(""), self.status, self.reason, duration);
-        if self.tries > 1 {
-            metrics.retried(self.station.kind, service, self.tries - 1);
+        match &self.account {
+            Some(account) => account.ended(self.status, self.reason, duration, self.tries, self.has_failed()),
+            None => self.station.nowhere().ended(self.status, self.reason, duration),
         }
     }
 
     fn write(&self, duration: Duration) {
-        let head = self.head.as_deref();
+        let (head, account) = (self.head.as_deref(), self.account.as_deref());
         let level = if self.has_failed() || self.reason.is_some() { Level::Warn } else { Level::Info };
         let line = Line {
             unix_us: clock::unix_us().saturating_sub(duration.as_micros() as u64),
@@ -268,8 +260,8 @@ impl Exchange {
             method: head.map(|head| head.method.as_str()),
             path: head.map(Head::path),
             host: head.map(Head::host),
-            route: self.route.as_deref().filter(|route| !route.is_empty()),
-            service: self.service.as_ref().map(ServiceName::as_str),
+            route: account.map(|account| &*account.route).filter(|route| !route.is_empty()),
+            service: account.map(|account| account.service.as_str()),
             endpoint: self.endpoint.as_ref().map(InstanceId::as_str),
             status: self.status,
             reason: self.reason.map(Reason::word),

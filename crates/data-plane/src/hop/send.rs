@@ -92,7 +92,7 @@ pub(crate) async fn send(
         tried.extend(picked.flight.as_ref().map(|flight| flight.slot));
         // send
         let began = picked.began;
-        let whom = Whom { id: picked.id.clone(), service: &way.service };
+        let whom = Whom { id: picked.id.clone(), service: &way.account.service };
         let miss = match attempt(station, limits, outgoing, &picked, &whom, alarm).await {
             Ok(answer) => {
                 let peer = picked.flight.as_ref().and(headers::reason(&answer.fields)).and_then(retry::of_peer);
@@ -131,7 +131,7 @@ async fn pick(
     let mut began = clock::now();
     match &way.to {
         To::Own { address, speak, idle_limit, .. } => Ok(Try {
-            target: station.pool.target(address, &way.service, *idle_limit),
+            target: station.pool.target(address, &way.account.service, *idle_limit),
             speak: *speak,
             connect: OWN_CONNECT,
             flight: None,

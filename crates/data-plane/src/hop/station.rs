@@ -1,6 +1,6 @@
 //! One hop of one server on one worker: everything that an exchange there may use.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use synego_identity::Acceptor;
 use synego_model::process::ServiceAddress;
-use synego_model::{Caller, Limits, Policy, ServiceName};
+use synego_model::{Caller, Limits, Policy};
 use synego_runtime::logs::AccessLog;
 
 use super::accept::PerClient;
@@ -20,13 +20,13 @@ use super::connection::Client;
 use super::ending::Ending;
 use super::head::Head;
 use super::headers;
-use crate::calls::Page;
+use crate::account::Account;
 use crate::denials::DenialBook;
 use crate::fields::{Fields, Name, Names};
 use crate::inbound::Inbound;
 use crate::ingress::Ingress;
 use crate::load::Permit;
-use crate::metrics::{HopKind, WorkerMetrics};
+use crate::metrics::{HopKind, RouteCell, WorkerMetrics};
 use crate::outbound::Outbound;
 use crate::pool::{Pool, Speak};
 use crate::server::{Cells, State};
@@ -43,7 +43,6 @@ pub(crate) struct Station {
     pub(crate) snapshot: SnapshotReader,
     pub(crate) acceptor: Acceptor,
     pub(crate) pool: Rc<Pool>,
-    pub(crate) calls: Option<Rc<Page>>,
     pub(crate) denials: DenialBook,
     pub(crate) server: Arc<State>,
     pub(crate) ending: Rc<Ending>,
@@ -59,8 +58,8 @@ pub(crate) struct Station {
     pub(crate) max_connections: u32,
     pub(crate) per_client: PerClient,
     pub(crate) worker: usize,
-    /// The label of exchanges that no route names.
-    pub(crate) no_route: Arc<str>,
+    /// Where exchanges are counted that come to no service; filled by the first.
+    pub(crate) nowhere: OnceCell<Arc<RouteCell>>,
 }
 
 impl Station {
@@ -77,6 +76,11 @@ impl Station {
         }
         last.clone()
     }
+
+    /// Where exchanges are counted that come to no service.
+    pub(crate) fn nowhere(&self) -> &RouteCell {
+        self.nowhere.get_or_init(|| self.metrics.cell(self.kind, "", ""))
+    }
 }
 
 /// What the three hops do differently: each has its own table.
@@ -88,9 +92,7 @@ pub(crate) enum Table {
 
 /// Where a request goes and how it is treated: what `route` finds.
 pub(crate) struct Way {
-    /// The place of the route, as label; empty where there are no routes.
-    pub(crate) route: Arc<str>,
-    pub(crate) service: ServiceName,
+    pub(crate) account: Rc<Account>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) to: To,
 }

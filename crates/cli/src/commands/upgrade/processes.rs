@@ -37,6 +37,14 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// For people: its id, its program, and its instance or service where its command line names one.
+    pub(super) fn label(&self) -> String {
+        let words = || self.command.split(' ');
+        let after = |flag: &str| words().zip(words().skip(1)).find(|(word, _)| *word == flag).map(|(_, name)| name);
+        let name = after("--instance").or_else(|| after("--service")).map(|name| format!(" {name}"));
+        format!("{} {}{}", self.pid, self.program, name.unwrap_or_default())
+    }
+
     /// Of the program that it runs; `None`: it has ended, or is another's.
     pub(super) fn runs(&self) -> Option<Identity> {
         runs(self.pid)

@@ -8,6 +8,8 @@ use synego_model::Limits;
 use synego_runtime::logs::Level;
 
 use super::{Run, h1};
+use crate::account::Account;
+use crate::calls::CallBook;
 use crate::fields::Fields;
 use crate::hop::head::{self, Form, Head};
 use crate::hop::line::{self, Line};
@@ -110,21 +112,23 @@ pub(super) fn canonical(given: &'static str, expected: &'static str) -> Option<R
 /// An exchange of a route that was counted before.
 pub(super) fn metrics() -> Option<Run> {
     let metrics = WorkerMetrics::new(Hub::default());
+    let calls = CallBook::default().page(0).counts(&"orders".parse().ok()?);
+    let service = "orders".parse().ok()?;
+    let account = Account::new(&metrics, HopKind::Ingress, &service, "/users/:id/orders".into(), Some(calls));
     Some(Box::new(move || {
-        let duration = Duration::from_micros(1734);
-        metrics.exchange(HopKind::Ingress, "orders", "/users/:id/orders", 200, None, duration);
+        account.ended(200, None, Duration::from_micros(1734), 1, false);
         true
     }))
 }
 
-/// An exchange of a route for which there is no cell any more.
+/// The first exchange of a route for which there is no cell any more.
 pub(super) fn metrics_beyond() -> Option<Run> {
     let metrics = WorkerMetrics::new(Hub::default());
     for route in 0..2000 {
-        metrics.exchange(HopKind::Ingress, "orders", &format!("/r{route}"), 200, None, Duration::ZERO);
+        metrics.cell(HopKind::Ingress, "orders", &format!("/r{route}"));
     }
     Some(Box::new(move || {
-        metrics.exchange(HopKind::Ingress, "orders", "/r1999", 200, None, Duration::from_micros(1734));
+        metrics.cell(HopKind::Ingress, "orders", "/r1999").ended(200, None, Duration::from_micros(1734));
         true
     }))
 }

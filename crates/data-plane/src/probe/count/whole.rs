@@ -10,6 +10,8 @@ use synego_model::{BalanceKind, Epoch, Limits, Policy, Route, Snapshot};
 
 use super::hop::SEED;
 use super::{Run, pick};
+use crate::account::Account;
+use crate::calls::CallBook;
 use crate::h1::out::Out;
 use crate::h1::{parse, write};
 use crate::hop::deadline::Deadline;
@@ -24,7 +26,11 @@ pub(super) fn relay(text: &'static str) -> Option<Run> {
     let route = Route::new("/users/:id/orders".parse().ok()?, "orders".parse().ok()?, "count");
     let router = Router::new(Snapshot::new(Epoch(1), [], vec![route], Limits::default()).routes());
     let (mut balancer, now) = pick::warm(BalanceKind::Load, 2)?;
+    let service = "orders".parse().ok()?;
+    let calls = CallBook::default().page(0).counts(&service);
     let metrics = WorkerMetrics::new(Hub::default());
+    // By the number of the route, as an ingress knows them.
+    let accounts = [Account::new(&metrics, HopKind::Ingress, &service, "/users/:id/orders".into(), Some(calls))];
     let (limits, policy) = (Limits::default(), Policy::default());
     let mut rng = SmallRng::seed_from_u64(SEED);
     let mut out = Out::default();
@@ -45,7 +51,7 @@ pub(super) fn relay(text: &'static str) -> Option<Run> {
 
         let (path, query) = (head.path(), head.query());
         let asked = Asked { host: head.host(), path, query, method: &head.method, fields: &fields };
-        let Some(route) = router.find(&asked) else { return false };
+        let Some(account) = router.find(&asked).and_then(|route| accounts.get(route.number)) else { return false };
         let Ok(slot) = balancer.pick(None, &[], now, &mut rng) else { return false };
         balancer.begin(slot, now);
 
@@ -59,7 +65,7 @@ pub(super) fn relay(text: &'static str) -> Option<Run> {
 
         balancer.answered(slot, Duration::from_millis(1), false, now, &mut rng);
         balancer.end(slot);
-        metrics.exchange(HopKind::Ingress, route.service.as_str(), &route.label, 200, None, Duration::from_millis(1));
+        account.ended(200, None, Duration::from_millis(1), 1, false);
         framing == write::Framing::None && out.len() > text.len() && id.as_str().len() == 32
     }))
 }
