@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use synego_testkit::http::HttpClient;
-use synego_testkit::load::{Ask, Load};
+use synego_testkit::load::Load;
 use synego_testkit::{Mesh, fault, program, size, stat, wait};
 
 async fn mesh(services: &str) -> Mesh {
@@ -42,8 +42,10 @@ async fn answered_by(url: &str, pid: u32) -> Instant {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_fails_no_get_and_is_back_in_rotation_within_a_second_of_its_readiness() {
     let (kills, rate) = (size::of("SYNEGO_KILLS", 2), size::of("SYNEGO_RATE", 150));
-    let mesh = mesh(&format!("  subject: {{ run: [python3, {}], instances: 2, routes: [/] }}\n", server())).await;
-    let load = Load::start(rate, vec![Ask { method: "GET", url: mesh.url("/work"), body: "" }]);
+    // So many ends in a row are a crash loop, whose back-off would become longer than the test.
+    let restart = "restart: { max: 1s }, instances: 2";
+    let mesh = mesh(&format!("  subject: {{ run: [python3, {}], {restart}, routes: [/] }}\n", server())).await;
+    let load = Load::gets(rate, &mesh.url("/work"));
     load.more(50).await;
     let mut slowest = Duration::ZERO;
     for round in 0..kills {
@@ -90,7 +92,7 @@ fn cpu(keeper: u32) -> f64 {
 async fn a_crash_loop_costs_next_to_nothing_and_tells_its_cause_and_last_output() {
     let seconds = size::of("SYNEGO_CRASH_SECONDS", 6);
     let window = Duration::from_secs(seconds.into());
-    let load = |mesh: &Mesh| Load::start(100, vec![Ask { method: "GET", url: mesh.url("/calm"), body: "" }]);
+    let load = |mesh: &Mesh| Load::gets(100, &mesh.url("/calm"));
     // The same mesh without the one that crashes, for as long: what is left is what the crashes cost.
     let calm = format!("  calm: {{ run: [python3, {}], routes: [/calm] }}\n", server());
     let quiet = mesh(&calm).await;
