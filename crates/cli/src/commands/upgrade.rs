@@ -30,7 +30,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Process ids of keepers; none: all of this user, for root all of this machine
+    /// Process ids of keepers; none: all of this user
     #[arg(value_name = "PID")]
     process: Vec<u32>,
     /// Program to install first where the processes were started from; what was there is kept beside it as FILE.former
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
         return Err(Failure::new("no process of Synego runs here")
             .cause("none of this user is a keeper of `synego up`, `synego-sidecar` or `synego-master`")
             .help(
-                "`sudo synego upgrade` finds those of other users; a new program needs no upgrade where nothing runs",
+                "`sudo -u USER synego upgrade` finds those of another user; where nothing runs a new program needs no upgrade",
             ));
     }
     if let Some(binary) = &args.binary {

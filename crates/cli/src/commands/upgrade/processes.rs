@@ -89,7 +89,7 @@ impl Process {
 
 /// The processes of Synego, in the order in which they hand over.
 ///
-/// - `wanted`: their ids; none: all that can be signalled.
+/// - `wanted`: their ids; none: all of this user.
 /// - Errors: for the first id that is none of them.
 pub(super) fn find(wanted: &[u32]) -> Result<Vec<Process>, Failure> {
     let mut all: Vec<Process> = stat::all().filter_map(|stat| process(&stat)).collect();
@@ -118,7 +118,10 @@ fn process(stat: &Stat) -> Option<Process> {
     if stat.is_dead() || pid == std::process::id() {
         return None;
     }
-    // Another user's cannot be read, and not be signalled either.
+    // What another user runs is not run by us, root least of all: it may only look like a program of ours.
+    if fs::metadata(format!("/proc/{pid}")).ok()?.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?.into_os_string().into_string().ok()?;
     let exe = PathBuf::from(exe.strip_suffix(REPLACED).unwrap_or(&exe));
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
