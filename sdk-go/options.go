@@ -20,6 +20,7 @@ func (o option) apply(c *config) { o(c) }
 // config is what the options of a service or client come to.
 type config struct {
 	env            func(string) string
+	isSet          func(string) bool // whether a variable is there, be it empty
 	version        string
 	routes         []string
 	handler        http.Handler
@@ -33,6 +34,7 @@ type config struct {
 
 func newConfig(options []Option) config {
 	c := config{env: os.Getenv, callTimeout: 10 * time.Second}
+	c.isSet = func(name string) bool { _, found := os.LookupEnv(name); return found }
 	for _, option := range options {
 		option.apply(&c)
 	}
@@ -68,18 +70,25 @@ func WithRoutes(routes ...string) Option {
 func WithHandler(handler http.Handler) Option { return option(func(c *config) { c.handler = handler }) }
 
 // WithGRPC serves a gRPC server, which must not serve yet. Make it with [ServerOptions] so that its failures, logs and
-// drain are those of the mesh. Beside HTTP handlers it gets a listener of its own; alone it listens on PORT.
+// drain are those of the mesh. Beside HTTP handlers it gets a listener of its own; alone it listens on PORT or SOCKET.
 func WithGRPC(server *grpc.Server) Option { return option(func(c *config) { c.grpc = server }) }
 
-// WithAddress listens on this address instead of loopback with PORT; such as ":8080" for a container without sidecar.
+// WithAddress listens on this address, such as ":8080" for a container without sidecar, instead of what PORT or SOCKET
+// says.
 func WithAddress(address string) Option { return option(func(c *config) { c.address = address }) }
 
 // RequireSidecar makes Run fail when the sidecar did not accept the service within 10 s. Without it the service
 // serves at once and attaches when it can.
 func RequireSidecar() Option { return option(func(c *config) { c.requireSidecar = true }) }
 
-// WithEnv reads PORT and the SYNEGO variables with this function. Default: [os.Getenv].
-func WithEnv(env func(name string) string) Option { return option(func(c *config) { c.env = env }) }
+// WithEnv reads PORT, SOCKET and the SYNEGO variables with this function, which returns "" for one that is not set.
+// Default: [os.Getenv].
+func WithEnv(env func(name string) string) Option {
+	return option(func(c *config) {
+		c.env = env
+		c.isSet = func(name string) bool { return env(name) != "" }
+	})
+}
 
 // Embedded leaves the process alone: Run takes no signals and installs no logger. For a service inside a test or
 // another program, which ends it through its context.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +59,7 @@ func startProgram(t *testing.T) *program {
 	}
 	p := &program{t: t, command: exec.Command(self)}
 	p.command.Env = append(os.Environ(), "SYNEGO_TEST_PROGRAM=1", "SYNEGO_SIDECAR=off", "SYNEGO_INSTANCE=program-1", "PORT=")
+	p.command.Env = slices.DeleteFunc(p.command.Env, func(variable string) bool { return strings.HasPrefix(variable, "SOCKET=") })
 	p.command.Stderr = os.Stderr
 	output, err := p.command.StdoutPipe()
 	if err != nil {

@@ -293,7 +293,8 @@ func (s *Service) hello(listeners []*synegov1.Listener, attachment string) *syne
 	})
 }
 
-// Addr returns where the service listens for HTTP, or for gRPC when it serves nothing else; empty before Run listens.
+// Addr returns where the service listens for HTTP, or for gRPC when it serves nothing else: HOST:PORT, or `unix:PATH`
+// for a socket; empty before Run listens.
 func (s *Service) Addr() string {
 	if addr := s.addr.Load(); addr != nil {
 		return *addr

@@ -9,7 +9,17 @@ import { Phase, DrainCause as WireCause, type Drain as WireDrain, type Hello } f
 import { type Checks, type LifePhase, phaseOf } from "./health.js";
 import { buildHello } from "./hello.js";
 import { hostOf } from "./interceptor.js";
-import { type Listening, listenGrpc, listenHttp, mount, type Mounted, newServer } from "./listen.js";
+import {
+  keepPrivate,
+  type ListenAddress,
+  type Listening,
+  listenGrpc,
+  listenHttp,
+  mount,
+  type Mounted,
+  newServer,
+  removeStale,
+} from "./listen.js";
 import type { LoadMeter } from "./load.js";
 import { levelOf } from "./log.js";
 import { type Environment, readEnvironment, type ServiceOptions, type Told } from "./options.js";
@@ -60,6 +70,9 @@ export type HealthAnswer = (path: string) => { status: number; body: unknown } |
 
 /** Milliseconds without a request that must pass, beside a sidecar, until nothing more can be on its way here. */
 const quietMs = 100;
+
+/** Where a service listens unless told otherwise: its sidecar is on the same machine. */
+const loopback = "127.0.0.1";
 
 /** One run of one service. */
 export class Life {
@@ -128,8 +141,8 @@ export class Life {
 
   async #listen(): Promise<void> {
     const { options, activity, routes, log } = this.#parts;
-    const host = options.host ?? "127.0.0.1";
-    const port = options.port ?? this.#told.port ?? 0;
+    const address = this.#address();
+    if ("path" in address) await removeStale(address.path);
     const onlyGrpc = options.grpc !== undefined && options.app === undefined && routes.length === 0;
     if (!onlyGrpc) {
       this.#mounted = options.app === undefined ? undefined : await mount(options.app);
@@ -138,13 +151,22 @@ export class Life {
         (path) => this.#health(path),
         () => this.#phase === "draining",
       );
-      this.#listening.push(await listenHttp(this.#mounted?.server ?? newServer(), host, port, answer, upgrader(activity, log)));
+      this.#listening.push(await listenHttp(this.#mounted?.server ?? newServer(), address, answer, upgrader(activity, log)));
     }
     if (options.grpc !== undefined) {
       const grpcHost = hostOf(options.grpc);
       if (grpcHost !== undefined) Object.assign(grpcHost, { activity, log });
-      this.#listening.push(await listenGrpc(options.grpc, host, onlyGrpc ? port : 0));
+      this.#listening.push(await listenGrpc(options.grpc, onlyGrpc ? address : { host: options.host ?? loopback, port: 0 }));
     }
+    if ("path" in address) await keepPrivate(address.path);
+  }
+
+  /** Where the first listener goes: what the author says, else what the parent says, else a free port. */
+  #address(): ListenAddress {
+    const { host, port } = this.#parts.options;
+    const { socket, port: toldPort } = this.#told;
+    if (socket !== undefined && host === undefined && port === undefined) return { path: socket };
+    return { host: host ?? loopback, port: port ?? toldPort ?? 0 };
   }
 
   async #attach(): Promise<void> {

@@ -1,6 +1,7 @@
 // Where a service listens: its own HTTP server, or one that the user made, and a gRPC server beside it.
+import { chmod, lstat, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type RequestListener, Server } from "node:http";
-import type { Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import { Readable } from "node:stream";
 import { type Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
 import { writeResponse } from "./handler.js";
@@ -76,6 +77,28 @@ export function newServer(): Server {
   });
 }
 
+/** Where to listen: a Unix socket, or a port, 0 for a free one. */
+export type ListenAddress = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/**
+ * Removes the socket that a killed predecessor left: one on which nobody accepts. What else is there stays, and
+ * listening fails.
+ */
+export async function removeStale(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined); // what cannot be looked at is for `listen` to refuse
+  if (found?.isSocket() !== true) return; // a connection to a plain file is refused too
+  const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    const socket = connect(path, () => resolve(void socket.destroy()));
+    socket.once("error", resolve);
+  });
+  if (failure?.code === "ECONNREFUSED") await rm(path, { force: true });
+}
+
+/** Leaves a socket to its sidecar alone, which runs as the same user or as root. */
+export async function keepPrivate(path: string): Promise<void> {
+  await chmod(path, 0o600);
+}
+
 /** One address where a service listens. */
 export interface Listening {
   readonly declared: DeclaredListener;
@@ -90,8 +113,7 @@ type UpgradeListener = (request: IncomingMessage, socket: Socket, head: Buffer) 
 /** Begins to listen for HTTP; `answer` gets every request, `upgrade` every one that leaves HTTP, to run its listeners. */
 export async function listenHttp(
   server: Server,
-  host: string,
-  port: number,
+  at: ListenAddress,
   answer: RequestListener,
   upgrade: (request: IncomingMessage, socket: Socket, run: () => void) => void,
 ): Promise<Listening> {
@@ -110,14 +132,14 @@ export async function listenHttp(
   }
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(port, host, () => resolve(void server.off("error", reject)));
+    server.listen(at, () => resolve(void server.off("error", reject)));
   });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new TypeError("the server listens on no port");
+  const bound = server.address();
+  if (bound === null) throw new TypeError("the server listens nowhere");
   return {
     declared: {
       protocol: "http1",
-      address: joinAddress(host, address.port),
+      address: reachable(at, typeof bound === "string" ? 0 : bound.port),
       keepAliveMs: server.keepAliveTimeout,
     },
     drain: () =>
@@ -136,17 +158,24 @@ export async function listenHttp(
 }
 
 /** Begins to listen for gRPC. */
-export async function listenGrpc(server: GrpcServer, host: string, port: number): Promise<Listening> {
+export async function listenGrpc(server: GrpcServer, at: ListenAddress): Promise<Listening> {
+  // With an empty authority grpc-js takes the path as it is.
+  const target = "path" in at ? `unix://${at.path}` : joinAddress(at.host, at.port);
   const bound = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(joinAddress(host, port), ServerCredentials.createInsecure(), (failure, actual) =>
+    server.bindAsync(target, ServerCredentials.createInsecure(), (failure, actual) =>
       failure === null ? resolve(actual) : reject(failure),
     );
   });
   return {
-    declared: { protocol: "grpc", address: joinAddress(host, bound) },
+    declared: { protocol: "grpc", address: reachable(at, bound) },
     drain: () => new Promise((resolve) => server.tryShutdown(() => resolve())),
     close: () => server.forceShutdown(),
   };
+}
+
+/** Where the sidecar reaches a listener; a socket has no port. */
+function reachable(at: ListenAddress, port: number): string {
+  return "path" in at ? `unix:${at.path}` : joinAddress(at.host, port);
 }
 
 function joinAddress(host: string, port: number): string {

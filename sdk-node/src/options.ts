@@ -1,4 +1,5 @@
 // What a program is told: by its author in options, by its parent in the environment.
+import { isAbsolute } from "node:path";
 import type { Server as GrpcServer } from "@grpc/grpc-js";
 import type { DestinationStream } from "pino";
 import type { App } from "./listen.js";
@@ -20,9 +21,9 @@ export interface ServiceOptions extends ClientOptions {
   readonly version?: string;
   /** Places (`[host]/path`) that the mesh should route here unless the manifest says otherwise; at most 256. */
   readonly routes?: readonly string[];
-  /** Address to listen on; default `127.0.0.1`: the sidecar is on the same machine. */
+  /** Address to listen on; default `127.0.0.1`: the sidecar is on the same machine. It goes before `SOCKET`. */
   readonly host?: string;
-  /** Port to listen on; default `PORT`, else a free one. */
+  /** Port to listen on; default `PORT`, else a free one. It goes before `SOCKET`. */
   readonly port?: number;
   /** Largest JSON body that is read for a handler; bytes, default 10 MiB. */
   readonly bodyLimit?: number;
@@ -43,6 +44,8 @@ export interface ServiceOptions extends ClientOptions {
 /** What the environment says. */
 export interface Told {
   readonly port: number | undefined;
+  /** Path of the Unix socket to listen on instead of a port. */
+  readonly socket: string | undefined;
   readonly service: string | undefined;
   readonly instance: string | undefined;
   readonly generation: number;
@@ -51,6 +54,9 @@ export interface Told {
   /** Base URL of the outbound; undefined: not told. */
   readonly outbound: string | undefined;
 }
+
+/** Longest path of a Unix socket, in bytes: what the kernel takes. */
+const maxSocket = 107;
 
 /** @throws TypeError that names every variable that is wrong. */
 export function readEnvironment(env: Environment): Told {
@@ -62,8 +68,15 @@ export function readEnvironment(env: Environment): Told {
     problems.push(`${name} is ${JSON.stringify(value)}, expected 0 to ${most}`);
     return undefined;
   };
+  const socket = (name: string): string | undefined => {
+    const value = env[name];
+    if (value === undefined || (isAbsolute(value) && Buffer.byteLength(value) <= maxSocket)) return value;
+    problems.push(`${name} is ${JSON.stringify(value)}, expected an absolute path of at most ${maxSocket} bytes`);
+    return undefined;
+  };
   const told: Told = {
     port: whole("PORT", 65_535),
+    socket: socket("SOCKET"),
     service: env["SYNEGO_SERVICE"] || undefined,
     instance: env["SYNEGO_INSTANCE"] || undefined,
     generation: whole("SYNEGO_GENERATION", 4_294_967_295) ?? 0,

@@ -1,10 +1,13 @@
 //! What the parent process told this one in its environment.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+
+/// Longest path of a Unix socket, in bytes: what the kernel takes.
+const MAX_SOCKET: usize = 107;
 
 /// Where the sidecar is.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +32,8 @@ pub(crate) struct Environment {
     /// Base URLs of services, by the upper-case name in `SYNEGO_URL_<SERVICE>`.
     pub(crate) urls: HashMap<String, String>,
     pub(crate) port: u16,
+    /// Path of the Unix socket to listen on instead of a port.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) generation: u32,
     /// What could not be understood.
     pub(crate) problems: Vec<String>,
@@ -43,7 +48,11 @@ impl Environment {
 
     pub(crate) fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut environment = Self::default();
-        for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in variables {
+            // An empty variable is as good as none, but for the path: who sets it wants no port.
+            if value.is_empty() && name != "SOCKET" {
+                continue;
+            }
             match name.as_str() {
                 "SYNEGO_SERVICE" => environment.service = Some(value),
                 "SYNEGO_INSTANCE" => environment.instance = value,
@@ -57,6 +66,10 @@ impl Environment {
                     Ok(port) => environment.port = port,
                     Err(_) => environment.problem("PORT", &value, "0 to 65535"),
                 },
+                "SOCKET" if Path::new(&value).is_absolute() && value.len() <= MAX_SOCKET => {
+                    environment.socket = Some(value.into());
+                }
+                "SOCKET" => environment.problem("SOCKET", &value, "an absolute path of at most 107 bytes"),
                 "SYNEGO_GENERATION" => match value.parse() {
                     Ok(generation) => environment.generation = generation,
                     Err(_) => environment.problem("SYNEGO_GENERATION", &value, "a whole number"),

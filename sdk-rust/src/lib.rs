@@ -1,9 +1,9 @@
 //! The Rust SDK of Synego: a service declares what it answers, attaches to the sidecar beside it, calls others by name,
 //! logs with the request's id, and drains.
 //!
-//! The path of a request: the sidecar connects to the port of the service → the interceptor reads its context → the
-//! handler of the most literal pattern runs within the request's span → its failure, if any, becomes the one form of
-//! error. A call goes the other way: [`Ctx`] → the sidecar's outbound, with id, trace, deadline and priority.
+//! The path of a request: the sidecar connects to the port or socket of the service → the interceptor reads its context
+//! → the handler of the most literal pattern runs within the request's span → its failure, if any, becomes the one form
+//! of error. A call goes the other way: [`Ctx`] → the sidecar's outbound, with id, trace, deadline and priority.
 //!
 //! **Invariants.** Requests never travel through the link to the sidecar: when it breaks, none fails. Nothing here
 //! retries, raises a priority or lengthens a deadline. Without a sidecar the same program runs, and says once that it is
@@ -22,6 +22,7 @@ mod handler;
 mod hooks;
 mod interceptor;
 mod lifecycle;
+mod listen;
 mod load;
 mod logs;
 mod options;
@@ -45,6 +46,7 @@ pub use http::StatusCode;
 pub use lifecycle::Running;
 pub use options::Options;
 pub use service::{Service, serve};
+pub use synego_model::process::ServiceAddress;
 pub use tonic;
 
 /// The examples of the README, compiled and run.

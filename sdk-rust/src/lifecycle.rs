@@ -1,14 +1,11 @@
 //! The life of a running service: listen → attach → start → ready → serve → drain → stop.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
-use synego_wire::pb;
-use tokio::net::TcpListener;
+use synego_model::process::ServiceAddress;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,14 +25,12 @@ use crate::errors::Error;
 use crate::handler::Handlers;
 use crate::hooks::{Drain, DrainCause, Hooks};
 use crate::interceptor::{Interceptor, Parts};
+use crate::listen::{Bound, listeners};
 use crate::load::Meter;
 use crate::service::Service;
 
 /// Time for the whole drain when the sidecar says none.
 const DRAIN_LIMIT: Duration = Duration::from_secs(25);
-
-/// How long idle connections are kept, as far as the protocol can say it: a day, in milliseconds.
-const KEEP_ALIVE_MS: u32 = 86_400_000;
 
 /// How long a required sidecar may be missing.
 const SIDECAR_LIMIT: Duration = Duration::from_secs(10);
@@ -46,7 +41,7 @@ const LAST_LIMIT: Duration = Duration::from_secs(1);
 /// A service that runs within a program; dropping it leaves the service running.
 #[derive(Debug)]
 pub struct Running {
-    address: SocketAddr,
+    address: ServiceAddress,
     client: Client,
     stop: CancellationToken,
     life: JoinHandle<Result<(), Error>>,
@@ -55,8 +50,8 @@ pub struct Running {
 impl Running {
     /// Where it listens, for HTTP and gRPC alike.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &ServiceAddress {
+        &self.address
     }
 
     /// What calls other services in its name.
@@ -142,15 +137,14 @@ pub(crate) async fn start(mut service: Service, environment: Environment) -> Res
     };
     let health = watch::Sender::new(Health::new(&service.checks));
     let address = service.address(&environment);
-    declaration.listeners = listeners(address);
+    declaration.listeners = listeners(&address);
     problems.extend(declaration.problems(health.borrow().state()));
     if !problems.is_empty() {
         return Err(Error::new(Code::InvalidArgument, problems.join("; ")));
     }
-    let taken = |cause: io::Error| Error::new(Code::Unavailable, format!("cannot listen on {address}")).because(cause);
-    let listener = TcpListener::bind(address).await.map_err(taken)?;
-    let address = listener.local_addr().map_err(Error::foreign)?;
-    declaration.listeners = listeners(address);
+    let bound = Bound::bind(&address).await?;
+    let address = bound.address()?;
+    declaration.listeners = listeners(&address);
 
     let (drain_sender, drains) = mpsc::channel(1);
     let meter = Arc::new(Meter::new(handlers.meters(), std::mem::take(&mut service.figures)));
@@ -166,13 +160,7 @@ pub(crate) async fn start(mut service: Service, environment: Environment) -> Res
         in_flight: in_flight.clone(),
         draining: draining.clone(),
     });
-    let listener = listener.tap_io(|stream| {
-        // Without it small answers wait for the acknowledgement of earlier ones; a socket that refuses still works.
-        let _ = stream.set_nodelay(true);
-    });
-    let serve =
-        axum::serve(listener, interceptor.into_router()).with_graceful_shutdown(closing.clone().cancelled_owned());
-    let server = tokio::spawn(serve.into_future());
+    let server = bound.serve(interceptor.into_router(), closing.clone());
     tracing::info!(%address, "listening");
 
     let mut beside = JoinSet::new();
@@ -217,27 +205,6 @@ fn attach(attacher: Attacher) -> Option<JoinHandle<()>> {
     Some(tokio::spawn(attacher.run()))
 }
 
-/// One port for HTTP and gRPC, as two listeners.
-fn listeners(mut address: SocketAddr) -> Vec<pb::Listener> {
-    // The sidecar is on this machine: it reaches a service that listens everywhere by the loopback.
-    if address.ip().is_unspecified() {
-        let loopback = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        address.set_ip(loopback);
-    }
-    if address.port() == 0 {
-        // Not known before it is bound; any port is sound until then.
-        address.set_port(1);
-    }
-    let address = address.to_string();
-    // Idle connections are kept for as long as the sidecar wants them.
-    let listener = |protocol: pb::Protocol| pb::Listener {
-        protocol: protocol.into(),
-        address: address.clone(),
-        keep_alive_ms: KEEP_ALIVE_MS,
-    };
-    vec![listener(pb::Protocol::Http1), listener(pb::Protocol::Grpc)]
-}
-
 fn grpc_health() -> (HealthReporter, Router) {
     let reporter = HealthReporter::new();
     let service = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
@@ -258,7 +225,7 @@ async fn tell_grpc_health(reporter: HealthReporter, mut health: watch::Receiver<
 
 impl Life {
     /// Start hooks and first checks; then ready.
-    async fn begin(mut self, service: Service, address: SocketAddr) -> Result<Running, Error> {
+    async fn begin(mut self, service: Service, address: ServiceAddress) -> Result<Running, Error> {
         if let Err(error) = self.get_ready(service).await {
             tracing::error!(%error, "did not start");
             let _ = self.close().await;

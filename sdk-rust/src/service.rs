@@ -9,6 +9,7 @@ use axum::Router;
 use axum::handler::Handler as AxumHandler;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use synego_model::process::ServiceAddress;
 
 use crate::checks::{Check, Need};
 use crate::client::Client;
@@ -87,8 +88,8 @@ impl Service {
         self
     }
 
-    /// Where to listen when it is not `127.0.0.1` at `PORT` (a free port when that is unset): an address of the loopback,
-    /// by which the sidecar comes, or `0.0.0.0`, or `[::]`.
+    /// Where to listen when it is neither the socket that `SOCKET` names nor `127.0.0.1` at `PORT` (a free port when both
+    /// are unset): an address of the loopback, by which the sidecar comes, or `0.0.0.0`, or `[::]`.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
@@ -149,7 +150,7 @@ impl Service {
     }
 
     /// Takes over an existing router, gRPC services included (`Routes::new(…).into_axum_router()`): it answers, on the
-    /// same port, what no handler takes. Address, link, context, health and drain are the SDK's.
+    /// same port or socket, what no handler takes. Address, link, context, health and drain are the SDK's.
     pub fn serve(mut self, router: Router) -> Self {
         self.router = Some(match self.router.take() {
             Some(first) => first.merge(router),
@@ -238,9 +239,13 @@ impl Service {
         lifecycle::start(self, Environment::from_process()).await
     }
 
-    /// The address to listen on.
-    pub(crate) fn address(&self, environment: &Environment) -> SocketAddr {
-        self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, environment.port).into())
+    /// Where to listen: what the program says, else what its parent says, else a free port.
+    pub(crate) fn address(&self, environment: &Environment) -> ServiceAddress {
+        match (self.listen, &environment.socket) {
+            (Some(address), _) => ServiceAddress::Tcp(address),
+            (None, Some(path)) => ServiceAddress::Unix(path.clone()),
+            (None, None) => ServiceAddress::Tcp((Ipv4Addr::LOCALHOST, environment.port).into()),
+        }
     }
 
     /// Every mistake that shows before the service listens, but for those of its `Hello`.

@@ -19,12 +19,12 @@ mod outbound;
 pub(crate) mod sidecar;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use synego_model::process::ServiceAddress;
 use synego_wire::pb;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +95,10 @@ impl TestMesh {
             let running = lifecycle::start(service, environment).await?;
             {
                 let mut destinations = destinations.write().unwrap_or_else(PoisonError::into_inner);
-                destinations.entry(name.clone()).or_default().address = Some(running.address());
+                // Nothing here names a socket to a service: it listens on a port.
+                if let ServiceAddress::Tcp(address) = running.address() {
+                    destinations.entry(name.clone()).or_default().address = Some(*address);
+                }
             }
             mesh.members.insert(name.clone(), Member { sidecar, running });
             mesh.until_phase(&name, Phase::Ready).await?;
@@ -138,7 +141,7 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Code::NotFound`] when the mesh has no such service.
-    pub fn address(&self, service: &str) -> Result<SocketAddr, Error> {
+    pub fn address(&self, service: &str) -> Result<&ServiceAddress, Error> {
         Ok(self.member(service)?.running.address())
     }
 

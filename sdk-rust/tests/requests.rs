@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use synego_sdk::testing::{Mesh, TestMesh};
-use synego_sdk::{Code, Ctx, Error, Json, Need, Options, Path, Query, Retry, Service, StatusCode};
+use synego_sdk::{Code, Ctx, Error, Json, Need, Options, Path, Query, Retry, Service, ServiceAddress, StatusCode};
 
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct User {
@@ -152,9 +152,9 @@ async fn a_requests_own_deadline_ends_a_handler_but_not_a_streaming_one() {
     mesh.stop().await.unwrap();
 }
 
-async fn exchange(address: std::net::SocketAddr, request: &str) -> String {
+async fn exchange(address: &ServiceAddress, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address.to_string()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -174,7 +174,7 @@ async fn a_caller_that_goes_away_cancels_the_context() {
     };
     let mesh = mesh(Service::new("users").handle("GET /wait", handler)).await;
     let address = mesh.address("users").unwrap();
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(address.to_string()).await.unwrap();
     stream.writable().await.unwrap();
     assert!(stream.try_write(b"GET /wait HTTP/1.1\r\nhost: users\r\n\r\n").unwrap() > 0);
     mesh.until_load("users", |load| load.handler.iter().any(|handler| handler.running == 1)).await.unwrap();
@@ -262,7 +262,7 @@ async fn a_web_socket_is_a_handler_like_any_other() {
         .await
         .unwrap();
     let url = format!("ws://{}/rooms/tea", running.address());
-    let stream = tokio::net::TcpStream::connect(running.address()).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(running.address().to_string()).await.unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
     for text in ["one", "two"] {
         socket.send(text.into()).await.unwrap();

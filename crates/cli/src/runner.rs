@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use synego_manifest::Manifest;
-use synego_model::process::{ReadyBy, ReloadSpec, StopSpec};
-use synego_model::{Engine, LocalService, Probe, Protocol, RestartSpec, RestartWhen, Target, text};
+use synego_model::process::{ReadyBy, ReloadSpec, ServiceAddress, StopSpec};
+use synego_model::{Engine, Listens, LocalService, Probe, Protocol, RestartSpec, RestartWhen, RunAs, Target, text};
 
 use crate::context::Context;
 use crate::failure::{DONE, FAILED, Failure};
@@ -54,6 +54,8 @@ pub(crate) struct Program {
     pub(crate) env: BTreeMap<String, String>,
     /// Files of variables; absolute.
     pub(crate) env_files: Vec<PathBuf>,
+    /// As whom its service runs.
+    pub(crate) run_as: RunAs,
     /// How many of them.
     pub(crate) instances: usize,
     /// Names of others that come first.
@@ -86,6 +88,8 @@ pub(crate) struct Can {
     pub(crate) env_files: bool,
     /// Whether it starts in an order.
     pub(crate) order: bool,
+    /// Whether it gives a program the rights of a user, and a number of open files.
+    pub(crate) users: bool,
 }
 
 impl Plan {
@@ -100,7 +104,7 @@ impl Plan {
         for local in &manifest.local {
             said(local, can, &mut notes);
             if local.instances() > 0 {
-                programs.extend(sidecars(manifest, local, joins));
+                programs.extend(sidecars(manifest, local, joins, can));
             }
         }
         gateway(manifest, can, &mut notes);
@@ -133,6 +137,7 @@ fn master(manifest: &Manifest, file: Option<&Path>) -> Program {
         cwd: manifest.root.clone(),
         env: BTreeMap::new(),
         env_files: Vec::new(),
+        run_as: RunAs::default(),
         instances: 1,
         after: Vec::new(),
         ready_within: Duration::from_secs(30),
@@ -143,7 +148,7 @@ fn master(manifest: &Manifest, file: Option<&Path>) -> Program {
 }
 
 /// The sidecars of a service: of one that runs already one for each of its addresses.
-fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Program> {
+fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool, can: Can) -> Vec<Program> {
     let name = local.spec.name.to_string();
     let masters = if joins { manifest.masters.join.clone() } else { vec![manifest.masters.mesh.to_string()] };
     let mut args = vec!["--service".to_owned(), name.clone()];
@@ -175,6 +180,13 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
     if let Some(milli) = local.caps.cpu_milli {
         flag("cpu", (f64::from(milli) / 1_000.0).to_string());
     }
+    let RunAs { user, group, files, pass_env } = &local.run_as;
+    if !can.users {
+        user.iter().for_each(|user| flag("user", user.clone()));
+        group.iter().for_each(|group| flag("group", group.clone()));
+        files.iter().for_each(|files| flag("files", files.to_string()));
+    }
+    pass_env.iter().flatten().for_each(|pattern| flag("pass-env", pattern.clone()));
     if local.restart.when != RestartWhen::default() {
         flag("restart", local.restart.when.word().to_owned());
     }
@@ -186,6 +198,7 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
         cwd: local.cwd.clone(),
         env: local.env.clone(),
         env_files: local.env_files.clone(),
+        run_as: local.run_as.clone(),
         instances,
         after: if joins { Vec::new() } else { vec!["master".to_owned()] }
             .into_iter()
@@ -197,10 +210,14 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool) -> Vec<Progr
         stop_within: local.stop.within + SLACK,
     };
     match &local.target {
-        Target::Run { command, port, .. } => {
-            if let Some(port) = port {
-                args.extend(["--port".to_owned(), port.to_string()]);
-            }
+        Target::Run { command, listens, .. } => {
+            let flag = match listens {
+                Listens::FreePort => None,
+                Listens::OwnSocket => Some(("--socket", "auto".to_owned())),
+                Listens::At(ServiceAddress::Tcp(address)) => Some(("--port", address.port().to_string())),
+                Listens::At(ServiceAddress::Unix(path)) => Some(("--socket", path.display().to_string())),
+            };
+            args.extend(flag.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
             let command = std::iter::once(command.program.clone()).chain(command.args.iter().cloned()).collect();
             vec![of(name, args, command, local.instances())]
         }

@@ -16,7 +16,7 @@ use synego_model::{Cause, InstanceName, InstanceState, MeshName, ServiceName};
 use synego_runtime::lifecycle::{Drain, Stop};
 use synego_runtime::serve::{ApiStream, BindAddr, Listener, Profile, bind, serve_connection};
 use synego_runtime::telemetry::Metrics;
-use synego_runtime::{clock, config, tasks};
+use synego_runtime::{clock, tasks};
 use synego_wire::convert::attach::drain_to_wire;
 pub use synego_wire::convert::attach::{
     Check, DrainCause, Feature, Handler, HandlerLoad, Handlers, Hello, Listener as ServiceListener, ListenerProtocol,
@@ -186,14 +186,11 @@ pub struct AttachServer {
 }
 
 impl AttachServer {
-    /// Takes the socket; a dead one is replaced.
+    /// Takes the socket, in a folder that is there; a dead one is replaced.
     ///
     /// # Errors
     /// When another process answers on it, or it cannot be made.
     pub async fn bind(config: AttachConfig) -> io::Result<(Self, AttachHandle)> {
-        if let Some(folder) = config.socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            config::private_dir(folder)?;
-        }
         let listener = bind(&BindAddr::Unix(config.socket.clone())).await?;
         let metrics = AttachMetrics::new(&config.metrics, &config.service, &config.instance);
         let book = Book::new(config.report_every, config.log_level);

@@ -1,6 +1,7 @@
 //! From what the file says, checked, to the values of the model.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use synego_model::declaration::{self, Liveness};
 use synego_model::gateway::{Listen, ListenProtocol, SpaPlace, StaticPlace};
 use synego_model::health::{HealthSpec, Probe};
 use synego_model::process::{
-    CommandLine, LocalService, NO_LIMIT, ReadyBy, ReadySpec, ReloadSpec, StopSpec, Target, WatchSpec,
+    CommandLine, LocalService, NO_LIMIT, ReadyBy, ReadySpec, ReloadSpec, ServiceAddress, StopSpec, Target, WatchSpec,
 };
 use synego_model::{
     AccessLines, AccessMode, AccessRule, AccessRules, CapSpec, Declaration, Engine, GatewaySpec, HostPattern, Limits,
-    MasterSpec, MeshName, Policy, Protocol, RestartSpec, RestartWhen, Route, ServiceName, ServiceSpec,
+    Listens, MasterSpec, MeshName, Policy, Protocol, RestartSpec, RestartWhen, Route, RunAs, ServiceName, ServiceSpec,
 };
 
 use crate::address::socket;
@@ -353,7 +354,7 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         (Some(words), _) => Target::Run {
             command: command(words)?,
             build: said.build.as_deref().and_then(command),
-            port: said.port.as_ref().and_then(types::NumberOr::number).and_then(|port| u16::try_from(port).ok()),
+            listens: listens(name, said, context),
         },
         (None, Some(addresses)) => {
             let all = addresses.all().into_iter().map(|address| match address.strip_prefix("unix:") {
@@ -387,6 +388,12 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         env: said.env.clone().unwrap_or_default(),
         env_files: env_files.collect(),
         version: said.version.clone().unwrap_or_default(),
+        run_as: RunAs {
+            user: said.user.clone(),
+            group: said.group.clone(),
+            files: said.files,
+            pass_env: said.pass_env.clone(),
+        },
         after: after?,
         ready: ready(said.ready.as_ref(), is_job && spec.health.is_none()),
         restart,
@@ -395,6 +402,17 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         watch: said.watch.as_ref().and_then(|said| watch(said, clean(beside))),
         reload: reload(said.reload.as_ref()),
     })
+}
+
+/// Where the processes of a service listen.
+fn listens(name: &str, said: &types::Service, context: &Context<'_>) -> Listens {
+    let port = said.port.as_ref().and_then(types::NumberOr::number).and_then(|port| u16::try_from(port).ok());
+    match (port, said.socket.as_deref()) {
+        (Some(port), _) => Listens::At(ServiceAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
+        (None, Some("auto")) => Listens::OwnSocket,
+        (None, Some(path)) => Listens::At(ServiceAddress::Unix(context.path(path, &["services", name, "socket"]))),
+        (None, None) => Listens::FreePort,
+    }
 }
 
 fn restart(said: Option<&types::Restart>) -> Option<RestartSpec> {

@@ -196,7 +196,7 @@ fn production_is_refused_only_for_what_is_not_honoured_yet() {
         .map(synego_model::Diagnostic::render)
         .collect();
     assert!(other.is_empty(), "{}", other.join("\n"));
-    assert_eq!(outcome.errors(), 20);
+    assert_eq!(outcome.errors(), 19);
 }
 
 #[test]

@@ -242,11 +242,11 @@ fn secrets_are_masked_but_their_change_is_seen() {
 fn commands_are_split_without_a_shell() {
     let manifest =
         load("services:\n  a: { run: node \"my app.js\" --name='x y', build: [make, a && b] , port: 9000 }\n");
-    let Target::Run { command, build, port } = &manifest.local[0].target else { panic!("it runs") };
+    let Target::Run { command, build, listens } = &manifest.local[0].target else { panic!("it runs") };
     assert_eq!(command.program, "node");
     assert_eq!(command.args, ["my app.js", "--name=x y"]);
     assert_eq!(build.as_ref().unwrap().args, ["a && b"]);
-    assert_eq!(*port, Some(9000));
+    assert_eq!(listens.fixed().map(ToString::to_string).as_deref(), Some("127.0.0.1:9000"));
 }
 
 #[test]

@@ -10,7 +10,23 @@ use synego_runtime::keeper;
 use tokio::sync::watch;
 
 /// Keys of a service by which a running `up` reloads or scales it.
-const OF_A_PROCESS: [&str; 9] = ["run", "build", "cwd", "env", "env_file", "ready", "instances", "memory", "cpu"];
+const OF_A_PROCESS: [&str; 15] = [
+    "run",
+    "build",
+    "cwd",
+    "env",
+    "env_file",
+    "pass_env",
+    "port",
+    "socket",
+    "user",
+    "group",
+    "files",
+    "ready",
+    "instances",
+    "memory",
+    "cpu",
+];
 
 /// What the keeper knows the manifest by that was put in force last.
 const APPLIED: &str = "applied";

@@ -40,7 +40,8 @@ pub use network::{BadNetwork, Network};
 pub use place::{BadPlace, HostPattern, PathPattern, Place, Segment};
 pub use policy::{Balance, BalanceKind, Eject, HashKey, Park, Policy};
 pub use process::{
-    CapSpec, CommandLine, LocalService, ReadySpec, ReloadSpec, RestartSpec, RestartWhen, StopSpec, Target, WatchSpec,
+    CapSpec, CommandLine, Listens, LocalService, ReadySpec, ReloadSpec, RestartSpec, RestartWhen, RunAs, StopSpec,
+    Target, WatchSpec,
 };
 pub use protocol::Protocol;
 pub use reason::{Blame, Code, Reason, Retry};

@@ -36,8 +36,8 @@ pub enum Target {
         command: CommandLine,
         /// What runs before each start, to its end; its failure changes nothing.
         build: Option<CommandLine>,
-        /// Where each listens: `None`: a free port for each, told in `PORT`.
-        port: Option<u16>,
+        /// Where each listens.
+        listens: Listens,
     },
     /// They run already, at these addresses (`host:port` or `unix:/path`).
     Found(Vec<String>),
@@ -144,6 +144,19 @@ impl CapSpec {
     }
 }
 
+/// As whom a process runs, and what it takes of whoever starts it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunAs {
+    /// The user, by name or number; `None`: whoever starts it.
+    pub user: Option<String>,
+    /// The group, by name or number; `None`: the user's own.
+    pub group: Option<String>,
+    /// How many files it may have open; `None`: as many as whoever starts it.
+    pub files: Option<u64>,
+    /// Patterns of the variables that it inherits (`*` is any text); `None`: all of them.
+    pub pass_env: Option<Vec<String>>,
+}
+
 /// How a process is ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopSpec {
@@ -202,6 +215,8 @@ pub struct LocalService {
     pub env_files: Vec<PathBuf>,
     /// Version; may be empty.
     pub version: String,
+    /// As whom it runs, and what it inherits.
+    pub run_as: RunAs,
     /// Services that must be ready before it starts.
     pub after: Vec<crate::name::ServiceName>,
     /// When it counts as ready.
@@ -231,6 +246,30 @@ impl LocalService {
         match &self.target {
             Target::Run { .. } => usize::try_from(self.spec.instances).unwrap_or(usize::MAX),
             Target::Found(addresses) => addresses.len(),
+        }
+    }
+}
+
+/// Where the processes of a service are told to listen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listens {
+    /// Each at a free port of the loopback, told in `PORT`.
+    #[default]
+    FreePort,
+    /// Each at a Unix socket of its own, which its sidecar names in `SOCKET`.
+    OwnSocket,
+    /// At this place: there is room for one process at a time.
+    At(ServiceAddress),
+}
+
+impl Listens {
+    /// The one place there is, where there is only one.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&ServiceAddress> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::FreePort | Self::OwnSocket => None,
         }
     }
 }

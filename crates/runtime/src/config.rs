@@ -110,6 +110,92 @@ pub fn private_dir(dir: &Path) -> io::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
+/// Whom a file is given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Number of the user.
+    pub uid: u32,
+    /// Number of its group.
+    pub gid: u32,
+}
+
+/// Whether this program has root's rights.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Makes the folder `name` for one process that may have another user's rights, and returns it: beside the private folders
+/// of this user, `BASE-users/MESH/NAME` for `BASE/MESH`. Only this user changes it and what is above it; until
+/// [`pass`] lets somebody through, nobody else comes in.
+///
+/// - `private`: the private folder of the mesh, as of [`runtime_dir`].
+///
+/// # Errors
+/// As of [`private_dir`].
+pub fn passable_dir(private: &Path, name: &str) -> io::Result<PathBuf> {
+    let (base, mesh) = (private.parent().unwrap_or(private), private.file_name().unwrap_or_default());
+    let mut beside = base.as_os_str().to_owned();
+    beside.push("-users");
+    let mut dir = PathBuf::from(beside);
+    make_own(&dir, 0o711)?;
+    dir.push(mesh);
+    make_own(&dir, 0o711)?;
+    dir.push(name);
+    if !dir.is_dir() {
+        make_own(&dir, 0o700)?;
+    }
+    Ok(dir)
+}
+
+/// Makes a folder of this user with exactly this mode, if it is not there, or gives it that mode.
+fn make_own(dir: &Path, mode: u32) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(|error| named(&error, dir))?;
+    let found = std::fs::symlink_metadata(dir).map_err(|error| named(&error, dir))?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        let message = format!("{} is no folder of this user", dir.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).map_err(|error| named(&error, dir))
+}
+
+/// Lets the group of `owner` pass a folder of [`passable_dir`], without seeing what is in it; `None`: nobody.
+///
+/// # Errors
+/// When the machine refuses.
+pub fn pass(dir: &Path, owner: Option<Owner>) -> io::Result<()> {
+    let group = owner.map_or_else(rustix::process::getegid, |owner| rustix::process::Gid::from_raw(owner.gid));
+    rustix::fs::chown(dir, None, Some(group)).map_err(|error| named(&error.into(), dir))?;
+    let mode = if owner.is_some() { 0o710 } else { 0o700 };
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).map_err(|error| named(&error, dir))
+}
+
+/// Gives a file in a folder that only this user changes to `owner`; `None`: to this user.
+///
+/// # Errors
+/// When it is not there, or the machine refuses.
+pub fn give(file: &Path, owner: Option<Owner>) -> io::Result<()> {
+    use rustix::process::{Gid, Uid};
+    let (uid, gid) = match owner {
+        Some(owner) => (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)),
+        None => (rustix::process::geteuid(), rustix::process::getegid()),
+    };
+    // Never what a link leads to.
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(rustix::fs::CWD, file, Some(uid), Some(gid), flags).map_err(|error| named(&error.into(), file))
+}
+
+/// Makes a folder that only `owner` can enter, in one that only this user changes; `None`: only this user.
+///
+/// # Errors
+/// When it cannot be made, or given away.
+pub fn private_dir_of(dir: &Path, owner: Option<Owner>) -> io::Result<()> {
+    if !dir.is_dir() {
+        std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(|error| named(&error, dir))?;
+    }
+    give(dir, owner)
+}
+
 fn named(error: &io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -205,6 +291,35 @@ mod tests {
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
         assert_eq!(std::fs::metadata(private_dir(&dir)?)?.permissions().mode() & 0o777, 0o700);
         assert!(private_dir(Path::new("/proc/1/nowhere")).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_for_a_user_is_passed_by_its_group_alone_and_changed_by_us_alone() -> io::Result<()> {
+        if !is_root() {
+            eprintln!("not tested here: only root gives files away");
+            return Ok(());
+        }
+        let base = tempfile::tempdir()?;
+        let mode = |path: &Path| std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777);
+        let dir = passable_dir(&base.path().join("run/shop"), "users-1")?;
+        assert_eq!(dir, base.path().join("run-users/shop/users-1"));
+        assert_eq!((mode(&base.path().join("run-users"))?, mode(&dir)?), (0o711, 0o700));
+        let owner = Some(Owner { uid: 65534, gid: 65533 });
+        pass(&dir, owner)?;
+        let found = std::fs::metadata(&dir)?;
+        assert_eq!((mode(&dir)?, found.uid(), found.gid()), (0o710, 0, 65533));
+        private_dir_of(&dir.join("own"), owner)?;
+        let own = std::fs::metadata(dir.join("own"))?;
+        assert_eq!((mode(&dir.join("own"))?, own.uid(), own.gid()), (0o700, 65534, 65533));
+        // A second look leaves it open, and what a link leads to is never given away.
+        assert_eq!(mode(&passable_dir(&base.path().join("run/shop"), "users-1")?)?, 0o710);
+        std::fs::write(base.path().join("ours"), "")?;
+        std::os::unix::fs::symlink(base.path().join("ours"), dir.join("link"))?;
+        give(&dir.join("link"), owner)?;
+        assert_eq!(std::fs::metadata(base.path().join("ours"))?.uid(), 0);
+        pass(&dir, None)?;
+        assert_eq!(mode(&dir)?, 0o700);
         Ok(())
     }
 

@@ -95,6 +95,18 @@ pub struct Args {
     /// Memory that the command may have with all it starts, such as 512MiB; over it, it is started again
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub memory: Option<u64>,
+    /// User whose rights it has, by name or number; another than your own only as root
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Group whose rights it has [default: the user's own]
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// How many files it may have open [default: as many as the sidecar]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(16..=10_000_000))]
+    pub files: Option<u64>,
+    /// A variable that it inherits, `*` is any text; may be repeated [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    pub pass_env: Option<Vec<String>>,
     /// Cores that it may use, such as 0.5
     #[arg(long, value_name = "CORES", value_parser = milli_cores)]
     pub cpu: Option<u32>,

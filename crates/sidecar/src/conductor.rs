@@ -14,19 +14,20 @@ use synego_control_plane::attach::{AttachHandle, Attachments, DrainCause};
 use synego_control_plane::order::{Order, Outcome, Step};
 use synego_control_plane::uplink::{SidecarSettings, UplinkHandle};
 use synego_data_plane::Tenure;
-use synego_model::process::ServiceAddress;
-use synego_model::{Cause, HealthSpec, InstanceId, Reason, RestartWhen};
+use synego_model::{Cause, HealthSpec, InstanceId, Listens, Reason, RestartWhen};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, clock};
 use synego_supervise::{OutputSink, Phase, ProcessSpec, ProcessState, Supervisor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::environment;
 use crate::generation::{Generation, Pids};
 use crate::instance::{DrainStep, Wishes};
 use crate::left;
 use crate::orders::{Ordered, ReloadHow, Teller};
 use crate::proof::{self, Failed, ProbePlace, Proof, cause};
+use crate::sockets::Sockets;
 use retire::Retiring;
 
 /// Grace for a generation that failed to prove itself: nobody depends on it.
@@ -38,8 +39,9 @@ const SLACK: Duration = Duration::from_secs(5);
 pub(crate) struct Recipe {
     /// What all generations have in common; address, variables and trial are each one's own.
     pub(crate) spec: ProcessSpec,
-    /// Whether all of them listen at the address of the first.
-    pub(crate) is_fixed: bool,
+    /// Where they listen.
+    pub(crate) listens: Listens,
+    pub(crate) sockets: Sockets,
     pub(crate) output: OutputSink,
     /// Outlives the drain.
     pub(crate) life: Stop,
@@ -137,13 +139,14 @@ impl Conductor {
                 }
                 return;
             }
-            Ordered::Process(process) => {
+            Ordered::Process(process, listens) => {
                 if let Some(recipe) = &mut self.recipe {
                     let spec = &mut recipe.spec;
                     (spec.command, spec.build, spec.cwd) = (process.command, process.build, process.cwd);
                     (spec.user_env, spec.env_files) = (process.env, process.env_files);
                     (spec.ready, spec.stop_by) = (process.ready, process.stop_by);
-                    (spec.restart, spec.caps) = (process.restart, process.caps);
+                    (spec.restart, spec.caps, spec.run_as) = (process.restart, process.caps, process.run_as);
+                    recipe.listens = listens;
                 }
                 return;
             }
@@ -187,7 +190,7 @@ impl Conductor {
         let is_job = recipe.spec.restart.when == RestartWhen::Never;
         if is_job || former.state().is_some_and(|state| state.is_done()) {
             self.once_more(&former, steps).await;
-        } else if recipe.is_fixed || how.in_place {
+        } else if recipe.listens.fixed() == Some(&former.address) || how.in_place {
             self.in_place(&former, steps).await;
         } else {
             self.beside(&former, steps).await;
@@ -201,19 +204,19 @@ impl Conductor {
         steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
         let number = former.number.wrapping_add(1);
         let restarts = former.state().map_or(0, |state| state.restarts);
-        let address = match synego_supervise::free_port() {
-            Ok(port) => ServiceAddress::Tcp(([127, 0, 0, 1], port).into()),
+        let Some(recipe) = &self.recipe else { return };
+        let address = match recipe.sockets.place(&recipe.listens, number) {
+            Ok(address) => address,
             Err(error) => {
                 let cause = cause(Reason::StartFailed, &format!("no free port for the process: {error}"));
                 return self.failed(Failed { cause, lines: Vec::new() }, former, steps).await;
             }
         };
         let mut env = proof::with_number(former.env.clone(), number);
-        if let ServiceAddress::Tcp(address) = &address {
-            env.insert("PORT".to_owned(), address.port().to_string());
-        }
+        environment::tell_place(&mut env, &address);
         let tenure = Tenure::new(self.workers);
-        let next = Generation { number, address, env, process: None, tenure };
+        let (cwd, run_as) = (recipe.spec.cwd.clone(), recipe.spec.run_as.clone());
+        let next = Generation { number, address, env, cwd, run_as, process: None, tenure };
         let Some((supervisor, state)) = self.launch(&next, true, restarts) else { return };
         let next = Generation { process: Some(state), ..next };
         if let Err(failed) = self.proof().of(&next).await {
@@ -355,6 +358,10 @@ impl Conductor {
         if trial || self.is_built {
             // It was built before.
             spec.build = None;
+        }
+        if let Err(problem) = recipe.sockets.open_to(&spec.run_as) {
+            // Where it has to, the start itself fails for the same reason.
+            tracing::warn!(instance = spec.name, cause = problem, "its sockets are not opened to the process");
         }
         let (supervisor, state) = Supervisor::start(spec, recipe.output.clone(), recipe.life.clone());
         self.pids.follow(generation.number, state.clone());

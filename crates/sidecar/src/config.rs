@@ -1,5 +1,7 @@
 //! What a sidecar runs on: complete and consistent once it exists.
 
+mod problems;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,12 +14,13 @@ use synego_control_plane::order::Commanded;
 use synego_control_plane::uplink::MasterAddress;
 use synego_model::process::{NO_LIMIT, ReadyBy, ServiceAddress};
 use synego_model::{
-    CapSpec, CommandLine, HealthSpec, InstanceName, MeshName, NodeName, Place, Probe, Protocol, ReadySpec, RestartWhen,
-    ServiceName, service,
+    CapSpec, CommandLine, HealthSpec, InstanceName, Listens, MeshName, NodeName, Place, Probe, Protocol, ReadySpec,
+    RestartWhen, RunAs, ServiceName, service,
 };
 use synego_runtime::config as machine;
 use synego_supervise::{RestartPolicy, StopBy};
 
+use self::problems::Problems;
 use crate::args::Args;
 
 /// What a sidecar runs on.
@@ -43,8 +46,8 @@ pub struct SidecarConfig {
     pub routes: Option<Vec<String>>,
     /// Services it calls.
     pub uses: Vec<ServiceName>,
-    /// Where the process listens; `None`: a free port, told in `PORT`.
-    pub address: Option<ServiceAddress>,
+    /// Where the process listens.
+    pub listens: Listens,
     /// The process, where this sidecar is its parent.
     pub process: Option<ProcessConfig>,
     /// How its health is probed; `None`: by its process and port alone.
@@ -100,6 +103,8 @@ pub struct ProcessConfig {
     pub stop_by: StopBy,
     /// What follows its end.
     pub restart: RestartPolicy,
+    /// As whom it runs, and what it inherits.
+    pub run_as: RunAs,
     /// How much of the machine it may take, with all that it starts.
     pub caps: CapSpec,
 }
@@ -145,13 +150,29 @@ impl SidecarConfig {
         if labels.len() > service::MAX_LABELS {
             problems.add("--label", &labels.len().to_string(), "expected at most 16 labels");
         }
-        let address = match (args.port, &args.socket, args.address.as_deref()) {
-            (Some(port), _, _) => Some(ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))),
-            (_, Some(path), _) => Some(ServiceAddress::Unix(path.clone())),
-            (_, _, Some(text)) => problems.required(Some(text), "--address", str::parse),
-            _ => None,
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let listens = match (args.port, &args.socket, args.address.as_deref()) {
+            (Some(port), _, _) => Listens::At(ServiceAddress::Tcp(SocketAddr::new(loopback, port))),
+            (_, Some(path), _) if path.as_os_str() == "auto" => Listens::OwnSocket,
+            (_, Some(path), _) => {
+                let made = std::path::absolute(path).map_err(|error| error.to_string());
+                let path = problems.required(path.to_str(), "--socket", |_| made.clone());
+                path.map_or_else(Listens::default, |path| Listens::At(ServiceAddress::Unix(path)))
+            }
+            (_, _, Some(text)) => {
+                problems.required(Some(text), "--address", str::parse).map_or_else(Listens::default, Listens::At)
+            }
+            _ => Listens::FreePort,
         };
-        if args.command.is_empty() && address.is_none() {
+        let is_address_given = args.port.is_some() || args.address.is_some() || args.socket.is_some();
+        if args.command.is_empty() && listens == Listens::OwnSocket {
+            problems.add(
+                "--socket",
+                "auto",
+                "name the one on which it listens: only a command (-- COMMAND) is told one",
+            );
+        }
+        if args.command.is_empty() && !is_address_given {
             problems.add(
                 "--port",
                 "",
@@ -197,6 +218,12 @@ impl SidecarConfig {
             },
             stop_by: StopBy::Term,
             restart: RestartPolicy { when: restart, ..RestartPolicy::default() },
+            run_as: RunAs {
+                user: args.user.clone(),
+                group: args.group.clone(),
+                files: args.files,
+                pass_env: args.pass_env.clone(),
+            },
             caps: CapSpec { memory: args.memory, cpu_milli: args.cpu },
         });
         let mesh_folder = mesh.as_ref().map_or("mesh", MeshName::as_str);
@@ -229,7 +256,7 @@ impl SidecarConfig {
                 labels,
                 routes: (!args.routes.is_empty()).then(|| args.routes.clone()),
                 uses,
-                address,
+                listens,
                 process,
                 health,
                 masters,
@@ -301,49 +328,6 @@ fn is_loopback(address: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-#[derive(Default)]
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn add(&mut self, flag: &str, value: &str, problem: &str) {
-        self.0.push(if value.is_empty() { format!("{flag}: {problem}") } else { format!("{flag} {value}: {problem}") });
-    }
-
-    fn required<T, E: std::fmt::Display>(
-        &mut self,
-        value: Option<&str>,
-        flag: &str,
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        match value.map(read) {
-            Some(Ok(value)) => Some(value),
-            Some(Err(error)) => {
-                self.0.push(format!("{flag}: {error}"));
-                None
-            }
-            None => {
-                self.0.push(format!("{flag}: it is needed"));
-                None
-            }
-        }
-    }
-
-    fn folder(&mut self, what: &str, made: std::io::Result<PathBuf>) -> Option<PathBuf> {
-        made.map_err(|error| self.0.push(format!("{what}: {error}"))).ok()
-    }
-
-    /// A bare port binds loopback, or every interface when `wide`.
-    fn bind(&mut self, flag: &str, text: &str, wide: bool) -> Option<SocketAddr> {
-        let ip = if wide { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        match text.parse::<u16>() {
-            Ok(port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),
-            Err(_) => self.required(Some(text), flag, |text| {
-                text.parse::<SocketAddr>().map_err(|_| format!("`{text}` is no address: expected PORT or IP:PORT"))
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -360,9 +344,19 @@ mod tests {
     fn the_shortest_line_beside_a_running_process_is_enough() {
         let config = read("--service users --port 3001 --master 127.0.0.1:3001").expect("a configuration");
         assert_eq!(config.instance.as_str(), "users-1");
-        assert_eq!(config.address, Some(ServiceAddress::Tcp("127.0.0.1:3001".parse().expect("an address"))));
+        assert_eq!(config.listens, Listens::At(ServiceAddress::Tcp("127.0.0.1:3001".parse().expect("an address"))));
         assert_eq!(config.inbound.to_string(), "127.0.0.1:4000");
         assert!(config.process.is_none());
+    }
+
+    #[test]
+    fn a_socket_is_named_by_its_path_or_by_the_sidecar_for_its_own_command() {
+        let config = read("--service users --socket /run/u.sock --master 127.0.0.1:3001").expect("a configuration");
+        assert_eq!(config.listens, Listens::At(ServiceAddress::Unix("/run/u.sock".into())));
+        let config = read("--service users --socket auto --master 127.0.0.1:3001 -- node x.js").expect("one");
+        assert_eq!(config.listens, Listens::OwnSocket);
+        let problems = read("--service users --socket auto --master 127.0.0.1:3001").err().expect("no command");
+        assert!(problems[0].starts_with("--socket auto: name the one"), "{problems:?}");
     }
 
     #[test]

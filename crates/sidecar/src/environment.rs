@@ -34,12 +34,19 @@ pub(crate) fn variables(told: &Told<'_>) -> BTreeMap<String, String> {
         ("SYNEGO_SIDECAR".to_owned(), format!("unix:{}", told.socket.display())),
         ("SYNEGO_OUTBOUND".to_owned(), format!("http://{}", told.outbound)),
     ]);
-    match told.address {
-        ServiceAddress::Tcp(address) => variables.insert("PORT".into(), address.port().to_string()),
-        ServiceAddress::Unix(path) => variables.insert("SOCKET".into(), path.display().to_string()),
-    };
+    tell_place(&mut variables, told.address);
     variables.extend(told.used.iter().map(|(service, address)| (url_variable(service), format!("http://{address}"))));
     variables
+}
+
+/// Says where to listen in `PORT` or `SOCKET`, and in nothing else.
+pub(crate) fn tell_place(variables: &mut BTreeMap<String, String>, address: &ServiceAddress) {
+    let (name, other, value) = match address {
+        ServiceAddress::Tcp(address) => ("PORT", "SOCKET", address.port().to_string()),
+        ServiceAddress::Unix(path) => ("SOCKET", "PORT", path.display().to_string()),
+    };
+    variables.remove(other);
+    variables.insert(name.to_owned(), value);
 }
 
 /// The variable that holds the base URL of a service: `SYNEGO_URL_USER_API` for `user-api`.

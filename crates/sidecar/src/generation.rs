@@ -1,9 +1,11 @@
 //! Generations of the service's process: the one that serves, and all that is known of a process by its generation.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use synego_control_plane::attach::Started;
 use synego_data_plane::Tenure;
+use synego_model::RunAs;
 use synego_model::process::ServiceAddress;
 use synego_runtime::tasks::{self, Kind};
 use synego_supervise::{Phase, ProcessState};
@@ -18,6 +20,10 @@ pub(crate) struct Generation {
     pub(crate) address: ServiceAddress,
     /// Its variables.
     pub(crate) env: BTreeMap<String, String>,
+    /// Its folder.
+    pub(crate) cwd: PathBuf,
+    /// As whom it runs.
+    pub(crate) run_as: RunAs,
     /// Its process; `None`: another is its parent.
     pub(crate) process: Option<watch::Receiver<ProcessState>>,
     /// What is open on it.

@@ -21,6 +21,7 @@ mod output;
 mod proof;
 mod report;
 mod sidecar;
+mod sockets;
 pub mod start;
 pub mod state;
 mod target;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use synego_control_plane::order::{Commanded, Order, Outcome, Step};
+use synego_model::Listens;
 use synego_supervise::{RestartPolicy, StopBy};
 use tokio::sync::mpsc;
 
@@ -26,8 +27,8 @@ pub(crate) enum Ordered {
     Stop(Duration, StopBy),
     /// What follows an end of the process, from now on.
     Restart(RestartPolicy),
-    /// How the next generation is run.
-    Process(Box<ProcessConfig>),
+    /// How the next generation is run, and where it listens.
+    Process(Box<ProcessConfig>, Listens),
 }
 
 /// How a reload goes about it.
@@ -80,10 +81,10 @@ impl Orders {
         let _gone = self.0.try_send(Ordered::Restart(policy));
     }
 
-    /// How the process is run from its next generation on; [`Order::Reload`] begins it.
-    pub fn set_process(&self, process: ProcessConfig) {
+    /// How the process is run from its next generation on, and where it listens; [`Order::Reload`] begins it.
+    pub fn set_process(&self, process: ProcessConfig, listens: Listens) {
         // One that is ending needs it no more.
-        let _gone = self.0.try_send(Ordered::Process(Box::new(process)));
+        let _gone = self.0.try_send(Ordered::Process(Box::new(process), listens));
     }
 }
 

@@ -1,7 +1,6 @@
 //! The proof that a new generation is better than none: ready by its own rule, by its own word, and to its probe.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use synego_control_plane::attach::Attachments;
@@ -21,7 +20,6 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct ProbePlace {
     pub(crate) service: String,
-    pub(crate) cwd: PathBuf,
 }
 
 impl ProbePlace {
@@ -30,7 +28,8 @@ impl ProbePlace {
             service: self.service.clone(),
             address: generation.address.clone(),
             env: generation.env.clone(),
-            cwd: self.cwd.clone(),
+            cwd: generation.cwd.clone(),
+            run_as: generation.run_as.clone(),
         }
     }
 }

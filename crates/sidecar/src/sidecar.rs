@@ -31,6 +31,7 @@ use crate::instance::{DrainStep, Keeper, View, Wishes};
 use crate::left::{self, Left};
 use crate::orders::{Ordered, Orders};
 use crate::proof::{self, ProbePlace};
+use crate::sockets::Sockets;
 
 /// What several sidecars of one process share.
 #[derive(Clone)]
@@ -80,6 +81,7 @@ pub struct Sidecar {
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
     output: OutputSink,
+    sockets: Sockets,
     used: Vec<(ServiceName, SocketAddr)>,
     workers: WorkersHandle,
 }
@@ -141,8 +143,7 @@ impl Sidecar {
         // Ends after the drain, or with a cut of the whole.
         let (end, life) = stop.outliving();
         let (wishes, wished) = watch::channel(Wishes::default());
-        let place =
-            ProbePlace { service: self.config.service.to_string(), cwd: std::env::current_dir().unwrap_or_default() };
+        let place = ProbePlace { service: self.config.service.to_string() };
         // Processes and links are one part's alone.
         keeper::turn().await;
         let share = keeper::share();
@@ -284,15 +285,17 @@ impl Sidecar {
             health: self.config.health.clone(),
             grace: self.config.stop,
             stop_by: process.stop_by,
+            run_as: process.run_as,
             caps: process.caps,
             restart: process.restart,
             trial: false,
             restarts: 0,
-            run_dir: self.config.runtime_dir.clone(),
+            run_dir: self.sockets.dir().to_owned(),
             // Each generation has its own.
             keep: None,
         };
-        Recipe { spec, is_fixed: self.config.address.is_some(), output: self.output.clone(), life }
+        let (listens, sockets) = (self.config.listens.clone(), self.sockets.clone());
+        Recipe { spec, listens, sockets, output: self.output.clone(), life }
     }
 }
 

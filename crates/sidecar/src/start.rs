@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use synego_control_plane::credential::{self, Keeper, KeeperConfig, Source};
 use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
 use synego_data_plane::{WorkersConfig, WorkersHandle};
-use synego_model::{InstanceId, Role, text};
+use synego_model::{InstanceId, Listens, Role, text};
 use synego_runtime::config::Setting;
 use synego_runtime::logs::{self, Format, Journal, JournalConfig, LineWriter, LogConfig, To};
 use synego_runtime::telemetry;
@@ -178,6 +178,15 @@ pub fn exit_code(ended: &Ended) -> ExitCode {
     }
 }
 
+/// Where the process listens, for people.
+fn listens(listens: &Listens) -> String {
+    match listens {
+        Listens::FreePort => "a free port".to_owned(),
+        Listens::OwnSocket => "a socket of its own".to_owned(),
+        Listens::At(address) => address.to_string(),
+    }
+}
+
 /// The settings in force, for `--check`.
 #[must_use]
 pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
@@ -197,8 +206,9 @@ pub fn settings(config: &SidecarConfig) -> Vec<Setting> {
         ("node", config.node.to_string()),
         ("mesh", config.mesh.as_ref().map_or_else(|| "the master's".to_owned(), ToString::to_string)),
         ("protocol", config.protocol.word().to_owned()),
-        ("address", config.address.as_ref().map_or_else(|| "a free port".to_owned(), ToString::to_string)),
+        ("listens", listens(&config.listens)),
         ("command", optional(config.process.as_ref().map(|process| process.command.to_string()))),
+        ("user", optional(config.process.as_ref().and_then(|process| process.run_as.user.clone()))),
         ("restart", config.process.as_ref().map_or("none", |process| process.restart.when.word()).to_owned()),
         ("routes", optional(config.routes.as_ref().map(|routes| routes.join(", ")))),
         ("uses", uses.join(", ")),

@@ -1,7 +1,7 @@
 //! Builds before a start: one at a time for each command, and one for all instances that ask at the same time.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use synego_runtime::clock;
 
 use crate::capture::Capture;
 use crate::environment;
-use crate::launch::launch;
+use crate::launch::{Start, launch};
 use crate::output::OutputSink;
 use crate::spec::ProcessSpec;
 
@@ -32,14 +32,14 @@ static BUILDS: LazyLock<Mutex<HashMap<(PathBuf, String), LastSuccess>>> = LazyLo
 pub async fn build(spec: &ProcessSpec, output: &OutputSink) -> Result<(), String> {
     match &spec.build {
         // What was built before it was asked for is what runs already.
-        Some(command) => run(command, &spec.cwd, &environment::of(spec)?, output, Duration::ZERO).await,
+        Some(command) => run(command, spec, output, Duration::ZERO).await,
         None => Ok(()),
     }
 }
 
 /// The same before a first start; the success of one that another instance asked for at the same time serves too.
 pub(crate) async fn of(spec: &ProcessSpec, command: &CommandLine, output: &OutputSink) -> Result<(), String> {
-    run(command, &spec.cwd, &environment::of(spec)?, output, SHARED_WITHIN).await
+    run(command, spec, output, SHARED_WITHIN).await
 }
 
 /// Runs a build to its end, or takes the success of one that another instance asked for at the same time. When the
@@ -49,22 +49,23 @@ pub(crate) async fn of(spec: &ProcessSpec, command: &CommandLine, output: &Outpu
 /// A sentence: how it ended, with the line that most likely says why.
 async fn run(
     command: &CommandLine,
-    cwd: &Path,
-    env: &BTreeMap<String, String>,
+    spec: &ProcessSpec,
     output: &OutputSink,
     shared_within: Duration,
 ) -> Result<(), String> {
     let asked = clock::now();
     let last_success = {
         let mut builds = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
-        builds.entry((cwd.to_owned(), command.to_string())).or_default().clone()
+        builds.entry((spec.cwd.clone(), command.to_string())).or_default().clone()
     };
     let mut succeeded = last_success.lock().await;
     if succeeded.is_some_and(|began| began + shared_within >= asked) {
         return Ok(());
     }
     let began = clock::now();
-    let (mut leader, pipes) = launch(command, cwd, env).await?;
+    let env = environment::of(spec)?;
+    let start = Start { command, cwd: &spec.cwd, env: &env, run_as: &spec.run_as };
+    let (mut leader, pipes) = launch(start).await?;
     let capture = Capture::begin(pipes, leader.pid(), true, output, None);
     let Ok(exit) = tokio::time::timeout(LIMIT, leader.exited()).await else {
         return Err(format!("`{command}` ran longer than {} minutes", LIMIT.as_secs() / 60));

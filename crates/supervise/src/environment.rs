@@ -5,6 +5,7 @@ use std::path::Path;
 
 use synego_runtime::config;
 
+use crate::rights::rights;
 use crate::spec::ProcessSpec;
 
 /// Variables of our own parent that mean us, never a child.
@@ -21,21 +22,51 @@ const NOT_INHERITED: [&str; 8] = [
 /// Largest file of variables.
 const MAX_FILE: u64 = 1024 * 1024;
 
+/// Variables that say where to listen: only the one of them that we set counts.
+const WHERE: [&str; 2] = ["PORT", "SOCKET"];
+
 /// All variables of a process at this start.
 ///
 /// # Errors
-/// When a file of variables cannot be read, or a line of it is none: file and line are named.
+/// When a file of variables cannot be read, or a line of it is none: file and line are named. When its user is not known.
 pub(crate) fn of(spec: &ProcessSpec) -> Result<BTreeMap<String, String>, String> {
-    let mut all = config::environment();
-    for name in NOT_INHERITED {
-        all.remove(name);
+    let mut all = inherited(config::environment(), spec.run_as.pass_env.as_deref());
+    if let Some(person) = rights(&spec.run_as)?.and_then(|rights| rights.person) {
+        let home = person.home.display().to_string();
+        let own = [("USER", person.name.clone()), ("LOGNAME", person.name), ("HOME", home), ("SHELL", person.shell)];
+        all.extend(own.map(|(name, value)| (name.to_owned(), value)));
     }
     for file in &spec.env_files {
         all.extend(read_variables(file)?);
     }
     all.extend(spec.user_env.clone());
+    if spec.address.is_some() {
+        all.retain(|name, _| !WHERE.contains(&name.as_str()));
+    }
     all.extend(spec.env.clone());
     Ok(all)
+}
+
+/// What a process gets of our own variables.
+///
+/// - `passed`: patterns of their names; `None`: all.
+fn inherited(mut all: BTreeMap<String, String>, passed: Option<&[String]>) -> BTreeMap<String, String> {
+    all.retain(|name, _| {
+        !NOT_INHERITED.contains(&name.as_str())
+            && passed.is_none_or(|passed| passed.iter().any(|pattern| matches(pattern, name)))
+    });
+    all
+}
+
+/// Whether a name is of a pattern, in which `*` is any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            // The rest may begin at any place.
+            (0..=name.len()).any(|at| name.get(at..).is_some_and(|name| matches(rest, name)))
+        }),
+    }
 }
 
 /// The variables of a file (`NAME=value` lines, as `env_file` takes them).
@@ -103,6 +134,19 @@ fn value_of(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_passed_is_not_inherited() {
+        let all = ["PATH", "LC_ALL", "LC_TIME", "HOME", "NOTIFY_SOCKET", "MY_KEY_1"];
+        let all = || all.map(|name| (name.to_owned(), String::new())).into();
+        let names = |passed: Option<&[String]>| inherited(all(), passed).into_keys().collect::<Vec<_>>();
+        let some = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(None), ["HOME", "LC_ALL", "LC_TIME", "MY_KEY_1", "PATH"]);
+        assert_eq!(names(Some(&some(&["*"]))), ["HOME", "LC_ALL", "LC_TIME", "MY_KEY_1", "PATH"]);
+        assert_eq!(names(Some(&some(&["PATH", "LC_*"]))), ["LC_ALL", "LC_TIME", "PATH"]);
+        assert_eq!(names(Some(&some(&["*KEY*", "NOTIFY_SOCKET"]))), ["MY_KEY_1"]);
+        assert!(names(Some(&[])).is_empty());
+    }
 
     #[test]
     fn all_forms_of_a_line_are_read() {

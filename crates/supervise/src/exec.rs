@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use crate::rights::Change;
 use crate::{group, kin};
 
 /// First argument of the helper that becomes a process.
@@ -42,13 +43,23 @@ pub(crate) fn is_available() -> bool {
     IS_HELPER.load(Ordering::Relaxed)
 }
 
-/// `__exec PARENT NAME PROGRAM ARGS…`: dies with `PARENT`, waits for its word on stdin, and becomes `PROGRAM` under the
-/// name `NAME`. Returns only when that fails: 126, as a shell does.
+/// `__exec PARENT CHANGE NAME PROGRAM ARGS…`: takes the rights that `CHANGE` says, dies with `PARENT`, waits for its word on
+/// stdin, and becomes `PROGRAM` under the name `NAME`. Returns only when that fails: 126, as a shell does.
 fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     let parent = args.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
-    let (Some(parent), Some(name), Some(program)) = (parent, args.next(), args.next()) else {
+    let change = args.next().and_then(|word| Change::from_word(word.to_str()?));
+    let (Some(parent), Some(change), Some(name), Some(program)) = (parent, change, args.next(), args.next()) else {
         return ExitCode::FAILURE;
     };
+    let failed = |problem: &dyn std::fmt::Display| {
+        // Goes to the output of the process, where people look first.
+        let _told = writeln!(std::io::stderr(), "cannot start `{}`: {problem}", program.display());
+        ExitCode::from(126)
+    };
+    // With other rights, what was asked of the kernel before is forgotten.
+    if let Err(problem) = change.make() {
+        return failed(&problem);
+    }
     let asked = set_parent_process_death_signal(Some(Signal::KILL));
     // The parent may have died before the request was in force.
     if asked.is_err() || getppid().is_none_or(|now| now.as_raw_pid() != parent) {
@@ -59,9 +70,12 @@ fn exec(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let error = Command::new(&program).arg0(name).args(args).stdin(Stdio::null()).exec();
-    // Goes to the output of the process, where people look first.
-    let _told = writeln!(std::io::stderr(), "cannot start `{}`: {error}", program.display());
-    ExitCode::from(126)
+    match change.uid() {
+        Some(uid) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            failed(&format!("the user {uid} may not execute it, or not enter its folder: {error}"))
+        }
+        _ => failed(&error),
+    }
 }
 
 /// `__guard`: reads `+GROUP START MARK`, `*GROUP PID START` and `-GROUP` lines; at the end of the input, which is the end

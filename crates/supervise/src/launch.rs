@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
 use rustix::pipe::PipeFlags;
-use synego_model::{CapSpec, CommandLine};
+use synego_model::{CapSpec, CommandLine, RunAs};
 use synego_runtime::{keeper, tasks};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::caps::Held;
 use crate::keep::{Keep, Note};
 use crate::leader::Leader;
+use crate::rights::Change;
 use crate::{exec, kin};
 
 /// Our ends of its stdout and stderr.
@@ -29,30 +30,34 @@ pub(crate) type Pipes = (OwnedFd, OwnedFd);
 type Job = Box<dyn FnOnce() + Send>;
 static LAUNCHER: OnceLock<Option<Sender<Job>>> = OnceLock::new();
 
+/// What is started, where, and as whom.
+pub(crate) struct Start<'a> {
+    pub(crate) command: &'a CommandLine,
+    pub(crate) cwd: &'a Path,
+    /// All its variables, but for the one that marks its processes.
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) run_as: &'a RunAs,
+}
+
 /// Starts a command that is not capped, and ends with us.
 ///
 /// # Errors
 /// As [`launch_held`].
-pub(crate) async fn launch(
-    command: &CommandLine,
-    cwd: &Path,
-    env: &BTreeMap<String, String>,
-) -> Result<(Leader, Pipes), String> {
+pub(crate) async fn launch(start: Start<'_>) -> Result<(Leader, Pipes), String> {
     let free = |pid, _: &str| Held::hold(CapSpec::default(), "", pid);
-    launch_held(command, cwd, env, None, free).await.map(|(leader, _, pipes)| (leader, pipes))
+    launch_held(start, None, free).await.map(|(leader, _, pipes)| (leader, pipes))
 }
 
-/// Starts a command in `cwd` with exactly the variables `env`, and the one that marks its processes.
+/// Starts a command.
 ///
 /// - `keep`: how our keeper keeps it, where we have one; without it, it ends with us.
 /// - `hold`: is given the process and its mark before it becomes the program, to cap it.
 ///
 /// # Errors
-/// A sentence: the program was not found or cannot be executed, the folder is missing, or the machine refused.
+/// A sentence: the program was not found or cannot be executed, the folder is missing, its user is not known, or the machine
+/// refused.
 pub(crate) async fn launch_held(
-    command: &CommandLine,
-    cwd: &Path,
-    env: &BTreeMap<String, String>,
+    Start { command, cwd, env, run_as }: Start<'_>,
     keep: Option<Keep<'_>>,
     hold: impl FnOnce(u32, &str) -> Held,
 ) -> Result<(Leader, Held, Pipes), String> {
@@ -61,13 +66,16 @@ pub(crate) async fn launch_held(
         return Err(format!("cannot start `{command}`: the folder `{}` is missing", cwd.display()));
     }
     let failed = |error: io::Error| format!("cannot start `{command}`: {error}");
+    let change = Change::of(run_as).map_err(|problem| format!("cannot start `{command}`: {problem}"))?;
     let mark = kin::mark();
     if let (Some(keep), Some(keeper), true) = (keep, keeper::parent_of_processes(), exec::is_available()) {
         let helper = keeper::Command {
-            program: exec::SELF.into(),
+            // Ours, and not the keeper's: that may still be of another version, with other arguments.
+            program: format!("/proc/{}/exe", std::process::id()).into(),
             name: "synego".to_owned(),
-            args: [exec::EXEC.to_owned(), keeper.to_string(), command.program.clone(), program.display().to_string()]
+            args: [exec::EXEC.to_owned(), keeper.to_string(), change.word(), command.program.clone()]
                 .into_iter()
+                .chain([program.display().to_string()])
                 .chain(command.args.iter().cloned())
                 .collect(),
             env: env
@@ -82,9 +90,13 @@ pub(crate) async fn launch_held(
     }
     let mut start = if exec::is_available() {
         let mut start = Command::new(exec::SELF);
-        start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(&command.program).arg(program);
+        start.arg(exec::EXEC).arg(std::process::id().to_string()).arg(change.word()).arg(&command.program).arg(program);
         start.stdin(Stdio::piped());
         start
+    } else if change != Change::default() {
+        return Err(format!(
+            "cannot start `{command}`: a user or a number of files needs the helper of `synego_supervise::main`"
+        ));
     } else {
         let mut start = Command::new(program);
         start.arg0(&command.program).stdin(Stdio::null());

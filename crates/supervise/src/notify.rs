@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use synego_runtime::config::{self, Owner};
 use synego_runtime::keeper;
 use tokio::net::UnixDatagram;
 
@@ -32,16 +33,22 @@ pub(crate) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Makes `notify-NAME-PID-NUMBER.sock` in the private folder `dir`: two generations of one process may listen at a
-    /// time, and one that a former part of this program made.
-    pub(crate) fn bind(dir: &Path, name: &str) -> io::Result<Self> {
+    /// Makes `notify-NAME-PID-NUMBER.sock` in `dir`, which only this user changes: two generations of one process may listen
+    /// at a time, and one that a former part of this program made.
+    ///
+    /// - `owner`: who may write to it besides this user and root.
+    pub(crate) fn bind(dir: &Path, name: &str, owner: Option<Owner>) -> io::Result<Self> {
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
         let path = dir.join(format!("notify-{name}-{}-{number}.sock", std::process::id()));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        Ok(Self { socket: UnixDatagram::bind(&path)?, path })
+        let made = Self { socket: UnixDatagram::bind(&path)?, path };
+        if owner.is_some() {
+            config::give(&made.path, owner)?;
+        }
+        Ok(made)
     }
 
     /// One that a former part of this program made.

@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use synego_model::Probe;
 use synego_model::process::ServiceAddress;
+use synego_model::{Probe, RunAs};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -27,6 +27,8 @@ pub struct ProbeContext {
     pub env: BTreeMap<String, String>,
     /// Its folder.
     pub cwd: PathBuf,
+    /// As whom it runs.
+    pub run_as: RunAs,
 }
 
 /// Looks once.

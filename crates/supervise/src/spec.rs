@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use synego_model::process::ServiceAddress;
-use synego_model::{CapSpec, CommandLine, HealthSpec, ReadySpec};
+use synego_model::{CapSpec, CommandLine, HealthSpec, ReadySpec, RunAs};
 
 use crate::restart::RestartPolicy;
 
@@ -32,6 +32,8 @@ pub struct ProcessSpec {
     pub address: Option<ServiceAddress>,
     /// How its health is probed: the proof of readiness where `ready` names none.
     pub health: Option<HealthSpec>,
+    /// As whom it runs, its build and its probe by command; and what they inherit.
+    pub run_as: RunAs,
     /// How much of the machine it may take, with all that it starts.
     pub caps: CapSpec,
     /// Time from TERM to KILL.
@@ -68,6 +70,7 @@ impl ProcessSpec {
             ready: ReadySpec { by: None, within: Duration::from_secs(30) },
             address: None,
             health: None,
+            run_as: RunAs::default(),
             caps: CapSpec::default(),
             grace: Duration::from_secs(5),
             stop_by: StopBy::Term,

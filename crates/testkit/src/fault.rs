@@ -26,6 +26,13 @@ pub fn is_alive(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z') && !rest.starts_with('X'))
 }
 
+/// The user whose rights a process has; `None`: it is gone.
+#[must_use]
+pub fn owner(pid: u32) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|found| found.uid())
+}
+
 /// The children of a process that live, each with the name that the kernel shows.
 #[must_use]
 pub fn children(pid: u32) -> Vec<(u32, String)> {

@@ -61,7 +61,7 @@ impl Program {
         let log = folder.join(format!("{name}-{number}.log"));
         let output = File::create(&log).expect("a log file");
         let mut child = Command::new(binary("synego"))
-            .args(["__exec", &std::process::id().to_string(), &program.display().to_string()])
+            .args(["__exec", &std::process::id().to_string(), "-", &program.display().to_string()])
             .arg(program)
             .args(args)
             .current_dir(cwd)

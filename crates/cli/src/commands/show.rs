@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use synego_manifest::Manifest;
+use synego_model::process::ServiceAddress;
+use synego_model::{Listens, Target};
 
 use crate::context::Context;
 use crate::failure::{DONE, Failure};
@@ -132,11 +134,13 @@ fn variables(manifest: &Manifest, service: &str, context: &Context) -> Result<Ve
         tell(name, value, &origin);
     }
     const AT_START: &str = "(told at its start)";
-    let port = match &local.target {
-        synego_model::Target::Run { port: Some(port), .. } => port.to_string(),
-        _ => AT_START.to_owned(),
+    let (name, place) = match &local.target {
+        Target::Run { listens: Listens::OwnSocket, .. } => ("SOCKET", AT_START.to_owned()),
+        Target::Run { listens: Listens::At(ServiceAddress::Unix(path)), .. } => ("SOCKET", path.display().to_string()),
+        Target::Run { listens: Listens::At(ServiceAddress::Tcp(address)), .. } => ("PORT", address.port().to_string()),
+        _ => ("PORT", AT_START.to_owned()),
     };
-    tell("PORT", &port, "synego");
+    tell(name, &place, "synego");
     tell("SYNEGO_SERVICE", service, "synego");
     for name in ["SYNEGO_INSTANCE", "SYNEGO_SIDECAR", "SYNEGO_OUTBOUND"] {
         tell(name, AT_START, "synego");

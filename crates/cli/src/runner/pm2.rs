@@ -6,7 +6,7 @@ use synego_model::RestartWhen;
 use super::{Can, MARK, Plan, Program};
 
 /// What PM2 can.
-pub(crate) const CAN: Can = Can { name: "PM2", env_files: false, order: false };
+pub(crate) const CAN: Can = Can { name: "PM2", env_files: false, order: false, users: false };
 /// Name of the file.
 pub(crate) const FILE: &str = "ecosystem.config.js";
 

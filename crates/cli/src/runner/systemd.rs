@@ -9,7 +9,7 @@ use synego_model::process::NO_LIMIT;
 use super::{Can, MARK, Plan, Program};
 
 /// What systemd can.
-pub(crate) const CAN: Can = Can { name: "systemd", env_files: true, order: true };
+pub(crate) const CAN: Can = Can { name: "systemd", env_files: true, order: true, users: true };
 
 /// How often systemd wants to hear of a program; one that stands still is started anew.
 const WATCHDOG: &str = "30s";
@@ -108,8 +108,12 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     } else {
         line(format_args!("TimeoutStartSec={}s", program.ready_within.as_secs()));
     }
-    if let Some(user) = user {
+    // A sidecar has the rights of its service: its folders are its own.
+    if let Some(user) = program.run_as.user.as_deref().or(user) {
         line(format_args!("User={user}"));
+    }
+    if let Some(group) = &program.run_as.group {
+        line(format_args!("Group={group}"));
     }
     line(format_args!("WorkingDirectory={}", escaped(&program.cwd.display().to_string())));
     let (own, folder) = if is_template(program) { ("%p-%i", "%p-%i") } else { ("%p", "%p") };
@@ -151,7 +155,7 @@ fn unit(plan: &Plan, program: &Program, user: Option<&str>) -> String {
     ));
     line(format_args!("KillMode=mixed"));
     line(format_args!("TimeoutStopSec={}s", program.stop_within.as_secs()));
-    line(format_args!("LimitNOFILE=65536"));
+    line(format_args!("LimitNOFILE={}", program.run_as.files.unwrap_or(65_536)));
     line(format_args!("UMask=0077"));
     line(format_args!(""));
     if is_template(program) {

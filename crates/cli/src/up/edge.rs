@@ -8,7 +8,7 @@ use std::time::Duration;
 use synego_manifest::Manifest;
 use synego_master::{GatewayStatus, MasterHandle};
 use synego_model::process::{ReadyBy, ServiceAddress};
-use synego_model::{CapSpec, InstanceState, ReadySpec};
+use synego_model::{CapSpec, InstanceState, ReadySpec, RunAs};
 use synego_nginx::{NginxBinary, NginxConfig};
 use synego_runtime::Host;
 use synego_runtime::tasks::{self, Kind};
@@ -70,6 +70,7 @@ impl Nginx {
             health: None,
             grace: Duration::from_secs(2),
             stop_by: synego_supervise::StopBy::Quit,
+            run_as: RunAs::default(),
             caps: CapSpec::default(),
             restart: RestartPolicy::default(),
             trial: false,

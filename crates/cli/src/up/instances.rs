@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_model::process::ServiceAddress;
-use synego_model::{InstanceName, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
+use synego_model::{InstanceName, Listens, LocalService, NodeName, Route, ServiceName, ServiceSpec, Target};
 use synego_runtime::Stop;
 use synego_runtime::logs::LogHandle;
 use synego_sidecar::order::Commanded;
@@ -211,9 +210,12 @@ fn config(
 ) -> SidecarConfig {
     let spec = &local.spec;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let address = match &local.target {
-        Target::Run { port, .. } => port.map(|port| ServiceAddress::Tcp(SocketAddr::new(loopback, port))),
-        Target::Found(addresses) => addresses.get(index).and_then(|address| address.parse().ok()),
+    let listens = match &local.target {
+        Target::Run { listens, .. } => listens.clone(),
+        Target::Found(addresses) => {
+            let address = addresses.get(index).and_then(|address| address.parse().ok());
+            address.map_or_else(Listens::default, Listens::At)
+        }
     };
     let everywhere = IpAddr::V4(if ground.far { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST });
     SidecarConfig {
@@ -228,7 +230,7 @@ fn config(
         // Our own master has the manifest's routes by itself; those elsewhere may have another manifest, or none.
         routes: if ground.announces { places(spec) } else { None },
         uses: spec.uses.clone(),
-        address,
+        listens,
         process: process(local, ground),
         health: spec.health.clone(),
         masters: ground.masters.clone(),
@@ -262,6 +264,7 @@ fn process(local: &LocalService, ground: &Ground) -> Option<ProcessConfig> {
         ready: local.ready.clone(),
         stop_by: StopBy::of(&local.stop.signal).unwrap_or_default(),
         restart: RestartPolicy::of(local.restart),
+        run_as: local.run_as.clone(),
         caps: local.caps,
     })
 }

@@ -16,8 +16,13 @@ pub(crate) const OF_A_PROCESS: &[&str] = &[
     "cwd",
     "env",
     "env_file",
+    "pass_env",
+    "user",
+    "group",
+    "files",
     "instances",
     "port",
+    "socket",
     "ready",
     "after",
     "watch",
@@ -30,7 +35,7 @@ pub(crate) const OF_A_PROCESS: &[&str] = &[
 pub(super) fn check(whole: &Whole<'_>, problems: &mut Problems) {
     for service in whole.services() {
         origin(whole, service, problems);
-        port(service, problems);
+        room(service, problems);
         nothing_moves(service, problems);
         found(service, problems);
         waits(service, problems);
@@ -68,11 +73,13 @@ fn origin(whole: &Whole<'_>, service: &Entry, problems: &mut Problems) {
     problems.error(service.span, problem);
 }
 
-/// A fixed port has room for one.
-fn port(service: &Entry, problems: &mut Problems) {
-    let (Some(port), Some(instances)) = (service.value.get("port"), service.value.get("instances")) else { return };
-    let (Some(fixed), Some(wanted)) = (port.text(), instances.text()) else { return };
-    if fixed == "auto" || fixed.parse::<u16>().is_err() || matches!(wanted, "0" | "1") {
+/// A fixed port has room for one, and so has a socket with a fixed path.
+fn room(service: &Entry, problems: &mut Problems) {
+    let Some(instances) = service.value.get("instances") else { return };
+    let said = ["port", "socket"].into_iter().find_map(|key| Some((key, service.value.get(key)?)));
+    let Some((key, place)) = said else { return };
+    let (Some(fixed), Some(wanted)) = (place.text(), instances.text()) else { return };
+    if fixed == "auto" || (key == "port" && fixed.parse::<u16>().is_err()) || matches!(wanted, "0" | "1") {
         return;
     }
     let wanted = match wanted.parse::<u64>() {
@@ -80,10 +87,17 @@ fn port(service: &Entry, problems: &mut Problems) {
         Err(_) if wanted == "cores" => "an instance for each core".to_owned(),
         Err(_) => return,
     };
-    let problem = Problem::new("port_shared", format!("{wanted} of `{}` cannot share the port {fixed}", service.key))
-        .expected("expected `auto` (the default), or `instances: 1`")
-        .help("leave `port` out: each process is told its own in `PORT`; clients never see it");
-    problems.error(port.span, problem);
+    let problem = Problem::new("port_shared", format!("{wanted} of `{}` cannot share the {key} {fixed}", service.key));
+    let problem = if key == "port" {
+        problem
+            .expected("expected `auto` (the default), or `instances: 1`")
+            .help("leave `port` out: each process is told its own in `PORT`; clients never see it")
+    } else {
+        problem
+            .expected("expected `auto`, or `instances: 1`")
+            .help("write `socket: auto`: each process is told its own in `SOCKET`; clients never see it")
+    };
+    problems.error(place.span, problem);
 }
 
 /// A reload needs room for one more instance, or leave to miss one.

@@ -52,10 +52,9 @@ static OWN_KEYS: &[Key] = &[
         &Shape::Path("socket"),
         "",
         Roll,
-        "socket: ./run/app.sock",
-        "the Unix socket on which the process listens",
-    )
-    .later(),
+        "socket: auto",
+        "a Unix socket where the process listens instead, told in `SOCKET`; `auto` names one for each, a path allows one",
+    ),
     key(
         "routes",
         &ROUTES,
@@ -134,9 +133,16 @@ static COMMON_KEYS: &[Key] = &[
     key("config", &Shape::Free, "{}", Live, "config: { theme: dark }", "handed to the service by its SDK; any keys")
         .later(),
     key("metrics", &Shape::UrlPath, "", Live, "metrics: /metrics", "where the service shows its own").later(),
-    key("user", &TEXT, "", Roll, "user: shop", "whose rights it has").later(),
-    key("group", &TEXT, "", Roll, "group: shop", "whose rights it has").later(),
-    key("pass_env", &TEXTS, "[\"*\"]", Roll, "pass_env: [PATH, \"LC_*\"]", "variables it inherits").later(),
+    key("user", &TEXT, "", Roll, "user: shop", "whose rights it has, by name or number; for another's, run as root"),
+    key("group", &TEXT, "", Roll, "group: shop", "the group of its rights; the user's own if nothing is said"),
+    key(
+        "pass_env",
+        &TEXTS,
+        "[\"*\"]",
+        Roll,
+        "pass_env: [PATH, \"LC_*\"]",
+        "variables it inherits of whoever starts it; `*` is any text",
+    ),
     key(
         "restart",
         &Shape::Map(&RESTART),
@@ -155,8 +161,14 @@ static COMMON_KEYS: &[Key] = &[
         "what each instance may have with all it starts; over it, it is restarted",
     ),
     key("cpu", &Shape::Cores, "", Roll, "cpu: 0.5", "cores that each instance may use"),
-    key("files", &Shape::Count { min: 16, max: 10_000_000, words: &[] }, "", Roll, "files: 65536", "files it may open")
-        .later(),
+    key(
+        "files",
+        &Shape::Count { min: 16, max: 10_000_000, words: &[] },
+        "",
+        Roll,
+        "files: 65536",
+        "how many files it may have open; as many as Synego if nothing is said",
+    ),
     key("watch", &Shape::Map(&WATCH), "", Live, "watch: [\"src/**\"]", "files whose change reloads it"),
     key("reload", &Shape::Map(&RELOAD), "", Live, "reload: { max_surge: 1 }", "how many are replaced at once"),
     key("handlers", &Shape::Map(&HANDLERS), "", Live, "handlers: ./handlers", "handlers in a file tree").later(),

@@ -67,6 +67,15 @@ pub struct SocketFile {
     _held: Option<Holding>,
 }
 
+impl SocketFile {
+    /// Whether it was given to this user, as only its maker can.
+    fn belongs_to(&self, uid: u32) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| found.uid() == uid && (found.dev(), found.ino()) == self.inode)
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // A successor may have put its own socket there, or listen on this one: then it stays.
@@ -156,7 +165,8 @@ impl Listener {
         })
     }
 
-    /// The next connection. On a Unix socket one of another user (root aside) is closed and the next awaited.
+    /// The next connection. On a Unix socket one of another user is closed and the next awaited, but for root and the one
+    /// to whom its file was given.
     ///
     /// # Errors
     /// As of the system's `accept`.
@@ -167,10 +177,10 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok((ApiStream::Tcp(stream), ApiPeer::Net(address)))
             }
-            Self::Unix(listener, _) => loop {
+            Self::Unix(listener, file) => loop {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred()?.uid();
-                if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+                if uid == 0 || uid == rustix::process::geteuid().as_raw() || file.belongs_to(uid) {
                     return Ok((ApiStream::Unix(stream), ApiPeer::User(uid)));
                 }
                 tracing::warn!(uid, "connection of another user refused");

@@ -131,6 +131,9 @@ async fn a_unix_socket_lets_no_other_user_in_even_where_its_file_is_open() -> Ou
     let other = ask("65534").await??;
     let heard = String::from_utf8_lossy(&other.stdout).into_owned();
     assert!(!heard.contains("HTTP") && !heard.is_empty(), "{other:?}");
+    crate::config::give(&path, Some(crate::config::Owner { uid: 65534, gid: 65534 }))?;
+    let given = ask("65534").await??;
+    assert!(String::from_utf8_lossy(&given.stdout).contains("200 OK"), "it was given to that user: {given:?}");
     stopper.stop();
     server.await?;
     Ok(())

@@ -14,7 +14,6 @@ use synego_data_plane::{
     CallBook, DenialBook, Hop, InboundConfig, InboundTarget, LoadMeter, Parking, Permits, Tenure, snapshot_channel,
 };
 use synego_identity::{Acceptor, Admit, Connector};
-use synego_model::process::ServiceAddress;
 use synego_model::{InstanceId, Limits, MeshName, Snapshot};
 use synego_runtime::Readiness;
 use synego_runtime::admin::{self, BindAddr};
@@ -31,6 +30,7 @@ use crate::orders::Orders;
 use crate::outbound::Outbound;
 use crate::output::{self, LevelOf, Output};
 use crate::report::Sources;
+use crate::sockets::Sockets;
 
 /// How often the masters are told, at least.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -56,19 +56,25 @@ impl Sidecar {
         let meter = LoadMeter::new(shared.workers.count());
         let left = Left::of(&id);
         let drained = left.as_ref().is_some_and(|left| left.drained);
-        let address = match (&config.address, left.as_ref().and_then(Left::address)) {
-            (Some(address), _) => address.clone(),
-            (None, Some(left)) => left,
-            (None, None) => {
-                let port = synego_supervise::free_port().context("no free port for the process")?;
-                ServiceAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
-            }
+        let number = left.as_ref().map_or(0, |left| left.number);
+        let sockets = Sockets::new(&config.runtime_dir, &config.instance, config.process.is_some())
+            .with_context(|| format!("the folder of the sockets of {}", config.instance))?;
+        // A process that was left listens where it was told to.
+        let address = match left.as_ref().filter(|_| config.process.is_some()).and_then(Left::address) {
+            Some(address) => address,
+            None => sockets.place(&config.listens, number).context("no free port for the process")?,
         };
 
-        let tenure = Tenure::new(shared.workers.count());
-        // Its variables and its process follow when it is started.
-        let number = left.as_ref().map_or(0, |left| left.number);
-        let first = Generation { number, address: address.clone(), env: BTreeMap::new(), process: None, tenure };
+        let first = Generation {
+            number,
+            address: address.clone(),
+            // Its variables and its process follow when it is started.
+            env: BTreeMap::new(),
+            cwd: config.process.as_ref().map(|process| process.cwd.clone()).unwrap_or_default(),
+            run_as: config.process.as_ref().map(|process| process.run_as.clone()).unwrap_or_default(),
+            process: None,
+            tenure: Tenure::new(shared.workers.count()),
+        };
         let (current, serving) = watch::channel(Arc::new(first));
         let (pids, started) = Pids::new();
         let orders = Orders::new();
@@ -124,7 +130,7 @@ impl Sidecar {
             instance: config.instance.clone(),
             zone: config.zone.clone(),
             outbound: format!("http://{}", first.local_addr()),
-            socket: config.runtime_dir.join(format!("{}.sock", config.instance)),
+            socket: sockets.protocol(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             report_every: REPORT_EVERY,
             parent_of: config.process.is_some().then_some(started),
@@ -212,6 +218,7 @@ impl Sidecar {
             view,
             process,
             output,
+            sockets,
             used,
             workers: shared.workers,
         })

@@ -7,12 +7,13 @@ use synego_runtime::logs::LineWriter;
 
 use super::ProbeContext;
 use crate::capture::Capture;
-use crate::launch::launch;
+use crate::launch::{Start, launch};
 use crate::output::OutputSink;
 
 /// Runs it to its end; when the future is dropped (its time is over) the whole group is killed.
 pub(super) async fn run(command: &CommandLine, context: &ProbeContext) -> Result<(), String> {
-    let (mut leader, pipes) = launch(command, &context.cwd, &context.env).await?;
+    let start = Start { command, cwd: &context.cwd, env: &context.env, run_as: &context.run_as };
+    let (mut leader, pipes) = launch(start).await?;
     // Its output explains a failure and belongs to nobody's log.
     let output = OutputSink::new(context.service.as_str(), "probe", LineWriter::discard());
     let capture = Capture::begin(pipes, leader.pid(), false, &output, None);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use synego_model::process::ServiceAddress;
 use synego_model::{Cause, Reason, RestartWhen};
 use synego_runtime::keeper::{self, Holding};
 use synego_runtime::{Stop, clock, tasks};
@@ -13,6 +12,7 @@ use super::watch_process::{End, Failure};
 use crate::build;
 use crate::keep::{self, Adopted, Over};
 use crate::output::{Level, OutputSink};
+use crate::place;
 use crate::readiness::Proof;
 use crate::restart::Backoff;
 use crate::spec::ProcessSpec;
@@ -108,6 +108,9 @@ impl Course {
                 self.set(|state| {
                     (state.phase, state.pid, state.exit, state.cause) = (Phase::Stopped, 0, Some(exit), cause)
                 });
+                if let Some(address) = &self.spec.address {
+                    place::leave(address);
+                }
                 self.tell(ProcessEvent::Stopped { exit });
                 tracing::info!(instance = self.spec.name, outcome = %exit, killed = exit.killed, "process over");
                 return (exit, held);
@@ -156,13 +159,11 @@ impl Course {
             }
         }
         self.is_built = true;
-        match &self.spec.address {
-            Some(address @ ServiceAddress::Tcp(socket)) if !is_free(*socket).await => {
-                let message = format!("another process listens on {address} already");
-                Some(End::Failed(Failure::before_start(Reason::StartFailed, message)))
-            }
-            _ => None,
-        }
+        let free = match &self.spec.address {
+            Some(address) => place::free(address).await,
+            None => Ok(()),
+        };
+        free.err().map(|message| End::Failed(Failure::before_start(Reason::StartFailed, message)))
     }
 
     /// Waits as the policy says. `Some`: it was told to end meanwhile.
@@ -256,17 +257,6 @@ pub(super) fn what_starts(spec: &ProcessSpec) -> &'static str {
 
 pub(super) fn cause(reason: Reason, message: &str) -> Cause {
     Cause { reason, message: message.to_owned(), since_unix_ms: clock::unix_ms() }
-}
-
-/// Whether nobody answers there; a predecessor has a moment to let go of it.
-async fn is_free(address: std::net::SocketAddr) -> bool {
-    for _ in 0..10 {
-        if tokio::net::TcpStream::connect(address).await.is_err() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    false
 }
 
 /// What is written does not need more.

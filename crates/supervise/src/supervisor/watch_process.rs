@@ -15,12 +15,13 @@ use crate::caps::Held;
 use crate::capture::Capture;
 use crate::environment;
 use crate::keep::{self, Adopted, Keep, Note};
-use crate::launch::launch_held;
+use crate::launch::{Start, launch_held};
 use crate::leader::Leader;
 use crate::listening;
 use crate::notify::{NotifySocket, Said};
 use crate::probe::ProbeContext;
 use crate::readiness::{self, Proof};
+use crate::rights::rights;
 use crate::stat;
 use crate::state::{ExitOutcome, Phase, ProcessEvent};
 
@@ -208,7 +209,8 @@ impl Course {
         let mut env = environment::of(spec)?;
         let notify = match proof {
             Proof::Notify => {
-                let socket = NotifySocket::bind(&spec.run_dir, &spec.name)
+                let owner = rights(&spec.run_as)?.map(|rights| rights.owner());
+                let socket = NotifySocket::bind(&spec.run_dir, &spec.name, owner)
                     .map_err(|error| format!("cannot make the notify socket in {}: {error}", spec.run_dir.display()))?;
                 env.insert("NOTIFY_SOCKET".to_owned(), socket.path().to_string_lossy().into_owned());
                 Some(socket)
@@ -224,8 +226,9 @@ impl Course {
         };
         let keep = spec.keep.as_deref().map(keep::key);
         let keep = keep.map(|key| Keep { key, note, notify: notify.as_ref() });
+        let start = Start { command: &spec.command, cwd: &spec.cwd, env: &env, run_as: &spec.run_as };
         let hold = |pid, mark: &str| Held::hold(spec.caps, &self.group(mark), pid);
-        let (leader, held, pipes) = launch_held(&spec.command, &spec.cwd, &env, keep, hold).await?;
+        let (leader, held, pipes) = launch_held(start, keep, hold).await?;
         let pid = leader.pid();
         let capture = Capture::begin(pipes, pid, false, &self.output, pattern);
         self.set(|state| {
@@ -272,7 +275,7 @@ impl Course {
         let spec = &self.spec;
         spec.address.clone().map(|address| {
             let service = env.get("SYNEGO_SERVICE").unwrap_or(&spec.name).clone();
-            ProbeContext { service, address, env, cwd: spec.cwd.clone() }
+            ProbeContext { service, address, env, cwd: spec.cwd.clone(), run_as: spec.run_as.clone() }
         })
     }
 
@@ -284,13 +287,18 @@ impl Course {
 
     /// For a process that was told a port and listens on another one.
     fn listens_elsewhere(&self, pid: u32) -> String {
-        let Some(ServiceAddress::Tcp(told)) = self.spec.address else { return String::new() };
         let found = listening::of_group(pid);
-        if found.is_empty() || found.iter().any(|found| found.port() == told.port()) {
-            return String::new();
-        }
+        let told = match &self.spec.address {
+            _ if found.is_empty() => return String::new(),
+            None => return String::new(),
+            Some(ServiceAddress::Tcp(told)) if found.iter().any(|found| found.port() == told.port()) => {
+                return String::new();
+            }
+            Some(ServiceAddress::Tcp(_)) => "",
+            Some(ServiceAddress::Unix(_)) => ", not on the socket that `SOCKET` names",
+        };
         let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-        format!("; the process listens on {}", found.join(", "))
+        format!("; the process listens on {}{told}", found.join(", "))
     }
 
     async fn end(&self, leader: Leader, grace: Duration) -> ExitOutcome {

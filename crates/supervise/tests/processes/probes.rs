@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::{command, sh};
 use synego_model::process::ServiceAddress;
-use synego_model::{HealthSpec, Probe};
+use synego_model::{HealthSpec, Probe, RunAs};
 use synego_runtime::tasks::{self, Kind};
 use synego_supervise::{ProbeContext, Prober, probe};
 use tokio::net::{TcpListener, UnixListener};
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn context(address: ServiceAddress) -> ProbeContext {
     let env = synego_runtime::config::environment();
-    ProbeContext { service: "users".to_owned(), address, env, cwd: Path::new("/").to_owned() }
+    ProbeContext { service: "users".to_owned(), address, env, cwd: Path::new("/").to_owned(), run_as: RunAs::default() }
 }
 
 async fn listen() -> (TcpListener, ProbeContext) {

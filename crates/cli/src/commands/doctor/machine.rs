@@ -32,6 +32,7 @@ pub(super) fn check(context: &Context, read: &Read) -> Vec<Finding> {
     let manifest = read.manifest.as_ref();
     let mut findings = vec![self::manifest(read)];
     findings.push(manifest.map_or_else(|| Finding::skipped("programs", "no manifest says which"), programs));
+    findings.extend(manifest.and_then(users));
     findings.push(nginx(context, manifest));
     findings.extend([files(), backlog(), clock(context.now())]);
     let mesh = manifest.map_or("mesh", |manifest| manifest.declaration.mesh.as_str());
@@ -90,6 +91,25 @@ fn programs(manifest: &Manifest) -> Finding {
     }
     let help = "install them, or write `run` with the whole path";
     Finding::failed("programs", format!("not found: {}", missing.join(", ")), help)
+}
+
+/// Whether the users whose rights services have are there, and can be given; `None`: none has another's.
+fn users(manifest: &Manifest) -> Option<Finding> {
+    let named = manifest.local.iter().filter(|local| local.run_as.user.is_some() || local.run_as.group.is_some());
+    let found: Vec<Result<(), String>> = named
+        .map(|local| {
+            let rights = synego_supervise::rights(&local.run_as);
+            rights.map(drop).map_err(|problem| format!("{}: {problem}", local.spec.name))
+        })
+        .collect();
+    let problems: Vec<String> = found.iter().filter_map(|found| found.clone().err()).collect();
+    if found.is_empty() {
+        None
+    } else if problems.is_empty() {
+        Some(Finding::passed("users", format!("{} with rights of their own", amount::count(found.len(), "service"))))
+    } else {
+        Some(Finding::failed("users", problems.join("; "), "see `user` and `group` in docs/lifecycle.md"))
+    }
 }
 
 fn find(program: &str, cwd: &Path) -> Option<PathBuf> {

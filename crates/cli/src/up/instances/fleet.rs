@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use synego_manifest::Manifest;
-use synego_model::{InstanceId, InstanceName, LocalService, ServiceName};
+use synego_model::{InstanceId, InstanceName, LocalService, ServiceName, Target};
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Stop, Stopper, keeper};
 use synego_sidecar::order::{Order, Outcome};
@@ -187,10 +187,14 @@ impl Fleet {
             }
             let is_run = |local: &LocalService| {
                 let (env, files) = (local.env.clone(), local.env_files.clone());
-                (local.target.clone(), local.cwd.clone(), env, files, local.ready.clone(), local.caps)
+                let (run_as, ready) = (local.run_as.clone(), local.ready.clone());
+                (local.target.clone(), local.cwd.clone(), env, files, run_as, ready, local.caps)
             };
-            if let (Some(process), true) = (process(now, &self.ground), is_run(&before) != is_run(now)) {
-                orders.iter().for_each(|orders| orders.set_process(process.clone()));
+            let is_changed = is_run(&before) != is_run(now);
+            if let (Some(process), Target::Run { listens, .. }, true) =
+                (process(now, &self.ground), &now.target, is_changed)
+            {
+                orders.iter().for_each(|orders| orders.set_process(process.clone(), listens.clone()));
                 rolled.push(name.clone());
             }
             if now.instances() != before.instances() && service.members.len() == before.instances() {

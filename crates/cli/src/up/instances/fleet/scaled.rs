@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use synego_model::{ServiceName, Target};
+use synego_model::process::ServiceAddress;
+use synego_model::{Listens, ServiceName, Target};
 use synego_runtime::keeper;
 use synego_runtime::tasks::{self, Kind};
 use synego_sidecar::order::{Outcome, Step};
@@ -82,8 +83,9 @@ impl Fleet {
         };
         match &service.local.target {
             Target::Found(_) => return Err(format!("`{name}` is found running, `address`: nobody starts more of it")),
-            Target::Run { port: Some(port), .. } if wanted > 1 => {
-                return Err(format!("only one process can have the port {port}: leave `port` out"));
+            Target::Run { listens: Listens::At(place), .. } if wanted > 1 => {
+                let key = if matches!(place, ServiceAddress::Tcp(_)) { "port" } else { "socket" };
+                return Err(format!("only one process can listen on {place}: leave `{key}` out, or say `{key}: auto`"));
             }
             Target::Run { .. } => {}
         }
