@@ -299,3 +299,19 @@ async fn a_changed_place_is_taken_up_by_a_successor_before_the_former_process_en
     let report = load.stop().await;
     assert_eq!(report.failures, [], "of {} requests", report.sent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_of_a_process_with_a_fixed_place_is_taken_up_in_its_place() {
+    let open = Open::new();
+    let port = synego_testkit::ports::free();
+    let mesh = open.mesh(&format!("port: {port}, env: {{ SIZE: small }}"), &[]).await;
+    assert_eq!(said(&mesh, "/").await["env"]["SIZE"], "small");
+    open.write(&format!("port: {port}, env: {{ SIZE: large }}"));
+    let output = mesh.synego(&["apply", "--yes"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    wait::until("it is told", SOON, || async {
+        let size = said(&mesh, "/").await["env"]["SIZE"].clone();
+        wait::that(size == "large", size.to_string())
+    })
+    .await;
+}

@@ -268,10 +268,16 @@ impl Conductor {
         )
         .await;
         let starts = former.state().map_or(0, |state| state.starts);
-        supervisor.restart(left());
-        steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
         // What is open from now on is open on the new process.
-        let fresh = Generation { tenure: Tenure::new(self.workers), ..former.as_ref().clone() };
+        let mut fresh = Generation { tenure: Tenure::new(self.workers), ..former.as_ref().clone() };
+        if let Some(recipe) = &self.recipe {
+            (fresh.cwd, fresh.run_as) = (recipe.spec.cwd.clone(), recipe.spec.run_as.clone());
+        }
+        let restarts = former.state().map_or(0, |state| state.restarts);
+        if let Some(spec) = self.spec(&fresh, false, restarts) {
+            supervisor.restart(left(), spec);
+        }
+        steps.tell(Step { generations, ..Step::of(Outcome::Starting, "") }).await;
         self.current.send_replace(Arc::new(fresh));
         let ready = self.started_again(former, starts).await;
         self.wishes.send_modify(|wishes| wishes.parks = false);
@@ -349,6 +355,14 @@ impl Conductor {
         trial: bool,
         restarts: u32,
     ) -> Option<(Supervisor, watch::Receiver<ProcessState>)> {
+        let (recipe, spec) = (self.recipe.as_ref()?, self.spec(generation, trial, restarts)?);
+        let (supervisor, state) = Supervisor::start(spec, recipe.output.clone(), recipe.life.clone());
+        self.pids.follow(generation.number, state.clone());
+        Some((supervisor, state))
+    }
+
+    /// What is started for a generation, with its sockets opened to it; `None`: another starts its process.
+    fn spec(&self, generation: &Generation, trial: bool, restarts: u32) -> Option<ProcessSpec> {
         let recipe = self.recipe.as_ref()?;
         let mut spec = recipe.spec.clone();
         spec.env.clone_from(&generation.env);
@@ -363,9 +377,7 @@ impl Conductor {
             // Where it has to, the start itself fails for the same reason.
             tracing::warn!(instance = spec.name, cause = problem, "its sockets are not opened to the process");
         }
-        let (supervisor, state) = Supervisor::start(spec, recipe.output.clone(), recipe.life.clone());
-        self.pids.follow(generation.number, state.clone());
-        Some((supervisor, state))
+        Some(spec)
     }
 
     async fn drain(&mut self, within: Duration, steps: Teller) {

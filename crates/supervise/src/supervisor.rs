@@ -44,6 +44,8 @@ pub(crate) struct Orders {
     pub(crate) adopted: bool,
     /// What follows its ends from now on; `None`: what its specification says.
     pub(crate) policy: Option<RestartPolicy>,
+    /// What is started from the last of the orders to start anew on; `None`: what was started before.
+    pub(crate) spec: Option<Box<ProcessSpec>>,
 }
 
 impl Supervisor {
@@ -68,10 +70,12 @@ impl Supervisor {
         self.events.subscribe()
     }
 
-    /// Ends the process gently, with so much grace, and starts it at once again; what it is built of is built before, by
-    /// [`build`](crate::build()). While it waits for its next start the wait is over.
-    pub fn restart(&self, grace: Duration) {
-        self.orders.send_modify(|orders| (orders.restarts, orders.grace) = (orders.restarts + 1, grace));
+    /// Ends the process gently, with so much grace, and starts at once what `spec` says in its place; what it is built of is
+    /// built before, by [`build`](crate::build()). While it waits for its next start the wait is over.
+    pub fn restart(&self, grace: Duration, spec: ProcessSpec) {
+        self.orders.send_modify(|orders| {
+            (orders.restarts, orders.grace, orders.spec) = (orders.restarts + 1, grace, Some(Box::new(spec)));
+        });
     }
 
     /// A process on trial has proved itself: from now on it is started again as its policy says.

@@ -214,7 +214,11 @@ impl Course {
 
     /// Whoever orders a new start has built what it needs.
     pub(super) fn begin_anew(&mut self) -> End {
-        self.restarts_seen = self.orders.borrow().restarts;
+        let orders = self.orders.borrow().clone();
+        self.restarts_seen = orders.restarts;
+        if let Some(spec) = orders.spec {
+            self.spec = *spec;
+        }
         self.is_built = true;
         End::Again
     }

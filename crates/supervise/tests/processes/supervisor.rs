@@ -249,13 +249,17 @@ async fn two_instances_share_one_build_and_a_crash_builds_nothing_anew() {
 }
 
 #[tokio::test]
-async fn a_restart_is_gentle_and_needs_no_wait() {
+async fn a_restart_is_gentle_needs_no_wait_and_starts_what_is_wanted_now() {
     let dir = tempfile::tempdir().expect("dir");
-    let mut run = start(spec(sh("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done"), dir.path()));
+    let of = |words: &str| {
+        spec(sh(&format!("trap 'echo bye; exit 0' TERM; echo {words}; while :; do sleep 0.02; done")), dir.path())
+    };
+    let mut run = start(of("up"));
     let first = run.ready().await.pid;
     run.line("up").await;
-    run.supervisor.restart(Duration::from_secs(5));
+    run.supervisor.restart(Duration::from_secs(5), of("another"));
     let second = run.until("restarted", |state| state.phase == Phase::Ready && state.pid != first).await;
+    run.line("another").await;
     assert_eq!((second.starts, second.restarts), (2, 0));
     assert!(run.messages().contains(&"bye".to_owned()));
     assert!(!runs(first));
