@@ -104,12 +104,17 @@ impl Streaming {
     }
 }
 
+/// With an SDK a service listens on whatever it is told.
+const ON_SOCKETS: &str = ", socket: auto";
+
 /// Reloads all again and again: each instance gets another process each time, and no request fails.
-async fn nothing_is_lost(language: &str, how: &str) {
+///
+/// - `alone`: what its entry says besides where there is one instance of it.
+async fn nothing_is_lost(language: &str, how: &str, alone: &str) {
     let (reloads, rate) = (size::of("SYNEGO_RELOADS", 2), size::of("SYNEGO_RATE", 150));
-    for instances in [2, 1] {
+    for (instances, more) in [(2, ""), (1, alone)] {
         let home = Home::default();
-        let mesh = mesh(how, &home, instances).await;
+        let mesh = mesh(&format!("{how}{more}"), &home, instances).await;
         let ingress = format!("http://127.0.0.1:{}", mesh.variable("SHOP_INGRESS"));
         let channel = tonic::transport::Endpoint::from_shared(ingress).expect("an address").connect_lazy();
         let client = Client::new(channel);
@@ -161,7 +166,7 @@ async fn nothing_is_lost(language: &str, how: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloading_a_node_service_loses_no_request_and_ends_streams_politely() {
-    nothing_is_lost("node", &format!("run: [node, {}]", fixture("sdk.mjs"))).await;
+    nothing_is_lost("node", &format!("run: [node, {}]", fixture("sdk.mjs")), ON_SOCKETS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,16 +174,16 @@ async fn reloading_a_go_service_loses_no_request_and_ends_streams_politely() {
     let home = Home::default();
     let binary = home.path().join("subject").display().to_string();
     let how = format!("cwd: {}, build: [go, build, -o, {binary}, .], run: [{binary}]", fixture("go"));
-    nothing_is_lost("go", &how).await;
+    nothing_is_lost("go", &how, ON_SOCKETS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloading_a_rust_service_loses_no_request_and_ends_streams_politely() {
     let binary = program::binary("examples/subject").display().to_string();
-    nothing_is_lost("rust", &format!("run: [{binary}]")).await;
+    nothing_is_lost("rust", &format!("run: [{binary}]"), ON_SOCKETS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloading_a_python_server_without_sdk_loses_no_request_and_ends_streams_politely() {
-    nothing_is_lost("python", &format!("run: [python3, {}]", fixture("plain.py"))).await;
+    nothing_is_lost("python", &format!("run: [python3, {}]", fixture("plain.py")), "").await;
 }

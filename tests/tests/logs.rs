@@ -232,19 +232,45 @@ fn text_in(folder: &Path) -> String {
     files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
 }
 
+/// A service that prints a warning and an information by turns, with further keys.
+fn ticks(keys: &str) -> String {
+    format!(
+        "mesh: level\ngateway: {{ engine: master, listen: \"${{SHOP_HTTP}}\" }}\nmasters: {{ ingress: 0, mesh: 0, admin: 0 \
+         }}\nservices:\n  ticks:\n    run: [node, -e, \"let n = 0; setInterval(() => {{ console.log(JSON.stringify({{ \
+         level: n % 2 ? 'info' : 'warn', msg: 'tick ' + n }})); n += 1 }}, 5); require('http').createServer((q, r) => \
+         r.end('ok')).listen(process.env.PORT, '127.0.0.1')\"]\n    routes: [/]\n{keys}"
+    )
+}
+
+/// The number of the last line of a level; 0: there is none.
+fn last(mesh: &Mesh, level: &str) -> u64 {
+    let lines = mesh.try_json(&["logs", "ticks", "-n", "1000"]).unwrap_or_default();
+    let items = lines["items"].as_array().cloned().unwrap_or_default();
+    let of = items.iter().filter(|line| line["level"] == level && line["kind"] == "output");
+    of.filter_map(|line| line["message"].as_str()?.strip_prefix("tick ")?.parse::<u64>().ok()).max().unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifest_says_what_is_written_down_and_a_change_is_taken_up_live() {
+    let mesh = Mesh::of(&ticks("    logs: { level: warn }\n")).await;
+    let pids = mesh.pids("ticks");
+    wait::until("it ticks", SHORT, || async { wait::that(last(&mesh, "warn") > 20, "not yet") }).await;
+    assert_eq!(last(&mesh, "info"), 0);
+    let apply = |keys: &str| {
+        fs::write(mesh.home.path().join("manifest/synego.yaml"), ticks(keys)).expect("written");
+        let output = mesh.synego(&["apply", "--yes"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    apply("    logs: { level: info }\n");
+    wait::until("information is written down", SHORT, || async { wait::that(last(&mesh, "info") > 0, "not yet") })
+        .await;
+    assert_eq!(mesh.pids("ticks"), pids, "it is the same process");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_captured_can_be_made_less_for_a_while() {
-    let mesh = Mesh::of(
-        "mesh: level\ngateway: { engine: master, listen: \"${SHOP_HTTP}\" }\nmasters: { ingress: 0, mesh: 0, admin: 0 }\n\
-         services:\n  ticks:\n    run: [node, -e, \"let n = 0; setInterval(() => { console.log(JSON.stringify({ level: n % 2 ? 'info' : 'warn', msg: 'tick ' + n })); n += 1 }, 5); require('http').createServer((q, r) => r.end('ok')).listen(process.env.PORT, '127.0.0.1')\"]\n    routes: [/]\n",
-    )
-    .await;
-    let last = |level: &'static str| {
-        let lines = mesh.try_json(&["logs", "ticks", "-n", "1000"]).unwrap_or_default();
-        let items = lines["items"].as_array().cloned().unwrap_or_default();
-        let of = items.iter().filter(|line| line["level"] == level && line["kind"] == "output");
-        of.filter_map(|line| line["message"].as_str()?.strip_prefix("tick ")?.parse::<u64>().ok()).max().unwrap_or(0)
-    };
+    let mesh = Mesh::of(&ticks("")).await;
+    let last = |level: &'static str| last(&mesh, level);
     let told = mesh.try_json(&["log-level", "ticks", "warn", "--for", "3s"]).expect("told");
     assert_eq!((&told["items"][0]["level"], told["items"][0]["until"].is_string()), (&"warn".into(), true));
     let begun = Instant::now();

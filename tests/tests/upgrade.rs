@@ -357,3 +357,28 @@ async fn a_reload_in_the_middle_of_an_upgrade_loses_nothing_and_the_next_one_wor
     assert_eq!(report.failures, [], "of {} requests", report.sent);
     assert_eq!(fault::services(up.pid()).iter().filter(|(_, name)| name.starts_with("node")).count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn synego_upgrade_takes_no_process_of_another_user_for_one_of_ours() {
+    use std::os::unix::process::CommandExt as _;
+    let home = Home::default();
+    let open = tempfile::Builder::new().prefix("synego-u").tempdir().expect("a folder");
+    std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).expect("opened");
+    let file = open.path().join("synego-sidecar");
+    std::fs::copy("/bin/sleep", &file).expect("copied");
+    let asked = |uid: u32| {
+        let mut command = std::process::Command::new(&file);
+        let mut other = command.arg("30").uid(uid).spawn().expect("it starts");
+        let output = home.synego(&["upgrade", &other.id().to_string()]);
+        other.kill().and_then(|()| other.wait()).expect("ended");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let own = std::fs::metadata("/proc/self").expect("there").uid();
+    // It only looks like one: for its own user that is found out by its version.
+    let said = asked(own);
+    assert!(!said.contains("is none of Synego's"), "{said}");
+    if own == 0 {
+        let said = asked(65_534);
+        assert!(said.contains("is none of Synego's that can hand over"), "{said}");
+    }
+}

@@ -269,6 +269,10 @@ fn said(local: &LocalService, can: Can, notes: &mut Vec<Note>) {
     if local.restart != waits {
         note("restart", "such a sidecar waits between restarts as it does by default".to_owned());
     }
+    if let Some(level) = &local.log_level {
+        let words = format!("such a sidecar writes all down: say `synego log-level {} {level}`", local.spec.name);
+        note("logs.level", words);
+    }
     if local.watch.is_some() {
         note("watch", "files are watched by `synego up` alone: say `synego reload` when they changed".to_owned());
     }

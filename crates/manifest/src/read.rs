@@ -399,6 +399,7 @@ fn run(spec: &ServiceSpec, said: &types::Service, context: &Context<'_>) -> Opti
         restart,
         caps: CapSpec { memory: said.memory.map(|size| size.0), cpu_milli: said.cpu.map(|cores| cores.0) },
         stop: stop(said.stop.as_ref()),
+        log_level: said.logs.as_ref().and_then(|logs| logs.level.clone()),
         watch: said.watch.as_ref().and_then(|said| watch(said, clean(beside))),
         reload: reload(said.reload.as_ref()),
     })

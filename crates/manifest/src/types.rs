@@ -239,6 +239,7 @@ pub(crate) struct Defaults {
     pub(crate) deny: Option<Vec<Caller>>,
     pub(crate) restart: Option<Restart>,
     pub(crate) stop: Option<Stop>,
+    pub(crate) logs: Option<ServiceLogs>,
     pub(crate) memory: Option<Bytes>,
     pub(crate) cpu: Option<MilliCores>,
     pub(crate) watch: Option<Watch>,
@@ -275,6 +276,7 @@ pub(crate) struct Service {
     pub(crate) deny: Option<Vec<Caller>>,
     pub(crate) restart: Option<Restart>,
     pub(crate) stop: Option<Stop>,
+    pub(crate) logs: Option<ServiceLogs>,
     pub(crate) memory: Option<Bytes>,
     pub(crate) cpu: Option<MilliCores>,
     pub(crate) watch: Option<Watch>,
@@ -414,6 +416,13 @@ pub(crate) struct Park {
 pub(crate) struct Stop {
     pub(crate) within: Option<Time>,
     pub(crate) signal: Option<String>,
+}
+
+/// `logs` of a service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServiceLogs {
+    pub(crate) level: Option<String>,
 }
 
 /// `restart`.

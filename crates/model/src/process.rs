@@ -227,6 +227,9 @@ pub struct LocalService {
     pub caps: CapSpec,
     /// How it is ended.
     pub stop: StopSpec,
+    /// The least important of its lines that is written down: `error`, `warn`, `info`, `debug` or `trace`; `None`: what an
+    /// SDK sends of itself, and all that it prints.
+    pub log_level: Option<String>,
     /// Files whose change reloads it; `None`: none.
     pub watch: Option<WatchSpec>,
     /// How many instances are replaced at once.

@@ -26,6 +26,7 @@ use crate::generation::{Generation, Pids};
 use crate::instance::{DrainStep, Wishes};
 use crate::left;
 use crate::orders::{Ordered, ReloadHow, Teller};
+use crate::output::LevelOf;
 use crate::proof::{self, Failed, ProbePlace, Proof, cause};
 use crate::sockets::Sockets;
 use retire::Retiring;
@@ -63,6 +64,8 @@ pub(crate) struct Conductor {
     /// The one deadline of a drain.
     pub(crate) within: Duration,
     pub(crate) workers: usize,
+    /// Which lines of the service are written down.
+    pub(crate) levels: LevelOf,
     pub(crate) orders: mpsc::Receiver<Ordered>,
     /// The process of the current generation.
     pub(crate) supervisor: Option<Supervisor>,
@@ -139,6 +142,7 @@ impl Conductor {
                 }
                 return;
             }
+            Ordered::Level(level) => return self.levels.set_own(level),
             Ordered::Process(process, listens) => {
                 if let Some(recipe) = &mut self.recipe {
                     let spec = &mut recipe.spec;

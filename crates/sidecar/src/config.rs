@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use synego_control_plane::credential::CredentialHandle;
 use synego_control_plane::order::Commanded;
-use synego_control_plane::uplink::MasterAddress;
+use synego_control_plane::uplink::{LogLevel, MasterAddress};
 use synego_model::process::{NO_LIMIT, ReadyBy, ServiceAddress};
 use synego_model::{
     CapSpec, CommandLine, HealthSpec, InstanceName, Listens, MeshName, NodeName, Place, Probe, Protocol, ReadySpec,
@@ -76,6 +76,9 @@ pub struct SidecarConfig {
     pub runtime_dir: PathBuf,
     /// Time for the drain.
     pub stop: Duration,
+    /// The least important line of the service that is written down; `None`: what its SDK sends of itself, and all that it
+    /// prints.
+    pub log_level: Option<LogLevel>,
     /// Whether its process is built already: then only a reload builds it.
     pub is_built: bool,
     /// Whether it goes on to tell of a process that has ended for good; otherwise it ends with it.
@@ -268,6 +271,7 @@ impl SidecarConfig {
                 outbound,
                 admin,
                 stop: args.stop,
+                log_level: None,
                 is_built: false,
                 stays: false,
                 commanded: None,

@@ -38,5 +38,5 @@ pub use synego_control_plane::credential::{
 };
 pub use synego_control_plane::lines::{JournalLines, OutputSource};
 pub use synego_control_plane::order;
-pub use synego_control_plane::uplink::{MasterAddress, UplinkStatus};
+pub use synego_control_plane::uplink::{LogLevel, MasterAddress, UplinkStatus};
 pub use synego_data_plane::{Workers, WorkersConfig, WorkersHandle};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use synego_control_plane::order::{Commanded, Order, Outcome, Step};
+use synego_control_plane::uplink::LogLevel;
 use synego_model::Listens;
 use synego_supervise::{RestartPolicy, StopBy};
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ pub(crate) enum Ordered {
     Stop(Duration, StopBy),
     /// What follows an end of the process, from now on.
     Restart(RestartPolicy),
+    /// The least important line that is written down, from now on.
+    Level(Option<LogLevel>),
     /// How the next generation is run, and where it listens.
     Process(Box<ProcessConfig>, Listens),
 }
@@ -79,6 +82,12 @@ impl Orders {
     pub fn set_restart(&self, policy: RestartPolicy) {
         // One that is ending needs it no more.
         let _gone = self.0.try_send(Ordered::Restart(policy));
+    }
+
+    /// From now on this is the least important line of the service that is written down.
+    pub fn set_log_level(&self, level: Option<LogLevel>) {
+        // One that is ending needs it no more.
+        let _gone = self.0.try_send(Ordered::Level(level));
     }
 
     /// How the process is run from its next generation on, and where it listens; [`Order::Reload`] begins it.

@@ -1,7 +1,7 @@
 //! The lines of an instance, as the control plane carries them to those who ask, and how many of them there are.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use synego_control_plane::attach::AttachHandle;
@@ -88,15 +88,34 @@ impl OutputSource for Output {
 /// How much an instance writes down: its SDK is told, and what is captured below it is passed over.
 #[derive(Clone)]
 pub(crate) struct LevelOf {
-    pub(crate) attached: AttachHandle,
-    pub(crate) printed: OutputSink,
+    attached: AttachHandle,
+    printed: OutputSink,
+    /// What is in force while nobody says otherwise.
+    own: Arc<Mutex<Option<LogLevel>>>,
     /// Goes up with each setting, so that the end of an earlier one changes nothing.
     turn: Arc<AtomicU64>,
 }
 
 impl LevelOf {
-    pub(crate) fn new(attached: AttachHandle, printed: OutputSink) -> Self {
-        Self { attached, printed, turn: Arc::default() }
+    /// - `own`: the level that the manifest says; `None`: none.
+    pub(crate) fn new(attached: AttachHandle, printed: OutputSink, own: Option<LogLevel>) -> Self {
+        let level = Self { attached, printed, own: Arc::default(), turn: Arc::default() };
+        level.set_own(own);
+        level
+    }
+
+    /// From now on the manifest says this level. What somebody has set for a while is over.
+    pub(crate) fn set_own(&self, own: Option<LogLevel>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own;
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        self.reset();
+    }
+
+    /// As it is at the start of every instance.
+    fn reset(&self) {
+        let own = *self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        self.attached.set_log_level(own.unwrap_or_default());
+        self.printed.set_level(own.map_or(Level::Trace, level));
     }
 
     fn set(&self, wanted: LevelWanted) {
@@ -108,9 +127,7 @@ impl LevelOf {
         tasks::spawn("level-for-a-while", Kind::Connection, async move {
             tokio::time::sleep(within).await;
             if of.turn.load(Ordering::Relaxed) == turn {
-                // As it is at the start of every instance.
-                of.attached.set_log_level(LogLevel::Info);
-                of.printed.set_level(Level::Trace);
+                of.reset();
             }
         });
     }

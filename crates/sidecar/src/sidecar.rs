@@ -30,6 +30,7 @@ use crate::handover;
 use crate::instance::{DrainStep, Keeper, View, Wishes};
 use crate::left::{self, Left};
 use crate::orders::{Ordered, Orders};
+use crate::output::LevelOf;
 use crate::proof::{self, ProbePlace};
 use crate::sockets::Sockets;
 
@@ -81,6 +82,7 @@ pub struct Sidecar {
     view: watch::Sender<View>,
     process: watch::Sender<Option<ProcessState>>,
     output: OutputSink,
+    levels: LevelOf,
     sockets: Sockets,
     used: Vec<(ServiceName, SocketAddr)>,
     workers: WorkersHandle,
@@ -176,6 +178,7 @@ impl Sidecar {
             place: place.clone(),
             within: self.config.stop,
             workers: self.workers.count(),
+            levels: self.levels.clone(),
             orders: self.orders.1,
             supervisor: None,
             is_built: self.config.is_built,

@@ -16,7 +16,7 @@ use synego_model::{InstanceName, Listens, LocalService, NodeName, Route, Service
 use synego_runtime::Stop;
 use synego_runtime::logs::LogHandle;
 use synego_sidecar::order::Commanded;
-use synego_sidecar::{CredentialHandle, MasterAddress, ProcessConfig, Shared, SidecarConfig};
+use synego_sidecar::{CredentialHandle, LogLevel, MasterAddress, ProcessConfig, Shared, SidecarConfig};
 use synego_supervise::{RestartPolicy, StopBy};
 use tokio::sync::{mpsc, watch};
 
@@ -245,11 +245,17 @@ fn config(
         state_dir: Some(ground.state_dir.clone()),
         runtime_dir: ground.runtime_dir.clone(),
         stop: local.stop.within,
+        log_level: log_level(local),
         is_built: false,
         // What is done, or failed for good, is still shown.
         stays: true,
         commanded: Some(commanded),
     }
+}
+
+/// The least important line of a service that is written down, where the manifest says it.
+fn log_level(local: &LocalService) -> Option<LogLevel> {
+    local.log_level.as_deref().and_then(LogLevel::from_word)
 }
 
 /// How the process of a service is run; `None`: it is found running.

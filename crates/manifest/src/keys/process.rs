@@ -172,10 +172,10 @@ pub(super) static SERVICE_LOGS: Section = Section::of(
         key(
             "level",
             &Shape::Word { what: "level", built: &["error", "warn", "info", "debug", "trace"], later: &[] },
-            "info",
+            "",
             Live,
             "level: debug",
-            "the least important line",
+            "the least important line; without it an SDK is told `info`, and all that is printed is kept",
         ),
         key(
             "format",
@@ -184,7 +184,8 @@ pub(super) static SERVICE_LOGS: Section = Section::of(
             Live,
             "format: text",
             "how a line is written",
-        ),
+        )
+        .later(),
     ],
 );
 

@@ -172,7 +172,7 @@ static COMMON_KEYS: &[Key] = &[
     key("watch", &Shape::Map(&WATCH), "", Live, "watch: [\"src/**\"]", "files whose change reloads it"),
     key("reload", &Shape::Map(&RELOAD), "", Live, "reload: { max_surge: 1 }", "how many are replaced at once"),
     key("handlers", &Shape::Map(&HANDLERS), "", Live, "handlers: ./handlers", "handlers in a file tree").later(),
-    key("logs", &Shape::Map(&SERVICE_LOGS), "", Live, "logs: { level: debug }", "what its own lines look like").later(),
+    key("logs", &Shape::Map(&SERVICE_LOGS), "", Live, "logs: { level: debug }", "which of its lines are written down"),
     key(
         "kubernetes",
         &Shape::Map(&SERVICE_KUBERNETES),

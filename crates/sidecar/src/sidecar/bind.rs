@@ -141,6 +141,7 @@ impl Sidecar {
         let socket = attach.socket.clone();
         let (attach, attached) =
             AttachServer::bind(attach).await.with_context(|| format!("service protocol {}", socket.display()))?;
+        let levels = LevelOf::new(attached.clone(), output.clone(), config.log_level);
         let sources = Sources {
             view: viewed,
             meter,
@@ -183,7 +184,7 @@ impl Sidecar {
                     access_of: Some(id.to_string()),
                     program: shared.program.clone(),
                 },
-                level: Some(LevelOf::new(attached.clone(), output.clone())),
+                level: Some(levels.clone()),
             })),
             commanded: Some(config.commanded.clone().unwrap_or_else(|| Arc::new(orders.0.clone()))),
             metrics: shared.metrics.clone(),
@@ -218,6 +219,7 @@ impl Sidecar {
             view,
             process,
             output,
+            levels,
             sockets,
             used,
             workers: shared.workers,

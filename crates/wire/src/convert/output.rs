@@ -19,6 +19,19 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    /// The level of this name; `None`: there is none.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "trace" => Self::Trace,
+            "debug" => Self::Debug,
+            "info" => Self::Info,
+            "warn" => Self::Warn,
+            "error" => Self::Error,
+            _ => return None,
+        })
+    }
+
     /// The level of a number that travelled; what is not known counts as `Info`.
     #[must_use]
     pub fn from_number(number: i32) -> Self {

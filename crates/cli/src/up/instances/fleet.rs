@@ -22,7 +22,7 @@ use self::ordered::Local;
 use super::lines::show;
 use super::one::One;
 use super::turns::Turns;
-use super::{Gone, Ground, Picture, Ready, config, process};
+use super::{Gone, Ground, Picture, Ready, config, log_level, process};
 use crate::failure::Failure;
 
 /// One service of this machine, running.
@@ -181,6 +181,9 @@ impl Fleet {
             if now.stop != before.stop {
                 let by = StopBy::of(&now.stop.signal).unwrap_or_default();
                 orders.iter().for_each(|orders| orders.set_stop(now.stop.within, by));
+            }
+            if now.log_level != before.log_level {
+                orders.iter().for_each(|orders| orders.set_log_level(log_level(now)));
             }
             if now.restart != before.restart {
                 orders.iter().for_each(|orders| orders.set_restart(RestartPolicy::of(now.restart)));
