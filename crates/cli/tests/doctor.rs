@@ -97,6 +97,8 @@ fn a_mesh_that_is_well_passes_and_what_is_doubtful_fails_when_strict() {
     let loopback = &checks(&answer, "loopback")[0];
     let exposed = loopback["cause"].as_str().expect("what is exposed");
     assert!(exposed.contains("http://127.0.0.1:"), "the outbound is named: {exposed}");
+    let has_others = loopback["outcome"] == "warning";
+    assert_eq!(exposed.contains("the ports of 1 instance, around their sidecars"), has_others, "{exposed}");
     let has_failed = answer["items"].as_array().expect("items").iter().any(|item| item["outcome"] == "failed");
     assert_eq!(said.code, Some(i32::from(has_failed)), "{answer}");
     place.run(&["doctor", "--strict", "-q"]).expect_code(1);

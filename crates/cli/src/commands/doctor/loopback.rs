@@ -1,12 +1,14 @@
 //! What other users of this machine can do by way of the loopback: whoever reaches a sidecar's outbound there calls in the
-//! name of its service.
+//! name of its service, and whoever reaches a service's own port comes in around its sidecar.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 
 use synego_wire::pb;
 
 use super::Finding;
+use crate::output::amount;
 
 /// Most users that are named.
 const NAMED: usize = 4;
@@ -27,9 +29,32 @@ pub(super) fn check(view: Option<&pb::MeshView>) -> Finding {
     if users.len() > NAMED {
         named.push(format!("{} more", users.len() - NAMED));
     }
-    let cause = format!("{what} can be used by other users' processes, as the service: {}", named.join(", "));
-    let help = "a machine, container or network namespace of its own for each user (docs/security.md)";
+    let by = named.join(", ");
+    let ports = view.map_or(0, ports);
+    let cause = match ports {
+        0 => format!("{what} can be used by other users' processes, as the service: {by}"),
+        _ => {
+            let instances = amount::count(ports, "instance");
+            let own = format!("the ports of {instances}, around their sidecars");
+            format!("{what} can be used by other users' processes, as the service, and {own}: {by}")
+        }
+    };
+    let help = match ports {
+        0 => "a machine, container or network namespace of its own for each user (docs/security.md)",
+        _ => {
+            "`socket: auto` closes the ports; for the rest a machine, container or network namespace for each user \
+              (docs/security.md)"
+        }
+    };
     Finding::warning("loopback", cause, help)
+}
+
+/// How many instances that run here listen on a port.
+fn ports(view: &pb::MeshView) -> usize {
+    let instances = view.service.iter().flat_map(|service| &service.instance).filter(|instance| instance.pid != 0);
+    let on_loopback = |listens: &str| listens.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let here = instances.filter(|instance| std::path::Path::new(&format!("/proc/{}", instance.pid)).exists());
+    here.filter(|instance| on_loopback(&instance.listens)).count()
 }
 
 /// The outbounds of the services that run here, as far as this user may see their variables.
