@@ -1,7 +1,8 @@
 //! Reloads under load in each language: no request is lost, and what streams ends politely.
 //!
 //! Each mesh has the service of a language under load, one with 20 WebSockets and one with 5 streams of gRPC, and all
-//! three are reloaded again and again. `SYNEGO_RELOADS` and `SYNEGO_RATE` (requests a second) make it a soak.
+//! three are reloaded again and again. `SYNEGO_RELOADS`, `SYNEGO_RATE` (requests a second) and `SYNEGO_REQUESTS` make it a
+//! soak: it goes on until there were as many of both.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,8 @@ const ON_SOCKETS: &str = ", socket: auto";
 ///
 /// - `alone`: what its entry says besides where there is one instance of it.
 async fn nothing_is_lost(language: &str, how: &str, alone: &str) {
-    let (reloads, rate) = (size::of("SYNEGO_RELOADS", 2), size::of("SYNEGO_RATE", 150));
+    let (least, rate) = (size::of("SYNEGO_RELOADS", 2), size::of("SYNEGO_RATE", 150));
+    let wanted = size::of("SYNEGO_REQUESTS", 0) as usize;
     for (instances, more) in [(2, ""), (1, alone)] {
         let home = Home::default();
         let mesh = mesh(&format!("{how}{more}"), &home, instances).await;
@@ -125,7 +127,9 @@ async fn nothing_is_lost(language: &str, how: &str, alone: &str) {
         let (began, mut ended, mut longest) = (Instant::now(), 0, Duration::ZERO);
         let mut pids = mesh.pids("subject");
         assert_eq!(pids.len(), instances, "{pids:?}");
-        for round in 1..=reloads {
+        let mut reloads = 0;
+        while reloads < least || load.answered() < wanted {
+            reloads += 1;
             let mut streaming = Streaming::open(&mesh, &client).await;
             streaming.goes_on().await;
             let begun = Instant::now();
@@ -133,7 +137,7 @@ async fn nothing_is_lost(language: &str, how: &str, alone: &str) {
             let items = said["items"].as_array().cloned().unwrap_or_default();
             assert_eq!(items.len(), 3 * instances, "{said}");
             for item in &items {
-                assert_eq!((&item["outcome"], &item["to"]), (&"done".into(), &round.into()), "{item}");
+                assert_eq!((&item["outcome"], &item["to"]), (&"done".into(), &reloads.into()), "{item}");
             }
             longest = longest.max(begun.elapsed());
             ended += streaming.ended_politely().await;

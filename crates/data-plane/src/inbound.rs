@@ -115,7 +115,7 @@ impl Inbound {
     /// Who may not call hears nothing of how the service is.
     pub(crate) fn route(&self, station: &Station, client: &Client, head: &Head) -> Result<Way, Refusal> {
         let target = self.target.load();
-        target.gate.judge(station, &self.service, &client.who, Some((head.method.as_str(), head.path())))?;
+        self.may_call(station, client, &target.gate, head)?;
         self.takes_requests(&target)?;
         self.leave_former(station, &target);
         let (address, speak) = match (&target.grpc, &target.http) {
@@ -135,6 +135,16 @@ impl Inbound {
                 tenure: target.tenure.clone(),
             },
         })
+    }
+
+    /// Whether `client` may ask this; its name is looked up once for each connection, as long as the gate is the same.
+    fn may_call(&self, station: &Station, client: &Client, gate: &Arc<Gate>, head: &Head) -> Result<(), Refusal> {
+        let mut passes = client.passes.borrow_mut();
+        if passes.as_ref().is_some_and(|last| Arc::ptr_eq(last, gate)) {
+            return Ok(());
+        }
+        *passes = gate.passes(&client.who).then(|| gate.clone());
+        gate.judge(station, &self.service, &client.who, Some((head.method.as_str(), head.path())))
     }
 
     /// Whether a request that is not taken now may wait; one that nobody permits does not.

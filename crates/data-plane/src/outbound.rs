@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use synego_identity::{Acceptor, Connector};
 use synego_model::access::Asked;
 use synego_model::{Caller, Protocol, Reason, ServiceName, ServiceTable, Snapshot};
@@ -21,7 +22,7 @@ use crate::hop::answer::Refusal;
 use crate::hop::head::Head;
 use crate::hop::station::{Station, To, Way};
 use crate::snapshot::SnapshotReader;
-use crate::upstreams::Upstreams;
+use crate::upstreams::{Service, Upstreams};
 
 /// How long a request waits for a service that was not called before to be known.
 const FIRST_CALL: Duration = Duration::from_secs(1);
@@ -70,12 +71,29 @@ pub trait Wanted: Send + Sync {
 
 /// The table of an outbound on one worker.
 pub(crate) struct Outbound {
-    pub(crate) upstreams: Rc<Upstreams>,
     pub(crate) fixed: Option<ServiceName>,
-    pub(crate) wanted: Arc<dyn Wanted>,
-    pub(crate) caller: Caller,
-    pub(crate) permits: Arc<ArcSwap<Permits>>,
-    pub(crate) unknown: RefCell<HashMap<ServiceName, Instant>>,
+    upstreams: Rc<Upstreams>,
+    wanted: Arc<dyn Wanted>,
+    caller: Caller,
+    permits: Arc<ArcSwap<Permits>>,
+    known: RefCell<Known>,
+    unknown: RefCell<HashMap<ServiceName, Instant>>,
+}
+
+/// What was found out of the services that are called, while snapshot and permissions stay the same.
+#[derive(Default)]
+struct Known {
+    snapshot: Option<Arc<Snapshot>>,
+    permits: Option<Arc<Permits>>,
+    ends: HashMap<ServiceName, Rc<End>, RandomState>,
+}
+
+/// A service that is called.
+pub(crate) struct End {
+    pub(crate) table: Arc<ServiceTable>,
+    pub(crate) service: Rc<Service>,
+    /// Whether it lets pass whatever the caller asks for, as far as that is known here.
+    passes: bool,
 }
 
 impl Outbound {
@@ -86,24 +104,24 @@ impl Outbound {
             wanted: config.wanted.clone(),
             caller: Caller::Service(config.caller.clone()),
             permits: config.permits.clone(),
+            known: RefCell::default(),
             unknown: RefCell::default(),
         }
     }
 
     /// By the service that the request names: its host, or the port it came to.
     pub(crate) async fn route(&self, station: &Station, head: &Head) -> Result<Way, Refusal> {
-        let name = match &self.fixed {
-            Some(fixed) => fixed.clone(),
-            None => ServiceName::new(head.host()).map_err(|_| {
-                Refusal::new(Reason::UnknownService, format!("`{}` is not the name of a service", head.host()))
-            })?,
+        let name = self.fixed.as_ref().map_or_else(|| head.host(), ServiceName::as_str);
+        let end = match self.end(station, name) {
+            Some(end) => end,
+            None => self.first_end(station, name).await?,
         };
-        let (snapshot, table) = self.table(station, &name).await.ok_or_else(|| unknown(&name))?;
-        self.may_call(station, &table, Some((head.method.as_str(), head.path())))?;
+        self.may_call(station, &end, Some((head.method.as_str(), head.path())))?;
+        let table = &end.table;
         if table.protocol == Protocol::Tcp {
             return Err(Refusal::new(Reason::BadRequest, format!("{name} speaks tcp: call it at its own port")));
         }
-        let service = self.upstreams.service(&snapshot, &table);
+        let service = end.service.clone();
         Ok(Way { account: service.account.clone(), policy: table.policy.clone(), to: To::Service(service) })
     }
 
@@ -111,45 +129,66 @@ impl Outbound {
     ///
     /// # Errors
     /// When it would not: then nothing is sent.
-    pub(crate) fn may_call(&self, station: &Station, table: &ServiceTable, asked: Asked<'_>) -> Result<(), Refusal> {
-        self.permits.load().judge(station, &self.caller, table, asked)
+    pub(crate) fn may_call(&self, station: &Station, end: &End, asked: Asked<'_>) -> Result<(), Refusal> {
+        if end.passes {
+            return Ok(());
+        }
+        self.permits.load().judge(station, &self.caller, &end.table, asked)
+    }
+
+    /// The service of this name, if there is one in the snapshot in force: one lookup for each request, and no more.
+    fn end(&self, station: &Station, name: &str) -> Option<Rc<End>> {
+        let published = station.snapshot.published();
+        let permits = self.permits.load();
+        let mut known = self.known.borrow_mut();
+        let is_same = known.snapshot.as_ref().is_some_and(|last| Arc::ptr_eq(last, &published.snapshot))
+            && known.permits.as_ref().is_some_and(|last| Arc::ptr_eq(last, &permits));
+        if !is_same {
+            let (snapshot, permits) = (Some(published.snapshot.clone()), Some(permits.clone()));
+            *known = Known { snapshot, permits, ends: HashMap::default() };
+        }
+        if let Some(end) = known.ends.get(name) {
+            return Some(end.clone());
+        }
+        let table = published.snapshot.service(name)?;
+        let service = self.upstreams.service(&published.snapshot, table);
+        let end = Rc::new(End { table: table.clone(), service, passes: permits.passes(table) });
+        known.ends.insert(table.name.clone(), end.clone());
+        Some(end)
     }
 
     /// The service of this name; one that is not known yet is asked for and waited for, for a while.
-    pub(crate) async fn table(
-        &self,
-        station: &Station,
-        name: &ServiceName,
-    ) -> Option<(Arc<Snapshot>, Arc<ServiceTable>)> {
-        let known = || {
-            let published = station.snapshot.published();
-            let table = published.snapshot.service(name.as_str())?;
-            Some((published.snapshot.clone(), table.clone()))
-        };
-        if let Some(known) = known() {
-            return Some(known);
+    ///
+    /// # Errors
+    /// When it is no name, or nobody's.
+    pub(crate) async fn first_end(&self, station: &Station, name: &str) -> Result<Rc<End>, Refusal> {
+        if let Some(end) = self.end(station, name) {
+            return Ok(end);
         }
+        let name = ServiceName::new(name)
+            .map_err(|_| Refusal::new(Reason::UnknownService, format!("`{name}` is not the name of a service")))?;
         let now = clock::now();
-        if self.unknown.borrow().get(name).is_some_and(|until| *until > now) {
-            return None;
+        if self.unknown.borrow().get(&name).is_some_and(|until| *until > now) {
+            return Err(unknown(&name));
         }
-        self.wanted.want(name);
+        self.wanted.want(&name);
         let mut snapshots = station.snapshot.clone();
-        while clock::now().duration_since(now) < FIRST_CALL && self.wanted.known(name) != Some(false) {
+        while clock::now().duration_since(now) < FIRST_CALL && self.wanted.known(&name) != Some(false) {
             tokio::select! {
                 () = snapshots.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
-            if let Some(known) = known() {
-                return Some(known);
+            if let Some(end) = self.end(station, name.as_str()) {
+                return Ok(end);
             }
         }
+        let refusal = unknown(&name);
         let mut unknown = self.unknown.borrow_mut();
         if unknown.len() >= MAX_UNKNOWN {
             unknown.clear();
         }
-        unknown.insert(name.clone(), clock::now() + UNKNOWN_FOR);
-        None
+        unknown.insert(name, clock::now() + UNKNOWN_FOR);
+        Err(refusal)
     }
 
     /// The calling service.

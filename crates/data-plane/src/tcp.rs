@@ -26,12 +26,11 @@ const OWN_CONNECT: Duration = Duration::from_millis(300);
 pub(crate) async fn serve_outbound(station: Rc<Station>, stream: Stream, peer: Peer) {
     if let Table::Outbound(outbound) = &station.table
         && let Some(fixed) = &outbound.fixed
-        && let Some((snapshot, table)) = outbound.table(&station, fixed).await
-        && table.protocol == Protocol::Tcp
+        && let Ok(end) = outbound.first_end(&station, fixed.as_str()).await
+        && end.table.protocol == Protocol::Tcp
     {
-        let account = outbound.upstreams.service(&snapshot, &table).account.clone();
-        let mut exchange = begin(&station, account, outbound.name());
-        if let Err(refusal) = outbound.may_call(&station, &table, None) {
+        let mut exchange = begin(&station, end.service.account.clone(), outbound.name());
+        if let Err(refusal) = outbound.may_call(&station, &end, None) {
             exchange.answered(refusal.reason.status(), Some(refusal.reason), None, clock::now());
             exchange.explained(&refusal.message);
             return exchange.finish(true);
@@ -95,9 +94,8 @@ type Connected = (Stream, Duration, Option<Flight>);
 async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected, Reason> {
     let Table::Outbound(outbound) = &station.table else { return Err(Reason::Internal) };
     let fixed = outbound.fixed.as_ref().ok_or(Reason::UnknownService)?;
-    let (snapshot, table) = outbound.table(station, fixed).await.ok_or(Reason::UnknownService)?;
-    let service = outbound.upstreams.service(&snapshot, &table);
-    let policy = &table.policy;
+    let end = outbound.first_end(station, fixed.as_str()).await.map_err(|refusal| refusal.reason)?;
+    let (service, policy) = (&end.service, &end.table.policy);
     let mut tried: Vec<Slot> = Vec::new();
     loop {
         let picked = service.pick(None, &tried, clock::now(), &mut station.rng.borrow_mut());
@@ -106,7 +104,7 @@ async fn to_peer(station: &Station, exchange: &mut Exchange) -> Result<Connected
         exchange.tried(Some(picked.id));
         tried.push(picked.flight.slot);
         let began = clock::now();
-        let made = station.pool.connect(&picked.address, &table.name, None, policy.connect).await;
+        let made = station.pool.connect(&picked.address, &service.name, None, policy.connect).await;
         let mut rng = station.rng.borrow_mut();
         match made {
             Ok(stream) => {

@@ -80,6 +80,15 @@ impl Gate {
         Self(Some(Known { access, callers, ingress }))
     }
 
+    /// Whether `who` may ask for whatever it likes.
+    pub(crate) fn passes(&self, who: &Who) -> bool {
+        match (who, &self.0) {
+            (Who::Unproved, _) => true,
+            (Who::Known(caller), Some(known)) => *known.standing(caller) == Standing::Passes,
+            _ => false,
+        }
+    }
+
     /// Whether `who` may ask this of `service`; one that nobody proved to be anyone is not judged.
     ///
     /// # Errors
@@ -108,17 +117,20 @@ impl Gate {
 }
 
 impl Known {
-    fn judge(&self, caller: &Caller, asked: Asked<'_>) -> Result<(), Refused> {
+    fn standing(&self, caller: &Caller) -> &Standing {
         if self.access.mode == AccessMode::Open {
-            return Ok(());
+            return &Standing::Passes;
         }
-        let standing = match caller {
+        match caller {
             Caller::Ingress => &self.ingress,
             // Whom no manifest names can be in nobody's `uses`.
-            Caller::Service(_) if !self.access.declared => return Ok(()),
+            Caller::Service(_) if !self.access.declared => &Standing::Passes,
             Caller::Service(name) => self.callers.get(name).unwrap_or(&Standing::Never(Refused::Uses)),
-        };
-        match standing {
+        }
+    }
+
+    fn judge(&self, caller: &Caller, asked: Asked<'_>) -> Result<(), Refused> {
+        match self.standing(caller) {
             Standing::Passes => Ok(()),
             Standing::Never(refused) => Err(refused.clone()),
             Standing::Depends => self.access.judge(caller, asked),
@@ -151,6 +163,14 @@ impl Permits {
         Self(Some(Uses { names: uses.iter().cloned().collect(), declared }))
     }
 
+    /// Whether the service of `table` lets pass whatever is asked of it, as far as that is known here: its name alone
+    /// decides.
+    pub(crate) fn passes(&self, table: &ServiceTable) -> bool {
+        let access = &table.access;
+        let is_used = self.0.as_ref().is_none_or(|uses| uses.names.contains(&table.name));
+        access.mode == AccessMode::Open || !access.declared || (is_used && !has_rules(table))
+    }
+
     /// Whether a call of `caller` would be let pass by the service of `table`, as far as that is known here.
     ///
     /// # Errors
@@ -162,10 +182,10 @@ impl Permits {
         table: &ServiceTable,
         asked: Asked<'_>,
     ) -> Result<(), Refusal> {
-        let access = &table.access;
-        if access.mode == AccessMode::Open || !access.declared {
+        if self.passes(table) {
             return Ok(());
         }
+        let access = &table.access;
         let judged = match &self.0 {
             Some(uses) if !uses.names.contains(&table.name) => Err(Refused::Uses),
             _ => match Rules::in_force(station, table) {
@@ -243,25 +263,29 @@ struct Prepared {
 impl Rules {
     /// Those of `tables`; what did not change since `former` is taken from there.
     pub(crate) fn of<'a>(tables: impl Iterator<Item = &'a Arc<ServiceTable>>, former: &Self) -> Self {
-        let has_rules = |table: &&Arc<ServiceTable>| !table.access.rules.is_empty() || !table.access.routes.is_empty();
         let prepared = |table: &Arc<ServiceTable>| {
             let given = table.access.clone();
             let known = former.0.get(&table.name).filter(|known| Arc::ptr_eq(&known.given, &given));
             let access = known.map_or_else(|| Arc::new(canonical(&given)), |known| known.access.clone());
             (table.name.clone(), Prepared { given, access })
         };
-        Self(tables.filter(has_rules).map(prepared).collect())
+        Self(tables.filter(|table| has_rules(table)).map(prepared).collect())
     }
 
     /// Those of one service; `None`: it has none.
     fn in_force(station: &Station, table: &ServiceTable) -> Option<Arc<Access>> {
-        if table.access.rules.is_empty() && table.access.routes.is_empty() {
+        if !has_rules(table) {
             return None;
         }
         // A snapshot that came meanwhile knows better than the one that the request began with.
         let published = station.snapshot.published();
         published.rules.0.get(&table.name).map(|known| known.access.clone())
     }
+}
+
+/// Whether it depends on more than the caller's name.
+fn has_rules(table: &ServiceTable) -> bool {
+    !table.access.rules.is_empty() || !table.access.routes.is_empty()
 }
 
 /// Refuses, or only reports, as the mode says.

@@ -1,7 +1,9 @@
 //! One connection of a client: which protocol it speaks, and how long it lasts.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,7 +12,7 @@ use synego_identity::{Alpn, Peer, Stream};
 use synego_model::Limits;
 use synego_runtime::clock;
 
-use super::access::Who;
+use super::access::{Gate, Who};
 use super::station::Station;
 use crate::h2::frame::PREFACE;
 use crate::{h1, h2};
@@ -25,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) trusted: bool,
     /// Who it proved to be.
     pub(crate) who: Who,
+    /// The gate that lets it pass whatever it asks for, as was found out by its last request.
+    pub(crate) passes: RefCell<Option<Arc<Gate>>>,
     /// The bounds in force when it connected.
     pub(crate) limits: Rc<Limits>,
 }
@@ -66,7 +70,8 @@ pub(crate) async fn serve(station: Rc<Station>, mut stream: Stream, peer: Peer) 
     let age = now + limits.connection_age.mul_f64(station.rng.borrow_mut().random_range(0.9..1.1));
     let ip = peer.address.ip();
     let address = ip.to_string().into();
-    let client = Rc::new(Client { address, trusted: station.table.trusts(ip), who: Who::of(&peer), limits });
+    let (trusted, who, passes) = (station.table.trusts(ip), Who::of(&peer), RefCell::default());
+    let client = Rc::new(Client { address, trusted, who, passes, limits });
     // Boxed: a connection of HTTP/1.1 has no use for the room that one of HTTP/2 takes.
     let ended = if is_http2 {
         Box::pin(h2::server::serve(station.clone(), stream, front, client, age)).await

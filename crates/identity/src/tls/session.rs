@@ -23,6 +23,8 @@ pub(super) enum Session {
 enum Next {
     /// Another step.
     Again,
+    /// The same, where there is more than was read now.
+    Read,
     /// More bytes from the other side.
     More,
     /// The other side says that it sends no more.
@@ -85,7 +87,9 @@ impl Session {
             let (discard, next) = self.step(came.get_mut(used..).unwrap_or_default(), Task::Read, plain, out);
             used += discard;
             match next {
-                Ok(Next::Again) => {}
+                // A step only to hear that there is nothing is spared; what waits to be sent leaves with what is sealed next.
+                Ok(Next::Read) if used == came.len() => return Ok((used, has_ended)),
+                Ok(Next::Again | Next::Read) => {}
                 Ok(Next::Ended) => has_ended = true,
                 Ok(Next::More) => return Ok((used, has_ended)),
                 Err(error) => {
@@ -141,7 +145,7 @@ impl Session {
             let (discard, next) = self.step(kept, task, plain, out);
             kept.drain(..discard.min(kept.len()));
             match next? {
-                Next::Again | Next::Ended => {}
+                Next::Again | Next::Read | Next::Ended => {}
                 Next::More if out.len() > before => return Ok(()),
                 Next::More => return Err(Error::HandshakeNotComplete),
             }
@@ -180,7 +184,7 @@ fn step<Data>(
     let next = match state {
         Err(error) => Err(error),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut outcome = Ok(Next::Again);
+            let mut outcome = Ok(Next::Read);
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => {
