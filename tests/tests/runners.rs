@@ -223,6 +223,21 @@ fn what_has_no_counterpart_is_said() {
     assert!(units.contains("EnvironmentFile="), "{units}");
 }
 
+#[test]
+fn the_form_of_lines_and_what_may_be_open_are_handed_to_the_sidecars() {
+    let place = Place::new();
+    let manifest = fs::read_to_string(place.folder.join("synego.yaml")).expect("the manifest");
+    let more = "  jobs: { run: node server.js, logs: { format: text }, files: 4096, pass_env: [LANG], routes: [] }\n";
+    fs::write(place.folder.join("synego.yaml"), manifest + more).expect("the manifest");
+    let text = |of: &[&str]| String::from_utf8_lossy(&place.synego(of).stdout).into_owned();
+    let pm2 = text(&["pm2"]);
+    assert!(pm2.contains("--log-format") && pm2.contains("--files"), "{pm2}");
+    assert_eq!(pm2.matches("--log-format").count(), 1, "{pm2}");
+    let units = text(&["systemd"]);
+    assert!(units.contains("--log-format text") && units.contains("LimitNOFILE=4096"), "{units}");
+    assert!(units.contains("--pass-env LANG"), "{units}");
+}
+
 /// What a program says to a notify socket.
 struct Heard(UnixDatagram);
 

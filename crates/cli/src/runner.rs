@@ -187,6 +187,7 @@ fn sidecars(manifest: &Manifest, local: &LocalService, joins: bool, can: Can) ->
         files.iter().for_each(|files| flag("files", files.to_string()));
     }
     pass_env.iter().flatten().for_each(|pattern| flag("pass-env", pattern.clone()));
+    local.log_format.iter().for_each(|format| flag("log-format", format.clone()));
     if local.restart.when != RestartWhen::default() {
         flag("restart", local.restart.when.word().to_owned());
     }

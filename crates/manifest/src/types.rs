@@ -2,89 +2,13 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-/// A duration as text; checked before.
-#[derive(Debug, Clone, Copy, JsonSchema)]
-#[schemars(with = "String")]
-pub(crate) struct Time(pub(crate) Duration);
+mod values;
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        crate::value::duration(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no duration"))
-    }
-}
-
-/// A size, or a size a second, as text; checked before.
-#[derive(Debug, Clone, Copy, JsonSchema)]
-#[schemars(with = "String")]
-pub(crate) struct Bytes(pub(crate) u64);
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let text = text.strip_suffix("/s").unwrap_or(&text);
-        crate::value::size(text).map(Self).ok_or_else(|| serde::de::Error::custom("no size"))
-    }
-}
-
-/// A share as text; checked before.
-#[derive(Debug, Clone, Copy, JsonSchema)]
-#[schemars(with = "String")]
-pub(crate) struct Percent(pub(crate) u32);
-
-impl<'de> Deserialize<'de> for Percent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        crate::value::percent(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no share"))
-    }
-}
-
-/// A number of cores as text, in thousandths; checked before.
-#[derive(Debug, Clone, Copy, JsonSchema)]
-#[schemars(with = "f64")]
-pub(crate) struct MilliCores(pub(crate) u32);
-
-impl<'de> Deserialize<'de> for MilliCores {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        crate::value::milli_cores(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no number of cores"))
-    }
-}
-
-/// A number, or a word such as `auto` or `cores`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum NumberOr {
-    /// The number.
-    Number(u32),
-    /// The word.
-    Word(#[expect(dead_code, reason = "that it is a word says all; here for the schema")] String),
-}
-
-impl NumberOr {
-    /// The number; `None` for a word.
-    pub(crate) fn number(&self) -> Option<u32> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Word(_) => None,
-        }
-    }
-}
-
-/// A mapping, or `false`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum OrOff<T> {
-    /// Only `false` passes the checks.
-    Off(#[expect(dead_code, reason = "always false; here for the schema")] bool),
-    /// The mapping.
-    On(T),
-}
+pub(crate) use values::{Bytes, MilliCores, NumberOr, OneOrMany, OrOff, Percent, Time};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -292,26 +216,6 @@ pub(crate) struct Caller {
     pub(crate) path: Option<String>,
 }
 
-/// One text or several.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum OneOrMany {
-    /// One.
-    One(String),
-    /// Several.
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<String> {
-        match self {
-            Self::One(text) => vec![text.clone()],
-            Self::Many(texts) => texts.clone(),
-        }
-    }
-}
-
 /// One of `uses`: nothing more can be said of it so far.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -423,6 +327,7 @@ pub(crate) struct Stop {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServiceLogs {
     pub(crate) level: Option<String>,
+    pub(crate) format: Option<String>,
 }
 
 /// `restart`.

@@ -230,6 +230,9 @@ pub struct LocalService {
     /// The least important of its lines that is written down: `error`, `warn`, `info`, `debug` or `trace`; `None`: what an
     /// SDK sends of itself, and all that it prints.
     pub log_level: Option<String>,
+    /// How a sidecar of its own writes its lines to its standard output and error, `json` or `text`; `None`: as it does by
+    /// itself. Files are always JSON.
+    pub log_format: Option<String>,
     /// Files whose change reloads it; `None`: none.
     pub watch: Option<WatchSpec>,
     /// How many instances are replaced at once.

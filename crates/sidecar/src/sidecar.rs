@@ -150,12 +150,15 @@ impl Sidecar {
         keeper::turn().await;
         let share = keeper::share();
         let id = InstanceId::new(&self.config.instance, &self.config.node);
-        if let Some((left, address)) = Left::of(&id).and_then(|left| left.address().map(|address| (left, address))) {
+        if let Some(left) = Left::of(&id) {
             // It was reloaded or drained since this part was begun.
             self.drained = left.drained;
+            // What runs without us is where we were told that it is.
+            let address = left.address().filter(|_| self.config.process.is_some());
             self.current.send_modify(|current| {
                 let current = Arc::make_mut(current);
-                (current.number, current.address) = (left.number, address);
+                current.number = left.number;
+                address.into_iter().for_each(|address| current.address = address);
             });
         }
         if self.drained {

@@ -23,7 +23,7 @@ pub(super) enum Session {
 enum Next {
     /// Another step.
     Again,
-    /// The same, where there is more than was read now.
+    /// Something was read; another step, if there is more.
     Read,
     /// More bytes from the other side.
     More,

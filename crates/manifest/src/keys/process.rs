@@ -181,11 +181,10 @@ pub(super) static SERVICE_LOGS: Section = Section::of(
             "format",
             &Shape::Word { what: "format", built: &["json", "text"], later: &[] },
             "json",
-            Live,
+            Nothing,
             "format: text",
-            "how a line is written",
-        )
-        .later(),
+            "how its sidecar writes lines under PM2 or systemd; files are always JSON",
+        ),
     ],
 );
 
