@@ -9,6 +9,7 @@ mod board;
 mod console;
 pub(crate) mod detach;
 mod edge;
+mod ending;
 pub(crate) mod gateway;
 pub(crate) mod handover;
 mod identity;

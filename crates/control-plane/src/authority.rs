@@ -7,8 +7,10 @@
 //! taken twice or left out: each is one compare-and-swap. Deliberately absent: a list of revoked certificates, since
 //! they are short-lived.
 
+mod kept;
 mod run;
 pub(crate) mod state;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,18 +23,14 @@ use synego_runtime::clock;
 use synego_wire::pb;
 use tokio::sync::watch;
 
-use self::state::{Holder, KeptRoot, Reported, STEPS, State, Unfit};
-use crate::store::{Entry, Expected, Store, StoreError};
+use self::kept::{kept, opened, written};
+use self::state::{Holder, KeptRoot, State, Unfit};
+use crate::store::{Expected, Store, StoreError};
 
 /// Where the state is kept.
 const STATE: &str = "ca/state";
 /// Below which keys it is kept who holds a certificate.
 const HOLDERS: &str = "ca/holders/";
-/// How often a write is tried again that met another.
-const TRIES: usize = 8;
-/// Most of those that are waited for that are named.
-const NAMED: usize = 100;
-
 /// What an authority is opened with.
 pub struct AuthorityConfig {
     /// Where it is kept.
@@ -306,144 +304,6 @@ impl AuthorityHandle {
         let (certificate, key) = self.in_force().issuer()?.to_pem();
         Ok(pb::CaPem { certificate, key: key.to_string() })
     }
-
-    /// How it is; `reported`: what those say that are linked.
-    ///
-    /// # Errors
-    /// [`CaError::Store`].
-    pub(crate) async fn view(&self, reported: &[Reported]) -> Result<pb::CaView, CaError> {
-        let holders = self.holders().await?;
-        let in_force = self.in_force();
-        let now = clock::unix_ms();
-        let waiting = in_force.state.waiting(&holders, reported, now);
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let rotation = in_force.state.rotation.as_ref();
-        let until = waiting.iter().map(|one| one.holder.not_after_unix_ms).max().unwrap_or_default();
-        // Between the two ends lies one life of those that are renewed at the last moment.
-        let more =
-            rotation.map_or(0, |rotation| if rotation.step == state::Step::Trust { millis(self.life()) } else { 0 });
-        Ok(pb::CaView {
-            mesh: self.inner.mesh.to_string(),
-            root: self.roots(),
-            step: rotation.map_or("idle", |rotation| rotation.step.word()).to_owned(),
-            step_number: rotation.map_or(0, |rotation| rotation.step.number()),
-            steps: STEPS,
-            since_unix_ms: rotation.map_or(0, |rotation| rotation.since_unix_ms),
-            until_unix_ms: rotation.map_or(0, |_| until.max(now) + more),
-            done: count(holders.len() - waiting.len()),
-            of: count(holders.len()),
-            waiting: waiting
-                .iter()
-                .take(NAMED)
-                .map(|one| pb::WaitingView {
-                    holder: one.holder.name.clone(),
-                    cause: one.cause.to_owned(),
-                    not_after_unix_ms: one.holder.not_after_unix_ms,
-                })
-                .collect(),
-            fast: rotation.is_some_and(|rotation| rotation.fast),
-            life_ms: millis(self.life()),
-            unix_ms: now,
-            aborting: rotation.is_some_and(|rotation| rotation.aborting),
-        })
-    }
-
-    /// The roots, oldest first.
-    pub(crate) fn roots(&self) -> Vec<pb::RootView> {
-        let in_force = self.in_force();
-        let view = |kept: &KeptRoot| {
-            let root = in_force.roots.get(&kept.fingerprint)?.root();
-            Some(pb::RootView {
-                fingerprint: kept.fingerprint.clone(),
-                serial: root.serial.clone(),
-                not_after_unix_ms: unix_ms(root.not_after),
-                issues: kept.fingerprint == in_force.state.issuer,
-                added_unix_ms: kept.added_unix_ms,
-            })
-        };
-        in_force.state.roots.iter().filter_map(view).collect()
-    }
-
-    /// Those who hold a certificate that is alive.
-    async fn holders(&self) -> Result<Vec<Holder>, CaError> {
-        let now = clock::unix_ms();
-        let entries = self.inner.store.list(HOLDERS).await?;
-        let read = |entry: &Entry| serde_json::from_slice::<Holder>(&entry.value).ok();
-        Ok(entries.iter().filter_map(read).filter(|holder| holder.not_after_unix_ms > now).collect())
-    }
-
-    /// Forgets those who hold a certificate of which `is_over` says so.
-    async fn forget(&self, is_over: impl Fn(&Holder, u64) -> bool) -> Result<(), CaError> {
-        let now = clock::unix_ms();
-        for entry in self.inner.store.list(HOLDERS).await? {
-            // What cannot be read is of no use to anybody.
-            let is_over = serde_json::from_slice::<Holder>(&entry.value).map_or(true, |holder| is_over(&holder, now));
-            if is_over {
-                match self.inner.store.remove(&entry.key, Expected::Revision(entry.revision)).await {
-                    Ok(()) | Err(StoreError::Conflict { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the next state, made of the one in force; another writer's comes first and is taken as the base then.
-    async fn change(&self, next: impl Fn(&State, u64) -> Result<State, CaError>) -> Result<(), CaError> {
-        let mut last = None;
-        for _ in 0..TRIES {
-            let in_force = self.reload().await?;
-            let state = next(&in_force.state, clock::unix_ms())?;
-            match self.inner.store.put(STATE, written(&state)?, in_force.expected).await {
-                Ok(_) => {
-                    self.reload().await?;
-                    return Ok(());
-                }
-                Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(last.map_or_else(|| CaError::Broken("it is gone".into()), CaError::Store))
-    }
-
-    /// Reads the state anew, and puts it in force if it is another one.
-    async fn reload(&self) -> Result<Arc<InForce>, CaError> {
-        let entry = self.inner.store.get(STATE).await?;
-        let before = self.in_force();
-        let Some(entry) = entry else { return Err(CaError::Broken("it is gone".into())) };
-        if Expected::Revision(entry.revision) == before.expected {
-            return Ok(before);
-        }
-        let next = Arc::new(opened(&entry, &self.inner.key, &self.inner.mesh)?);
-        self.inner.in_force.send_replace(Arc::clone(&next));
-        Ok(next)
-    }
-}
-
-fn opened(entry: &Entry, key: &SealingKey, mesh: &MeshName) -> Result<InForce, CaError> {
-    let state: State = serde_json::from_slice(&entry.value).map_err(|error| CaError::Broken(error.to_string()))?;
-    let mut roots = BTreeMap::new();
-    for kept in &state.roots {
-        let sealed = unhex(&kept.sealed).ok_or_else(|| CaError::Broken("a root is no hexadecimal text".into()))?;
-        let root = Authority::from_sealed(&sealed, key)?;
-        if root.mesh() != mesh {
-            let message = format!("the store belongs to the mesh {}, not to {mesh}", root.mesh());
-            return Err(CaError::Broken(message));
-        }
-        roots.insert(kept.fingerprint.clone(), root);
-    }
-    let in_force = InForce { state, roots, expected: Expected::Revision(entry.revision) };
-    in_force.issuer()?;
-    Ok(in_force)
-}
-
-fn kept(root: &Authority, key: &SealingKey, now_unix_ms: u64) -> Result<KeptRoot, CaError> {
-    let sealed = root.to_sealed(key).map_err(AuthorityError::from)?;
-    Ok(KeptRoot { fingerprint: root.root().fingerprint.to_string(), sealed: hex(&sealed), added_unix_ms: now_unix_ms })
-}
-
-fn written(state: &State) -> Result<Vec<u8>, CaError> {
-    serde_json::to_vec(state).map_err(|error| CaError::Broken(error.to_string()))
 }
 
 /// Lower-case hexadecimal digits.

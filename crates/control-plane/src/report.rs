@@ -1,6 +1,8 @@
 //! Sidecar → one master: the link, held for ever, with everything that goes up on it.
 
-use std::collections::{BTreeSet, HashMap};
+mod commands;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +12,16 @@ use synego_runtime::lifecycle::Stop;
 use synego_runtime::{keeper, tasks};
 use synego_wire::convert::policy::SidecarSettings;
 use synego_wire::convert::report::Joining;
-use synego_wire::pb::command::Is as Order;
 use synego_wire::pb::from_master::Is as Down;
 use synego_wire::pb::from_sidecar::Is as Up;
 use synego_wire::{pb, status};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use self::commands::Followed;
 use crate::link::{self, CONNECT_WITHIN, MAX_MESSAGE, PROTOCOL};
-use crate::order::{self, Outcome, Step};
 use crate::uplink::{MasterAddress, Shared, UplinkConfig};
-use crate::{LinesWanted, OutputLine};
 
 /// Time for the answer to a join.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
@@ -34,12 +33,6 @@ const AFTER_FINAL: Duration = Duration::from_secs(30);
 const END_WITHIN: Duration = Duration::from_millis(500);
 /// Messages under way to one master.
 const OUTBOX: usize = 64;
-/// Lines and bytes of output in one message.
-const LINES: usize = 500;
-const LINES_BYTES: usize = 1024 * 1024;
-/// Questions for output that one master may have open.
-const MAX_FOLLOWED: usize = 64;
-
 /// What a link subscribes; `round` turns when everything is wanted anew.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subscription {
@@ -305,81 +298,6 @@ impl LinkTask {
         };
         let _ending = self.news.send(heard).await;
     }
-
-    fn command(&self, command: pb::Command, to: &mpsc::Sender<pb::FromSidecar>, followed: &mut Followed) {
-        let (query, source) = (command.query, self.facts.config.output.clone());
-        let wanted = match command.is.clone() {
-            Some(Order::Lines(wanted)) => LinesWanted::from(wanted),
-            // As masters of the first version ask.
-            Some(Order::RecentOutput(lines)) => LinesWanted::recent(usize::try_from(lines).unwrap_or(usize::MAX)),
-            Some(Order::FollowOutput(true)) => LinesWanted { follow: true, ..LinesWanted::default() },
-            Some(Order::FollowOutput(false)) => return followed.end(query),
-            Some(Order::Level(wanted)) => {
-                source.iter().for_each(|source| source.set_level(wanted.into()));
-                return;
-            }
-            Some(Order::Order(order)) => return self.obey(&order, query, to),
-            None => return,
-        };
-        // Following begins first, so that no line falls between the two; the asker takes off what came twice.
-        if let (Some(source), true) = (&source, wanted.follow && followed.0.len() < MAX_FOLLOWED) {
-            let lines = source.follow(wanted.clone());
-            let following = follow(lines, query, to.clone(), Arc::clone(&self.facts.shared));
-            let task = tasks::spawn("uplink-follow", tasks::Kind::Connection, following);
-            if let Some(former) = followed.0.insert(query, task.abort_handle()) {
-                former.abort();
-            }
-        }
-        if !matches!(command.is, Some(Order::FollowOutput(true))) {
-            let to = to.clone();
-            tasks::spawn("uplink-recent", tasks::Kind::Connection, async move {
-                let lines = match source {
-                    Some(source) => source.recent(wanted).await,
-                    None => Vec::new(),
-                };
-                send_recent(lines, query, to).await;
-            });
-        }
-    }
-}
-
-impl LinkTask {
-    /// Has an order obeyed, and its steps told.
-    fn obey(&self, order: &pb::Order, query: u64, to: &mpsc::Sender<pb::FromSidecar>) {
-        let refused = |why: &str| {
-            let step = Step::of(Outcome::Failed, why).to_wire(query);
-            let _full_or_gone = to.try_send(wrapped(Up::Order(step)));
-        };
-        let Some(commanded) = &self.facts.config.commanded else { return refused("this sidecar takes no orders") };
-        let Some(order) = order::Order::of_wire(order) else { return refused("this order is not understood here") };
-        tracing::info!(master = %self.facts.master, ?order, "ordered");
-        let (mut steps, to) = (commanded.obey(order), to.clone());
-        tasks::spawn("uplink-order", tasks::Kind::Connection, async move {
-            while let Some(step) = steps.recv().await {
-                if send(&to, Up::Order(step.to_wire(query))).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
-
-/// The questions for output that are open on a link; they end with it.
-#[derive(Default)]
-struct Followed(HashMap<u64, AbortHandle>);
-
-impl Followed {
-    fn end(&mut self, query: u64) {
-        if let Some(task) = self.0.remove(&query) {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.0.values().for_each(AbortHandle::abort);
-    }
 }
 
 fn wrapped(message: Up) -> pb::FromSidecar {
@@ -388,42 +306,4 @@ fn wrapped(message: Up) -> pb::FromSidecar {
 
 async fn send(to: &mpsc::Sender<pb::FromSidecar>, message: Up) -> Result<(), LinkError> {
     to.send(wrapped(message)).await.map_err(|_| LinkError::Broken("the link ended".into()))
-}
-
-async fn send_recent(lines: Vec<OutputLine>, query: u64, to: mpsc::Sender<pb::FromSidecar>) {
-    let mut lines = lines.into_iter().map(pb::OutputLine::from).peekable();
-    loop {
-        let (mut line, mut bytes) = (Vec::new(), 0);
-        while line.len() < LINES && bytes < LINES_BYTES {
-            let Some(next) = lines.next() else { break };
-            bytes += next.message.len() + next.fields_json.len();
-            line.push(next);
-        }
-        let complete = lines.peek().is_none();
-        let sent = send(&to, Up::Output(pb::OutputLines { query, line, complete })).await;
-        if complete || sent.is_err() {
-            return;
-        }
-    }
-}
-
-/// Sends new lines as they come; those that find no room are dropped and counted.
-async fn follow(
-    mut lines: mpsc::Receiver<OutputLine>,
-    query: u64,
-    to: mpsc::Sender<pb::FromSidecar>,
-    shared: Arc<Shared>,
-) {
-    let mut batch = Vec::new();
-    // A hundred lines of the greatest length are far below the largest message.
-    while lines.recv_many(&mut batch, 100).await > 0 {
-        let count = batch.len();
-        let line = batch.drain(..).map(pb::OutputLine::from).collect();
-        let message = wrapped(Up::Output(pb::OutputLines { query, line, complete: false }));
-        match to.try_send(message) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => (0..count).for_each(|_| shared.metrics.line_dropped()),
-            Err(mpsc::error::TrySendError::Closed(_)) => return,
-        }
-    }
 }

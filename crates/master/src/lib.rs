@@ -7,6 +7,7 @@ pub mod args;
 pub mod config;
 mod handover;
 pub mod identity;
+mod ingress;
 mod master;
 mod planner;
 pub mod start;

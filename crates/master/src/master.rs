@@ -12,16 +12,12 @@ use synego_control_plane::master::{
     Audit, InProcessMaster, LoginBook, MasterConfig as ControlConfig, MasterControl, MasterFacts, MasterHandle,
 };
 use synego_control_plane::store::{RedbStore, StoreError};
-use synego_data_plane::{
-    CallBook, DenialBook, Hop, IngressConfig, Network, Server, SnapshotReader, SnapshotWriter, WorkersHandle,
-    snapshot_channel,
-};
+use synego_data_plane::{CallBook, DenialBook, Server, SnapshotWriter, WorkersHandle, snapshot_channel};
 use synego_identity::{Acceptor, Admit, Connector};
 use synego_manifest::Manifest;
-use synego_model::gateway::Listen;
-use synego_model::{HostPattern, Snapshot};
+use synego_model::Snapshot;
 use synego_runtime::admin::{self, BindAddr, Listener};
-use synego_runtime::logs::{AccessLog, Journal};
+use synego_runtime::logs::Journal;
 use synego_runtime::tasks::{self, Kind};
 use synego_runtime::{Host, Readiness, Stop, clock, config as machine, keeper};
 use tokio::sync::watch;
@@ -29,6 +25,7 @@ use tokio::sync::watch;
 use crate::config::MasterConfig;
 use crate::handover;
 use crate::identity;
+use crate::ingress::Ingress;
 use crate::planner::{self, ManifestPlanner};
 
 /// Time for the requests that are in flight at the stop.
@@ -66,52 +63,6 @@ struct Addresses {
     public: Vec<SocketAddr>,
     mesh: Option<SocketAddr>,
     admin: Vec<BindAddr>,
-}
-
-/// What every listener of the ingress shares.
-struct Ingress {
-    workers: WorkersHandle,
-    name: Arc<str>,
-    snapshot: SnapshotReader,
-    access: AccessLog,
-    calls: CallBook,
-    denials: DenialBook,
-    hosts: Vec<HostPattern>,
-    connector: Connector,
-}
-
-impl Ingress {
-    /// Serves behind Nginx, which runs on this machine.
-    fn serve(&self, address: SocketAddr) -> anyhow::Result<Server> {
-        self.serve_as(address, Network::loopback(), Vec::new(), Vec::new())
-    }
-
-    /// Serves facing the world itself.
-    fn serve_world(&self, listen: &Listen) -> anyhow::Result<Server> {
-        self.serve_as(listen.address, Vec::new(), listen.proxy_protocol.clone(), self.hosts.clone())
-    }
-
-    fn serve_as(
-        &self,
-        address: SocketAddr,
-        trusted: Vec<Network>,
-        introduced_by: Vec<Network>,
-        hosts: Vec<HostPattern>,
-    ) -> anyhow::Result<Server> {
-        let hop = Hop::Ingress(IngressConfig {
-            name: self.name.clone(),
-            snapshot: self.snapshot.clone(),
-            acceptor: Acceptor::plain(),
-            connector: self.connector.clone(),
-            access: self.access.clone(),
-            calls: self.calls.clone(),
-            denials: self.denials.clone(),
-            trusted,
-            introduced_by,
-            hosts,
-        });
-        self.workers.serve(address, hop).with_context(|| format!("ingress {address}"))
-    }
 }
 
 /// Opens the store.

@@ -1,4 +1,4 @@
-//! Assembles master, sidecars, services and Nginx of this machine in one process, and takes them apart again.
+//! Assembles master, sidecars, services and Nginx of this machine in one process; [`super::ending`] takes them apart.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,31 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synego_manifest::{Manifest, Outcome};
-use synego_master::{DownAsked, DownOutcome, DownStep, IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
+use synego_master::{IdentityConfig, Master, MasterConfig, MasterHandle, STORE};
 use synego_model::NodeName;
 use synego_runtime::admin::BindAddr;
 use synego_runtime::logs::{Journal, LineWriter, To};
 use synego_runtime::tasks::{self, Kind};
-use synego_runtime::{Host, Stopper, keeper};
+use synego_runtime::{Host, keeper};
 use synego_sidecar::{JournalLines, MasterAddress, Shared, Workers, WorkersConfig};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::console::{self, Console, Line};
 use super::edge::{self, Edge, Nginx};
+use super::ending::{Parts, listen_for_down};
 use super::gateway::{self, Gateway};
 use super::handover;
 use super::identity;
-use super::instances::{self, DRAIN, Fleet, Gone, Ground, Instances};
+use super::instances::{self, Fleet, Ground, Instances};
 use super::lock::Lock;
 use super::ready::Judge;
 use crate::client::Mesh;
 use crate::context::Context;
 use crate::failure::{DONE, Failure};
 use crate::mesh::{Address, Note, SOCKET, Target};
-
-/// Of the whole drain, the share that Nginx has before the services behind it drain too.
-const EDGE_SHARE: u32 = 4;
 
 /// What `up` was asked for, read and checked.
 #[derive(Debug, Clone)]
@@ -323,119 +320,4 @@ fn audit(manifest: &Manifest) -> Result<LineWriter, Failure> {
 fn is_loopback(address: &str) -> bool {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// The `synego down` that is being obeyed.
-type Asked = Arc<std::sync::Mutex<Option<DownAsked>>>;
-
-/// Stops the process when `synego down` asks for it, and keeps what was asked.
-fn listen_for_down(downs: Option<mpsc::Receiver<DownAsked>>, stopper: Stopper) -> Asked {
-    let kept = Asked::default();
-    if let Some(mut downs) = downs {
-        let into = kept.clone();
-        tasks::spawn("down", Kind::Connection, async move {
-            while let Some(asked) = downs.recv().await {
-                if let Ok(mut kept) = into.lock() {
-                    kept.get_or_insert(asked);
-                }
-                stopper.stop();
-            }
-        });
-    }
-    kept
-}
-
-/// What has to be ended, in its order.
-struct Parts {
-    nginx: Option<Nginx>,
-    instances: Instances,
-    end_master: Stopper,
-    served: Option<JoinHandle<()>>,
-    local_admin: Option<super::joined::Served>,
-}
-
-impl Parts {
-    /// Nginx first, so that nothing new comes; then the services, callers before those they call; the master last.
-    async fn end(self, console: &mut Console<'_>, shown: &mut mpsc::Receiver<Line>, down: Asked) {
-        let asked = down.lock().ok().and_then(|mut kept| kept.take());
-        let within = match &asked {
-            Some(asked) if asked.now => Duration::ZERO,
-            Some(asked) => asked.within,
-            None => DRAIN,
-        };
-        let (said, mut steps) = mpsc::channel::<String>(64);
-        let now = if within.is_zero() {
-            "ending now".to_owned()
-        } else {
-            format!("draining, at most {} s; Ctrl-C ends now", within.as_secs())
-        };
-        // The channel is empty and open.
-        let _ = said.send(now).await;
-        let told = asked.map(|asked| asked.steps);
-        let ending = async move {
-            let deadline = synego_runtime::clock::now() + within;
-            let left = || deadline.saturating_duration_since(synego_runtime::clock::now());
-            // It takes nothing new from the start; WebSockets that go by it end with the instances behind it.
-            let mut edge = std::pin::pin!(end_edge(self.nginx, left(), told.clone()));
-            let edge_ended = tokio::time::timeout(within / EDGE_SHARE, &mut edge).await.is_ok();
-            let rest_of_edge = async {
-                if !edge_ended {
-                    edge.await;
-                }
-            };
-            let (gone, mut ends) = mpsc::channel::<Gone>(64);
-            let telling = async {
-                while let Some(gone) = ends.recv().await {
-                    let is_cut = gone.in_haste || gone.cut != (0, 0);
-                    let outcome = if is_cut { DownOutcome::CutOff } else { DownOutcome::Ended };
-                    step(told.as_ref(), &gone.instance, outcome, gone.cut).await;
-                    // The console is there until the last step.
-                    let _ = said.send(words(&gone)).await;
-                }
-            };
-            tokio::join!(self.instances.end(left(), gone), telling, rest_of_edge);
-            if self.served.is_some() {
-                step(told.as_ref(), "master", DownOutcome::Ended, (0, 0)).await;
-            }
-            drop(told);
-            if let Some(admin) = self.local_admin {
-                admin.end().await;
-            }
-            self.end_master.stop();
-            if let Some(served) = self.served {
-                let ended = tokio::time::timeout(left().max(Duration::from_secs(2)), served).await;
-                if ended.is_err() {
-                    self.end_master.cut();
-                }
-            }
-        };
-        tokio::join!(ending, console.drain(shown, &mut steps));
-    }
-}
-
-/// Ends Nginx: it refuses new connections and finishes those that are open.
-async fn end_edge(nginx: Option<Nginx>, within: Duration, told: Option<mpsc::Sender<DownStep>>) {
-    if let Some(nginx) = nginx {
-        step(told.as_ref(), "gateway", DownOutcome::Draining, (0, 0)).await;
-        nginx.end(within).await;
-        step(told.as_ref(), "gateway", DownOutcome::Ended, (0, 0)).await;
-    }
-}
-
-fn words(gone: &Gone) -> String {
-    let cut = match gone.cut {
-        (0, 0) if gone.in_haste => ", cut off".to_owned(),
-        (0, 0) => String::new(),
-        (requests, streams) => format!(", cut off {requests} requests and {streams} streams"),
-    };
-    let exit = if gone.exit.is_empty() { String::new() } else { format!(" ({})", gone.exit) };
-    format!("{} ended{exit}{cut}", gone.instance)
-}
-
-async fn step(told: Option<&mpsc::Sender<DownStep>>, instance: &str, outcome: DownOutcome, open: (u32, u32)) {
-    if let Some(told) = told {
-        let step = DownStep { instance: instance.to_owned(), outcome, open_requests: open.0, open_streams: open.1 };
-        // Whoever asked may not care any more.
-        let _ = told.send(step).await;
-    }
 }
