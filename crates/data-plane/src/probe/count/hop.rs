@@ -1,5 +1,6 @@
 //! What a hop does with the head of a request besides reading and routing it, and what it remembers.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -106,7 +107,7 @@ pub(super) fn log_line() -> Option<Run> {
 
 pub(super) fn canonical(given: &'static str, expected: &'static str) -> Option<Run> {
     // Not known to the compiler, as no path is.
-    Some(Box::new(move || path::canonical(std::hint::black_box(given)).is_ok_and(|path| path == expected)))
+    Some(Box::new(move || path::canonical(black_box(given)).is_ok_and(|path| path == expected)))
 }
 
 /// An exchange of a route that was counted before.
@@ -116,7 +117,7 @@ pub(super) fn metrics() -> Option<Run> {
     let service = "orders".parse().ok()?;
     let account = Account::new(&metrics, HopKind::Ingress, &service, "/users/:id/orders".into(), Some(calls));
     Some(Box::new(move || {
-        account.ended(200, None, Duration::from_micros(1734), 1, false);
+        account.ended(black_box(200), None, black_box(Duration::from_micros(1734)), black_box(1), black_box(false));
         true
     }))
 }
@@ -128,7 +129,11 @@ pub(super) fn metrics_beyond() -> Option<Run> {
         metrics.cell(HopKind::Ingress, "orders", &format!("/r{route}"));
     }
     Some(Box::new(move || {
-        metrics.cell(HopKind::Ingress, "orders", "/r1999").ended(200, None, Duration::from_micros(1734));
+        metrics.cell(HopKind::Ingress, "orders", "/r1999").ended(
+            black_box(200),
+            None,
+            black_box(Duration::from_micros(1734)),
+        );
         true
     }))
 }
